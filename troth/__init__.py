@@ -1,0 +1,1 @@
+"""Ground floor: settings, home, clock, ids, errors. Imports nothing of ours."""

@@ -1,0 +1,116 @@
+"""Where everything at rest lives. Paths only; what is in the files belongs to other rooms."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from troth.errors import TrothError
+
+
+@dataclass(frozen=True)
+class Home:
+    """One retailer's data on disk (`TROTH_HOME`, default `var/`)."""
+
+    root: Path
+
+    @property
+    def landing(self) -> Path:
+        """Files as received, `landing/<source>/<trading day>/...`; never edited."""
+        return self.root / "landing"
+
+    @property
+    def raw(self) -> Path:
+        """Typed rows, `raw/<table>/day=<trading day>/data.parquet`."""
+        return self.root / "raw"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows set aside, `quarantine/<table>/day=<trading day>/data.parquet`."""
+        return self.root / "quarantine"
+
+    @property
+    def taken(self) -> Path:
+        """What was read, `taken/<source>/<trading day>.json`: file hashes and counts."""
+        return self.root / "taken"
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file. One writer at a time; nobody reads it but dbt."""
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def published(self) -> Path:
+        """Immutable Parquet versions of marts and features, with a pointer each."""
+        return self.root / "published"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.db"
+
+    @property
+    def vault(self) -> Path:
+        return self.root / "vault.db"
+
+    @property
+    def features(self) -> Path:
+        """Feast's registry and the online store."""
+        return self.root / "features"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    @property
+    def dagster(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def reports(self) -> Path:
+        """Run summaries and Great Expectations results and data docs."""
+        return self.root / "reports"
+
+    @property
+    def truth(self) -> Path:
+        """The simulator's physical truth, where the retailer is simulated. Never read by the platform."""
+        return self.root / "truth"
+
+    def key(self, name: str) -> bytes:
+        """The 32-byte secret `keys/<name>.key`, made on first use, readable by its owner only."""
+        path = self.root / "keys" / f"{name}.key"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft = path.with_suffix(f".{os.getpid()}.draft")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        secret = path.read_bytes()
+        if len(secret) != 32:
+            raise TrothError(
+                f"key {name}: expected 32 bytes, found {len(secret)}. "
+                f"Restore {path.name} from a backup: a new key would orphan everything made under the old one."
+            )
+        return secret
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file's content so that a reader, or a crash, sees the old bytes or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

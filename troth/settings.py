@@ -1,0 +1,49 @@
+"""The only reader of the environment. Everything else is handed its settings."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from troth.errors import TrothError
+from troth.home import Home
+
+# Nothing phones home: each of these is the switch its maker documents.
+TELEMETRY_OFF = {
+    "DAGSTER_TELEMETRY_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "GX_ANALYTICS_ENABLED": "false",
+    "FEAST_USAGE": "False",
+    "FEAST_TELEMETRY": "False",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process was told: where its home is, and how many workers it may use."""
+
+    home: Home
+    workers: int
+
+
+def from_environment(environment: Mapping[str, str], home: Path | None = None) -> Settings:
+    """Settings from `TROTH_HOME` and `TROTH_WORKERS`; an explicit home wins.
+
+    Raises: TrothError when TROTH_WORKERS is not a positive whole number.
+    """
+    root = home or Path(environment.get("TROTH_HOME") or "var")
+    workers = environment.get("TROTH_WORKERS") or str(os.cpu_count() or 1)
+    if not workers.isdigit() or int(workers) < 1:
+        raise TrothError(f"TROTH_WORKERS: expected a whole number from 1, found {workers!r}. Unset it or correct it.")
+    return Settings(home=Home(root.resolve()), workers=int(workers))
+
+
+def silence_telemetry() -> None:
+    """Switch off the telemetry of Dagster, dbt, Great Expectations and Feast in this process and its children."""
+    os.environ.update(TELEMETRY_OFF)
+
+
+def here(home: Path | None = None) -> Settings:
+    """Settings of this process."""
+    return from_environment(os.environ, home)
