@@ -11,6 +11,8 @@ from typing import Literal
 
 import polars as pl
 
+from troth.errors import TrothError
+
 ColumnType = Literal["text", "integer", "decimal", "boolean", "date", "timestamp", "local_timestamp"]
 PersonalClass = Literal["none", "identifier", "contact", "name", "address", "birth_date", "behaviour", "device"]
 
@@ -25,6 +27,10 @@ POLARS_TYPES: dict[str, pl.DataType] = {
     "local_timestamp": pl.Datetime("us"),
 }
 MAXIMUM_TEXT = 1_000  # characters; a longer field is a fault of the file, not a fact about a retailer
+
+
+class UnreadableFile(TrothError):  # noqa: N818 - it names what was found, like the rest of the vocabulary
+    """A landed file in which nothing at all can be read: the file as a whole is set aside."""
 
 
 @dataclass(frozen=True)
