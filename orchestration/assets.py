@@ -1,0 +1,239 @@
+"""The asset graph: landed files to raw tables, raw tables to the ledger, to marts, to features, to what is learned.
+
+Wiring only. What each step does is in the room it belongs to; here it gets its name, its upstream and its checks.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+
+from consent.policy import load_policy
+from feature_repo import catalogue
+from orchestration import batches, stages, taking, warehouse
+from orchestration.catalog import SOURCES, contracts
+from orchestration.resources import HomeResource, Reporter
+from orchestration.sources.contract import Contract, Source
+
+# A trading day exists once something has landed for it: the newcomer's export may start in 2010, the sample last spring.
+TRADING_DAYS = dg.DynamicPartitionsDefinition(name="trading_day")
+DAILY_CLOSE = dg.AutomationCondition.eager()
+
+
+def raw_tables(source: Source) -> dg.AssetsDefinition:
+    """One Dagster asset per raw table of a source, read together because one file feeds several of them."""
+
+    @dg.multi_asset(
+        name=f"take_{source.name}",
+        specs=[_raw_spec(contract) for contract in source.contracts],
+        partitions_def=TRADING_DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=contract.table, blocking=True, description=promise)
+            for contract in source.contracts
+            for name, promise in (
+                ("keeps_its_contract", "The landed batch meets the Great Expectations suite that follows from its contract."),
+                ("sets_few_rows_aside", f"At most {batches.LARGEST_SHARE_ASIDE:.0%} of the rows landed were set aside."),
+            )
+        ],
+    )
+    def take(context: dg.AssetExecutionContext, troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[Any]:
+        days = set(context.partition_keys)
+        plans = [plan for plan in taking.plan(troth.home, source.name) if plan.day in days]
+        took = taking.take(
+            troth.home, plans, troth.workers, lambda done, total: reporter.advance(f"read {source.name}", done, total)
+        )
+        reporter.advance(f"check {source.name}", 0, 1)
+        verdicts = {v.table: v for v in batches.validate_batches(troth.home, source.contracts, took.days)}
+        reporter.advance(f"check {source.name}", 1, 1)
+        for contract in source.contracts:
+            aside = took.aside.get(contract.table, {})
+            rows = took.rows[contract.table]
+            yield dg.MaterializeResult(
+                contract.table, metadata={"rows": rows, "set_aside": sum(aside.values()), "reasons": dict(aside)}
+            )
+            verdict = verdicts.get(contract.table)
+            yield dg.AssetCheckResult(
+                asset_key=contract.table,
+                check_name="keeps_its_contract",
+                passed=verdict is None or verdict.passed,
+                metadata={
+                    "rows": verdict.rows if verdict else 0,
+                    "expectations": verdict.expectations if verdict else 0,
+                    "not_met": list(verdict.failures) if verdict else [],
+                    "data_docs": dg.MetadataValue.path(str(batches.data_docs(troth.home))),
+                },
+            )
+            yield dg.AssetCheckResult(
+                asset_key=contract.table,
+                check_name="sets_few_rows_aside",
+                passed=batches.few_aside(rows, sum(aside.values())),
+                metadata={"rows": rows, "set_aside": sum(aside.values()), "reasons": dict(aside)},
+            )
+
+    return take
+
+
+def _raw_spec(contract: Contract) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        contract.table,
+        description=contract.description,
+        group_name=contract.source,
+        kinds={"polars", "parquet"},
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=_hours(contract.freshness_hours)),
+        metadata={
+            "dagster/column_schema": dg.TableSchema(
+                columns=[
+                    dg.TableColumn(
+                        column.name,
+                        column.type,
+                        description=column.description,
+                        constraints=dg.TableColumnConstraints(nullable=not column.required),
+                        tags={} if column.personal == "none" else {"personal": column.personal},
+                    )
+                    for column in contract.columns
+                ]
+            ),
+            "key": list(contract.key),
+        },
+    )
+
+
+def _hours(hours: int) -> Any:
+    from datetime import timedelta
+
+    return timedelta(hours=hours)
+
+
+@dg.multi_asset(
+    name="append_consents",
+    specs=[
+        dg.AssetSpec(
+            "consent_ledger",
+            deps=["raw_consent__signals"],
+            group_name="consent",
+            description="Every consent event with its place in the ledger. One row per event.",
+            kinds={"sqlite"},
+        ),
+        dg.AssetSpec("consent_policy", group_name="consent", description="What is asked, by purpose, channel and jurisdiction. One row each."),
+        dg.AssetSpec("consent_notices", group_name="consent", description="Notices and the oldest version whose grants still hold. One row per notice."),
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "verifies", asset="consent_ledger", blocking=True,
+            description="The root derived again from every entry on disk equals the signed checkpoint.",
+        )
+    ],
+)  # fmt: skip
+def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[Any]:
+    done = stages.append_consents(troth.home, load_policy(), troth.clock, reporter.advance)
+    yield dg.MaterializeResult("consent_ledger", metadata={"size": done.size, "appended": done.appended, "root": done.root})
+    yield dg.MaterializeResult("consent_policy")
+    yield dg.MaterializeResult("consent_notices")
+    yield dg.AssetCheckResult(asset_key="consent_ledger", check_name="verifies", passed=done.verified, metadata={"evidence": done.evidence})
+
+
+@dg.asset(
+    deps=["raw_ecommerce__customers", "raw_ecommerce__orders", "raw_loyalty__members"],
+    group_name="consent",
+    kinds={"sqlite"},
+    pool=warehouse.POOL,
+)
+def vault(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
+    """Contact points under their tokens, encrypted: the only place besides raw that holds them. One row per token."""
+    return dg.MaterializeResult(metadata={"contact_points": stages.fill_vault(troth.home)})
+
+
+class Translator(DagsterDbtTranslator):
+    """dbt names are asset keys, nothing added: lineage from `raw_` to `ftr_` joins up by itself."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        return dg.AssetKey(dbt_resource_props["name"])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        folders = dbt_resource_props["fqn"][1:-1]
+        return "_".join(folders[:1]) or None
+
+    def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition:
+        return DAILY_CLOSE
+
+    def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
+        lineage = warehouse.column_lineage().get(dbt_resource_props["name"], {})
+        return {
+            **super().get_metadata(dbt_resource_props),
+            "dagster/column_lineage": dg.TableColumnLineage(
+                {
+                    column: [dg.TableColumnDep(asset_key=dg.AssetKey(table), column_name=name) for table, name in sources]
+                    for column, sources in lineage.items()
+                }
+            ),
+        }
+
+
+def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """Every dbt model under its own name, built by one `dbt build`, tests as asset checks; then published."""
+
+    @dbt_assets(manifest=manifest, name="build_marts", dagster_dbt_translator=Translator(), pool=warehouse.POOL)
+    def build_marts(
+        context: dg.AssetExecutionContext, troth: HomeResource, dbt: DbtCliResource, reporter: dg.ResourceParam[Reporter]
+    ) -> Iterator[Any]:
+        yield from warehouse.build(context, troth.home, dbt, taking.known_until(troth.home), reporter.advance)
+        published = warehouse.publish_tables(troth.home, list(warehouse.published_models(manifest)))
+        context.log.info(f"published {sum(changed for _, changed in published.values())} changed tables of {len(published)}")
+
+    return build_marts
+
+
+@dg.multi_asset(
+    name="publish_features",
+    specs=[
+        dg.AssetSpec(view.name, deps=[view.table], description=view.description, group_name="features_online", kinds={"feast", "sqlite"})
+        for view in catalogue.VIEWS
+    ],
+)
+def publish_features(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
+    for name, count in stages.publish_features(troth.home, reporter.advance).items():
+        yield dg.MaterializeResult(name, metadata={"rows": count.rows, "written": count.written, "skipped": count.skipped})
+
+
+MODEL_TABLES = {"rfm": "pred_rfm", "churn": "pred_churn", "recommend": "pred_recommend"}
+
+
+@dg.multi_asset(
+    name="train_models",
+    specs=[
+        dg.AssetSpec(
+            table,
+            deps=["ftr_customer_purchases", "ftr_customer_engagement", "ftr_product_popularity", "order_lines", "consent_events", "customer_identities"],
+            group_name="models",
+            kinds={"scikitlearn"},
+            description=f"What the {name} model says, from rows whose consent for model_training held.",
+        )
+        for name, table in MODEL_TABLES.items()
+    ],
+)  # fmt: skip
+def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
+    for report in stages.train_models(troth.home, reporter.advance):
+        yield dg.MaterializeResult(MODEL_TABLES[report.name], metadata=stages.model_metadata(report))
+
+
+@dg.asset(deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement"], group_name="segments")
+def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
+    """Members of every described segment: matched, may be contacted, refused by reason. One row per segment."""
+    return dg.MaterializeResult(metadata=stages.preview_segments(troth.home, troth.clock, reporter.advance))
+
+
+def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
+    return [
+        *(raw_tables(source) for source in SOURCES),
+        append_consents,
+        vault,
+        marts(manifest),
+        publish_features,
+        train_models,
+        segments,
+    ]
+
+
+__all__ = ["TRADING_DAYS", "all_assets", "contracts"]

@@ -1,0 +1,146 @@
+"""`troth run`: everything once, in the right order, with progress and a closing report. Composition only.
+
+The order: a sample retailer if nothing has landed; raw tables by trading day; then ledger, marts, features, models, segments.
+Heavy libraries are imported while the simulator or the readers work in other processes.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from orchestration import taking, warehouse
+from orchestration.catalog import SOURCES
+from orchestration.errors import NOTHING_READABLE, RunError
+from orchestration.instance import dagster_home
+from orchestration.progress import Display
+from orchestration.summary import CheckCounts, RunReport, StageTime, identity_counts, source_rows, stock_rows
+from troth.home import Home, write_atomically
+from troth.settings import Settings
+
+LAST_RUN = "last_run.json"
+SAMPLE_SEED = 7
+
+
+@dataclass
+class Stages:
+    """Wall-clock seconds per stage, in the order they began."""
+
+    display: Display
+    times: list[StageTime] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        self.display.begin(name)
+        try:
+            yield
+        finally:
+            self.times.append(StageTime(name, round(time.monotonic() - began, 2)))
+            self.display.end(name)
+
+
+def run(settings: Settings, display: Display, sample: bool = True, force: bool = False) -> RunReport:
+    """Take what has landed and bring everything up to date. Nothing new: the last report again, and nothing is touched.
+
+    Raises: RunError when nothing can be read, or a blocking check or a step failed (what was done before it stays).
+    """
+    home = settings.home
+    stages = Stages(display)
+    if sample and not _has_landed(home):
+        parsing = warehouse.parse(home)
+        with stages.stage("write a sample retailer"):
+            _write_sample(home, display)
+    else:
+        parsing = None
+    with stages.stage("look for new files"):
+        plans = [plan for source in SOURCES for plan in taking.plan(home, source.name)]
+        last = last_report(home)
+        fingerprint = _fingerprint()
+    if not plans and last and last.fingerprint == fingerprint and not force:
+        last.is_changed, last.stages = False, stages.times
+        return last
+    if not plans and not any(home.taken.glob("*/*.json")):
+        raise RunError(
+            f"landed files: expected some under {home.landing}/<source>/<day>/, found none. "
+            "Land files there, pass --source with --mapping, or leave out --no-sample.", NOTHING_READABLE,
+        )  # fmt: skip
+    dagster_home(home)
+    warehouse.export_environment(home)
+    parsing = parsing or warehouse.parse(home)
+    # Imports take seconds and mostly wait for disk: have them done while dbt parses.
+    threading.Thread(target=_import_ahead, daemon=True).start()
+    with stages.stage("load the graph"):
+        manifest = warehouse.manifest(home, parsing)
+        from orchestration.graph import Graph
+
+        graph = Graph(settings, manifest, display)
+    days = sorted({plan.day for plan in plans})
+    checks = CheckCounts()
+    for block in graph.blocks(days):
+        stages.times += graph.take(block, checks)
+    if not sum(row.rows for row in source_rows(home)):
+        raise RunError(
+            f"landed files: expected rows that can be read, found none in {len(days)} days of files. "
+            "See why with `troth quarantine list`.", NOTHING_READABLE,
+        )  # fmt: skip
+    stages.times += graph.bring_up_to_date(checks)
+    report = RunReport(str(home.root), True, None)
+    with stages.stage("sum up"):
+        until = taking.known_until(home)
+        report.known_until = until.isoformat() if until else None
+        report.sources = source_rows(home)
+        report.identities, report.customers = identity_counts(home)
+        report.stock = stock_rows(home)
+        report.ledger = graph.told("ledger")
+        report.features, report.models, report.segments = graph.told("features"), graph.told("models"), graph.told("segments")
+    report.checks, report.stages, report.fingerprint = checks, stages.times, fingerprint
+    write_atomically(home.reports / LAST_RUN, msgspec.json.format(msgspec.json.encode(report)))
+    return report
+
+
+def last_report(home: Home) -> RunReport | None:
+    """The report of the last finished run; None when there is none, or an older Troth wrote it."""
+    path = home.reports / LAST_RUN
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=RunReport)
+    except (FileNotFoundError, msgspec.ValidationError):
+        return None
+
+
+def _has_landed(home: Home) -> bool:
+    return any(home.landing.glob("*/*/*"))
+
+
+def _write_sample(home: Home, display: Display) -> None:
+    """The small retailer, its last trading day yesterday, so that ages and expiries are those of a running shop."""
+    from datetime import UTC, datetime, timedelta
+
+    import simulator
+
+    scale = simulator.SCALES["small"]
+    first_day = (datetime.now(UTC) - timedelta(days=scale.days)).date()
+    simulator.simulate(home, dataclasses.replace(scale, first_day=first_day), SAMPLE_SEED, display.advance)
+
+
+def _fingerprint() -> str:
+    """What results depend on besides landed files: readers, SQL, policy, features, models. Any change is something new."""
+    digest = hashlib.sha256(f"{taking.READER_VERSION} {warehouse.project_fingerprint()}".encode())
+    root = Path(__file__).resolve().parent.parent
+    for room in ("consent", "feature_repo", "models", "orchestration", "troth"):
+        for path in sorted((root / room).rglob("*")):
+            if path.suffix in (".py", ".yml"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _import_ahead() -> None:
+    with contextlib.suppress(ImportError):  # the step that needs it will say so
+        import dagster_dbt  # noqa: F401
+        import great_expectations  # noqa: F401

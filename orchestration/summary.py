@@ -1,0 +1,186 @@
+"""What a run tells the person who started it: figures gathered from the home, and the closing tables.
+
+Figures come from what was published and recorded, not from what steps say of themselves. No personal data.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from orchestration import taking
+from orchestration.catalog import SOURCES
+from troth.home import Home
+from troth.published import current
+
+
+class StageTime(msgspec.Struct):
+    stage: str
+    seconds: float
+
+
+class SourceRow(msgspec.Struct):
+    """One source: files and rows taken, rows set aside with the commonest reasons, identities it knows people by."""
+
+    source: str
+    files: int
+    duplicate_files: int
+    rows: int
+    aside: int
+    reasons: dict[str, int]
+
+
+class StockRow(msgspec.Struct):
+    source: str
+    positions: int
+    units: int
+
+
+class SegmentRow(msgspec.Struct):
+    segment: str
+    purpose: str
+    channel: str
+    matched: int
+    may_be_contacted: int
+    refused: dict[str, int]
+
+
+class FeatureRow(msgspec.Struct):
+    view: str
+    rows: int
+    written: int
+    skipped: int
+
+
+class ModelRow(msgspec.Struct):
+    model: str
+    version: str
+    outcome: str
+    rows: int
+    left_out: dict[str, int]
+
+
+class LedgerRow(msgspec.Struct):
+    size: int
+    appended: int
+    root: str
+    verified: bool
+
+
+class CheckCounts(msgspec.Struct):
+    passed: int = 0
+    failed: int = 0
+    failures: list[str] = []
+
+
+class RunReport(msgspec.Struct):
+    """A finished run: everything the closing tables show."""
+
+    home: str
+    is_changed: bool
+    known_until: str | None
+    sources: list[SourceRow] = []
+    identities: dict[str, int] = {}
+    customers: int = 0
+    stock: list[StockRow] = []
+    ledger: LedgerRow | None = None
+    segments: list[SegmentRow] = []
+    features: list[FeatureRow] = []
+    models: list[ModelRow] = []
+    checks: CheckCounts = msgspec.field(default_factory=CheckCounts)
+    stages: list[StageTime] = []
+    fingerprint: str = ""
+
+
+def source_rows(home: Home) -> list[SourceRow]:
+    """Per source: what has been taken so far, from the records of taking."""
+    took = taking.taken(home)
+    rows = []
+    for source in SOURCES:
+        tables = [contract.table for contract in source.contracts]
+        reasons: Counter[str] = Counter()
+        for table in tables:
+            reasons.update(took.aside.get(table, {}))
+        files = took.files_of.get(source.name, 0)
+        rows.append(
+            SourceRow(
+                source.name,
+                files,
+                took.duplicates_of.get(source.name, 0),
+                sum(took.rows[table] for table in tables),
+                reasons.total(),
+                dict(reasons.most_common()),
+            )
+        )
+    return rows
+
+
+def identity_counts(home: Home) -> tuple[dict[str, int], int]:
+    """Source identities by type, and the customers they became (test accounts apart)."""
+    identities = pl.read_parquet(current(home, "customer_identities"), columns=["identity_type", "identity_ref"])
+    counts = identities.unique().group_by("identity_type").len().sort("identity_type")
+    customers = pl.read_parquet(current(home, "customers"), columns=["is_test"])
+    return dict(counts.iter_rows()), customers.filter(~pl.col("is_test")).height
+
+
+def stock_rows(home: Home) -> list[StockRow]:
+    """SKU x location positions and units on hand, as each source reports them and as one belief."""
+    positions = pl.read_parquet(
+        current(home, "stock_positions"), columns=["reported_source_name", "reported_units", "on_hand_units"]
+    )
+    reported = (
+        positions.filter(pl.col("reported_source_name").is_not_null())
+        .group_by("reported_source_name")
+        .agg(pl.len(), pl.col("reported_units").sum())
+        .sort("reported_source_name")
+    )
+    rows = [StockRow(f"{source} reports", count, units or 0) for source, count, units in reported.iter_rows()]
+    return [*rows, StockRow("unified", positions.height, positions["on_hand_units"].sum() or 0)]
+
+
+def render(report: RunReport) -> Iterable[Any]:
+    """Rich tables, in the order a person asks: what came in, who, what stock, which consent, whom we may reach."""
+    from rich.table import Table
+
+    def table(title: str, *columns: str, rows: Iterable[tuple[object, ...]]) -> Table:
+        made = Table(title=title, title_justify="left", title_style="bold", header_style="dim", expand=False)
+        for i, column in enumerate(columns):
+            made.add_column(column, justify="left" if i == 0 or column in ("reasons", "outcome", "root") else "right")
+        for row in rows:
+            made.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        return made
+
+    yield table(
+        "Sources", "source", "files", "copies", "rows read", "set aside", "reasons",
+        rows=[(s.source, s.files, s.duplicate_files, s.rows, s.aside, _reasons(s.reasons)) for s in report.sources],
+    )  # fmt: skip
+    yield table(
+        "People", "source identities", "count",
+        rows=[*report.identities.items(), ("[bold]customers[/]", report.customers)],
+    )  # fmt: skip
+    yield table("Stock", "SKU x location", "positions", "units on hand", rows=[(s.source, s.positions, s.units) for s in report.stock])
+    if report.ledger:
+        root = f"{report.ledger.root[:16]}..."
+        yield table(
+            "Consent ledger", "events", "new", "root", "state",
+            rows=[(report.ledger.size, report.ledger.appended, root, "[green]verified[/]" if report.ledger.verified else "[red]DOES NOT VERIFY[/]")],
+        )  # fmt: skip
+    yield table(
+        "Segments", "segment", "purpose", "matched", "may be contacted", "refused", "reasons",
+        rows=[(s.segment, f"{s.purpose}/{s.channel}", s.matched, s.may_be_contacted, sum(s.refused.values()), _reasons(s.refused)) for s in report.segments],
+    )  # fmt: skip
+    yield table("Features online", "view", "rows", "written", "unchanged", rows=[(f.view, f.rows, f.written, f.skipped) for f in report.features])
+    yield table(
+        "Models", "model", "learned from", "left out", "reasons", "outcome",
+        rows=[(m.model, m.rows, sum(m.left_out.values()), _reasons(m.left_out), m.outcome) for m in report.models],
+    )  # fmt: skip
+    yield table("Checks", "passed", "failed", rows=[(report.checks.passed, report.checks.failed)])
+    yield table("Time", "stage", "seconds", rows=[*((s.stage, f"{s.seconds:.1f}") for s in report.stages), ("[bold]all[/]", f"{sum(s.seconds for s in report.stages):.1f}")])
+
+
+def _reasons(counts: dict[str, int], most: int = 3) -> str:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = len(ranked) - most
+    return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:most]) + (f" (+{rest} more)" if rest > 0 else "")

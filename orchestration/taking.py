@@ -1,0 +1,341 @@
+"""Landed files become typed rows, once. One Parquet file per raw table and trading day.
+
+A day's file is a function of the set of files landed for that day: same files in another order, or over several runs,
+give the same bytes. What has been read is written down last (`taken/`), so a crash in between is repaired by reading again.
+Which formats there are is the business of the sources; what a row must look like, of its contract.
+"""
+
+import fnmatch
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from orchestration.catalog import SOURCES, contract_of, source_of
+from orchestration.sources.contract import Contract, Reading, Source, UnreadableFile, conform
+from troth.home import Home, write_atomically
+from troth.ids import file_hash, tokeniser
+
+# Raising this number makes every landed file be read again: do so when a reader changes what it gives.
+READER_VERSION = 1
+QUARANTINE_SCHEMA = {
+    "source_file": pl.String(),
+    "file_hash": pl.String(),
+    "record_offset": pl.Int64(),
+    "reason_code": pl.String(),
+    "detail": pl.String(),
+    "received_at": pl.Datetime("us", "UTC"),
+}
+
+
+class TakenFile(msgspec.Struct):
+    """One landed file as it was read: its content, its state on disk, and what came of it."""
+
+    path: str
+    sha256: str
+    size: int
+    modified_ns: int
+    rows: dict[str, int] = {}
+    aside: dict[str, dict[str, int]] = {}
+    duplicate_of: str | None = None
+
+
+class TakenDay(msgspec.Struct):
+    """Everything read for one source and trading day."""
+
+    reader_version: int
+    files: list[TakenFile]
+
+
+@dataclass(frozen=True)
+class DayPlan:
+    """Work for one source and trading day: files to read, and hashes of contents that are to be dropped."""
+
+    source: str
+    day: str
+    read: tuple[TakenFile, ...]
+    keep: tuple[TakenFile, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.read if file.duplicate_of is None)
+
+
+@dataclass
+class Taking:
+    """What a run took: per table rows kept, per table rows set aside by reason, and the days that changed."""
+
+    files_of: Counter[str] = field(default_factory=Counter)
+    duplicates_of: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
+    aside: dict[str, Counter[str]] = field(default_factory=dict)
+    days: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, plan: DayPlan, files: Sequence[TakenFile]) -> None:
+        self.days.setdefault(plan.source, set()).add(plan.day)
+        for file in files:
+            self.files_of[plan.source] += 1
+            self.duplicates_of[plan.source] += file.duplicate_of is not None
+            self.rows.update(file.rows)
+            for table, reasons in file.aside.items():
+                self.aside.setdefault(table, Counter()).update(reasons)
+
+
+def plan(home: Home, source: str) -> list[DayPlan]:
+    """What has landed for a source and is not taken yet, by trading day; empty when nothing is new.
+
+    A file is known by its content. One whose size and modification time are as they were is not hashed again.
+    """
+    root = home.landing / source
+    if not root.exists():
+        return []
+    taken = {path.stem: _taken_day(path) for path in sorted((home.taken / source).glob("*.json"))}
+    first_seen = {
+        file.sha256: f"{day}/{file.path}"
+        for day, record in taken.items()
+        if record.reader_version == READER_VERSION
+        for file in record.files
+        if file.duplicate_of is None
+    }
+    plans = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and _is_day(path.name)):
+        record = taken.get(folder.name)
+        known = {file.path: file for file in record.files} if record and record.reader_version == READER_VERSION else {}
+        new: list[TakenFile] = []
+        for entry in sorted(_files(folder)):
+            name = entry.relative_to(folder).as_posix()
+            state = entry.stat()
+            before = known.get(name)
+            if before and (before.size, before.modified_ns) == (state.st_size, state.st_mtime_ns):
+                continue
+            digest = file_hash(entry)
+            if before and before.sha256 == digest:
+                continue
+            here = f"{folder.name}/{name}"
+            earlier = first_seen.setdefault(digest, here)
+            new.append(
+                TakenFile(
+                    name, digest, state.st_size, state.st_mtime_ns, duplicate_of=None if earlier == here else earlier
+                )
+            )
+        if new:
+            replaced = {file.path for file in new}
+            plans.append(
+                DayPlan(source, folder.name, tuple(new), tuple(f for f in known.values() if f.path not in replaced))
+            )
+    return plans
+
+
+def take(
+    home: Home, plans: Sequence[DayPlan], workers: int, progress: Callable[[int, int], None] | None = None
+) -> Taking:
+    """Read every planned file and write the days' tables and quarantines. `progress` gets bytes done and bytes in all.
+
+    Raises: whatever a reader raises that is not about the file; days already written stay and are not read again.
+    """
+    ensure_tables(home)
+    home.key("token")  # made before workers race for it
+    result = Taking()
+    total, done = sum(p.bytes for p in plans), 0
+    for finished, files in _run(home, plans, workers):
+        result.add(finished, files)
+        done += finished.bytes
+        if progress:
+            progress(done, total)
+    return result
+
+
+def _run(home: Home, plans: Sequence[DayPlan], workers: int) -> Iterator[tuple[DayPlan, Sequence[TakenFile]]]:
+    heaviest_first = sorted(plans, key=lambda p: -p.bytes)
+    if workers == 1 or sum(p.bytes for p in plans) < 4_000_000:
+        for p in heaviest_first:
+            yield p, take_day(home.root, p)
+        return
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        running = {pool.submit(take_day, home.root, p): p for p in heaviest_first}
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def take_day(root: Path, plan: DayPlan) -> list[TakenFile]:
+    """Read one source and day; write each table's day file, then the record of what was taken."""
+    home = Home(root)
+    source = source_of(home, plan.source)
+    token = tokeniser(home.key("token"))
+    kept: dict[str, list[pl.DataFrame]] = {contract.table: [] for contract in source.contracts}
+    aside: dict[str, list[pl.DataFrame]] = {}
+    for file in plan.read:
+        if file.duplicate_of is not None:
+            continue
+        file.rows, file.aside = {}, {}
+        path = home.landing / plan.source / plan.day / file.path
+        origin = {
+            "source_file": pl.lit(f"{plan.day}/{file.path}"),
+            "file_hash": pl.lit(file.sha256),
+            "received_at": pl.lit(_instant(file.modified_ns), dtype=pl.Datetime("us", "UTC")),
+        }
+        reading = _read(source, path)
+        for table, frame in reading.frames.items():
+            good, bad = conform(frame, contract_of(table), token)
+            if good.height:
+                file.rows[table] = good.height
+                kept[table].append(good.with_columns(**origin).select(*contract_of(table).schema))
+            _set_aside(aside, file, table, bad.with_columns(**origin))
+        rejected = reading.rejections
+        for table in sorted(set(rejected.table)):
+            places = [i for i, t in enumerate(rejected.table) if t == table]
+            _set_aside(
+                aside,
+                file,
+                table,
+                pl.DataFrame(
+                    {
+                        "record_offset": [rejected.record_offset[i] for i in places],
+                        "reason_code": [rejected.reason_code[i] for i in places],
+                        "detail": [rejected.detail[i] for i in places],
+                    },
+                    schema={name: QUARANTINE_SCHEMA[name] for name in ("record_offset", "reason_code", "detail")},
+                ).with_columns(**origin),
+            )
+    fresh = {file.sha256 for file in plan.keep if file.duplicate_of is None}
+    for table, frames in kept.items():
+        _write_day(home.raw / table, plan.day, frames, fresh)
+    for table in kept:
+        _write_day(home.quarantine / table, plan.day, aside.get(table, []), fresh)
+    record = TakenDay(READER_VERSION, sorted((*plan.keep, *plan.read), key=lambda f: f.path))
+    write_atomically(home.taken / plan.source / f"{plan.day}.json", msgspec.json.format(msgspec.json.encode(record)))
+    return list(plan.read)
+
+
+def replan(home: Home, source: str, days: Sequence[str] | None = None) -> list[DayPlan]:
+    """Plans that read again every file with rows in quarantine, for use after a reader, contract or mapping was mended."""
+    plans = []
+    for path in sorted((home.taken / source).glob("*.json")):
+        if days is not None and path.stem not in days:
+            continue
+        record = _taken_day(path)
+        again = tuple(
+            msgspec.structs.replace(file) for file in record.files if file.aside and file.duplicate_of is None
+        )
+        again = tuple(f for f in again if (home.landing / source / path.stem / f.path).exists())
+        if again:
+            names = {file.path for file in again}
+            plans.append(DayPlan(source, path.stem, again, tuple(f for f in record.files if f.path not in names)))
+    return plans
+
+
+def taken(home: Home) -> Taking:
+    """Everything taken so far, summed from the records."""
+    result = Taking()
+    for source in SOURCES:
+        for path in sorted((home.taken / source.name).glob("*.json")):
+            result.add(DayPlan(source.name, path.stem, ()), _taken_day(path).files)
+    return result
+
+
+def known_until(home: Home) -> datetime | None:
+    """Newest time at which a taken file was received: what the home knows until. None when nothing was taken."""
+    newest = [
+        file.modified_ns
+        for source in SOURCES
+        for path in (home.taken / source.name).glob("*.json")
+        for file in _taken_day(path).files
+    ]
+    return _instant(max(newest)) if newest else None
+
+
+def quarantined(home: Home, table: str | None = None) -> pl.DataFrame:
+    """Rows set aside: table, source_file, record_offset, reason_code, detail, file_hash, received_at; sorted."""
+    frames = [
+        pl.read_parquet(path).with_columns(table=pl.lit(path.parent.parent.name))
+        for path in sorted(home.quarantine.glob(f"{table or '*'}/day=*/data.parquet"))
+    ]
+    columns = ["table", "source_file", "record_offset", "reason_code", "detail", "file_hash", "received_at"]
+    if not frames:
+        return pl.DataFrame(schema={"table": pl.String(), **QUARANTINE_SCHEMA}).select(columns)
+    return pl.concat(frames).select(columns).sort("table", "source_file", "record_offset")
+
+
+def ensure_tables(home: Home) -> None:
+    """An empty file with the schema for every raw table, so that a source that never landed reads as no rows."""
+    for source in SOURCES:
+        for contract in source.contracts:
+            path = home.raw / contract.table / "schema.parquet"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_parquet(path, pl.DataFrame(schema=contract.schema))
+
+
+def _read(source: Source, path: Path) -> Reading:
+    kind = next((kind for kind in source.files if fnmatch.fnmatch(path.name, kind.pattern)), None)
+    if kind is None:
+        reading = Reading()
+        table = source.contracts[0].table
+        reading.rejections.add(table, 0, "unknown_file", f"expected {', '.join(k.pattern for k in source.files)}")
+        return reading
+    try:
+        return kind.read(path)
+    except UnreadableFile as error:
+        reading = Reading()
+        for table in kind.tables:
+            reading.rejections.add(table, 0, "unreadable_file", str(error))
+        return reading
+
+
+def _set_aside(aside: dict[str, list[pl.DataFrame]], file: TakenFile, table: str, rows: pl.DataFrame) -> None:
+    if rows.height:
+        aside.setdefault(table, []).append(rows.select(*QUARANTINE_SCHEMA))
+        counts = Counter(file.aside.get(table, {}))
+        counts.update(rows["reason_code"].to_list())
+        file.aside[table] = dict(sorted(counts.items()))
+
+
+def _write_day(folder: Path, day: str, frames: list[pl.DataFrame], keep_hashes: set[str]) -> None:
+    """The day's file: rows already there whose file is kept, and the new ones, in an order that depends on content only."""
+    path = folder / f"day={day}" / "data.parquet"
+    if path.exists():
+        frames = [pl.read_parquet(path).filter(pl.col("file_hash").is_in(list(keep_hashes))), *frames]
+    frames = [frame for frame in frames if frame.height]
+    if frames:
+        rows = pl.concat(frames).sort("file_hash", "record_offset", maintain_order=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_parquet(path, rows)
+    elif path.exists():
+        path.unlink()
+
+
+def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    frame.write_parquet(draft, compression="zstd", compression_level=1, statistics=True)
+    draft.replace(path)
+
+
+def _taken_day(path: Path) -> TakenDay:
+    return msgspec.json.decode(path.read_bytes(), type=TakenDay)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def _is_day(name: str) -> bool:
+    try:
+        return date.fromisoformat(name).isoformat() == name
+    except ValueError:
+        return False
+
+
+def _instant(nanoseconds: int) -> datetime:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)

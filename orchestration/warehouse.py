@@ -1,0 +1,148 @@
+"""The warehouse: how dbt is started, and how its marts are published. The one place that opens the DuckDB file.
+
+DuckDB has one writer. Steps that write share one Dagster pool of size 1; readers read `published/`, never the file.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from troth.errors import TrothError
+from troth.home import Home, write_atomically
+from troth.published import publish
+from troth.settings import TELEMETRY_OFF
+
+PROJECT = Path(__file__).resolve().parent.parent / "dbt_project"
+TARGET = PROJECT / "target"
+POOL = "warehouse"
+PUBLISHED_FOLDERS = ("marts", "features")
+
+
+class WarehouseError(TrothError):
+    """dbt or DuckDB could not do what was asked."""
+
+
+def dbt_environment(home: Home, as_of_at: datetime | None) -> dict[str, str]:
+    """What dbt's profile and sources read: paths of the home, the time we know until, and no telemetry."""
+    return {
+        **TELEMETRY_OFF,
+        "TROTH_RAW": str(home.raw),
+        "TROTH_WAREHOUSE": str(home.warehouse),
+        "TROTH_AS_OF_AT": as_of_at.strftime("%Y-%m-%d %H:%M:%S.%f") if as_of_at else "",
+        "DBT_TARGET_PATH": str(TARGET),
+        "DBT_LOG_PATH": str(home.root / "logs"),
+        "DBT_PROFILES_DIR": str(PROJECT),
+    }
+
+
+def export_environment(home: Home) -> None:
+    """Put dbt's environment into this process, so that the dbt it starts inherits it."""
+    os.environ.update(dbt_environment(home, None))
+
+
+def build(context: Any, home: Home, dbt: Any, as_of_at: datetime | None, advance: Callable[[str, int, int], None]) -> Iterator[Any]:
+    """One `dbt build` of everything selected, as Dagster events, counting finished nodes.
+
+    Raises: WarehouseError before anything was taken; dagster-dbt's own error, with dbt's message, when a model or test fails.
+    """
+    if as_of_at is None:
+        raise WarehouseError("dbt build: expected rows under raw, found none taken. Land files first.")
+    export_environment(home)
+    arguments = ["build", "--vars", json.dumps({"as_of_at": as_of_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})]
+    total = len(context.selected_asset_keys) + len(context.selected_asset_check_keys)
+    invocation = dbt.cli(arguments, context=context, target_path=TARGET)
+    for done, event in enumerate(invocation.stream(), start=1):
+        advance("build marts", min(done, total), total)
+        yield event
+
+
+def project_fingerprint() -> str:
+    """Hash of every file of the dbt project that says something: when it changes, models must be built again."""
+    digest = hashlib.sha256()
+    for path in sorted(PROJECT.rglob("*")):
+        if path.suffix in (".sql", ".yml", ".csv") and TARGET not in path.parents:
+            digest.update(path.relative_to(PROJECT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def parse(home: Home) -> "subprocess.Popen[bytes] | None":
+    """Start `dbt parse` if the manifest is missing or older than the project; None when it is fresh.
+
+    The caller may do something else meanwhile and then calls `manifest`, which waits for it.
+    """
+    if _is_fresh():
+        return None
+    TARGET.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [dbt_executable(), "--quiet", "parse", "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)],
+        env={**os.environ, **dbt_environment(home, None)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def manifest(home: Home, parsing: "subprocess.Popen[bytes] | None" = None) -> Path:
+    """dbt's manifest for the project as it is now. Raises: WarehouseError when the project does not parse."""
+    parsing = parsing or parse(home)
+    path = TARGET / "manifest.json"
+    if parsing is not None:
+        output, _ = parsing.communicate()
+        if parsing.returncode != 0:
+            raise WarehouseError(
+                f"dbt project: expected it to parse, found errors. Mend them:\n{output.decode(errors='replace')}"
+            )
+        write_atomically(TARGET / "fingerprint", project_fingerprint().encode())
+    return path
+
+
+def dbt_executable() -> str:
+    """dbt of this environment, wherever PATH points."""
+    return str(Path(sys.executable).with_name("dbt"))
+
+
+def published_models(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Marts and feature tables by name, as the manifest describes them."""
+    return {
+        node["name"]: node
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["fqn"][1] in PUBLISHED_FOLDERS
+    }
+
+
+def publish_tables(home: Home, tables: list[str]) -> dict[str, tuple[int, bool]]:
+    """Export each table, sorted by all its columns, to a new published version. Gives rows and whether it changed.
+
+    The same rows give the same bytes, so that an unchanged table keeps its version.
+    """
+    import duckdb
+
+    counts = {}
+    drafts = home.published / ".drafts"
+    drafts.mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(str(home.warehouse), read_only=True, config={"TimeZone": "UTC"}) as connection:
+        for table in tables:
+            draft = drafts / f"{table}.{os.getpid()}.parquet"
+            # Table names come from the manifest, not from input; DuckDB cannot bind identifiers or COPY targets.
+            target = str(draft).replace("'", "''")
+            rows = connection.execute(
+                f"copy (select * from {table} order by all) to '{target}' (format parquet, compression zstd)"  # noqa: S608
+            ).fetchone()
+            counts[table] = (rows[0] if rows else 0, publish(home, table, draft))
+    return counts
+
+
+def column_lineage() -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """Model -> column -> (table, column) it comes from, as last computed from the compiled SQL; empty before that."""
+    path = TARGET / "column_lineage.json"
+    return json.loads(path.read_bytes())["models"] if path.exists() else {}
+
+
+def _is_fresh() -> bool:
+    stamp = TARGET / "fingerprint"
+    return (TARGET / "manifest.json").exists() and stamp.exists() and stamp.read_text() == project_fingerprint()
