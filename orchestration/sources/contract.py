@@ -6,6 +6,7 @@ personal-data classes all follow from it. Reading native formats is the business
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -79,7 +80,12 @@ class Contract:
 PROVENANCE = (
     Column("source_file", "text", "Landed file, relative to the source's landing folder.", required=True),
     Column("file_hash", "text", "SHA-256 of the landed file, hex.", required=True),
-    Column("record_offset", "integer", "Place of the record in the file: line, or position among records, from 1.", required=True),
+    Column(
+        "record_offset",
+        "integer",
+        "Place of the record in the file: line, or position among records, from 1.",
+        required=True,
+    ),
     Column("received_at", "timestamp", "When the file was landed here.", required=True),
 )
 
@@ -134,93 +140,206 @@ class Source:
     files: tuple[FileKind, ...]
 
 
-def conform(
-    frame: pl.DataFrame, contract: Contract, token: Callable[[str, str | None], str | None]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+Token = Callable[[str, str | None], str | None]
+
+
+def conform(frame: pl.DataFrame, contract: Contract, token: Token) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Cast a frame to its contract.
 
     Returns the rows that keep it (contract columns and `record_offset`, in contract order) and the rows set aside:
-    `record_offset`, `reason_code` (`wrong_type`, `missing_value`, `unknown_code`, `below_minimum`, `too_long`) and
-    `detail` (the column and what was expected of it, never the value found). A row has its first reason only.
+    `record_offset`, `reason_code` (`wrong_type`, `missing_value`, `unknown_code`, `below_minimum`, `too_long`,
+    `nul_character`) and `detail` (the column and what was expected of it, never the value found). A row has its first
+    reason only. Blank text is no value.
     """
-    bad: list[tuple[pl.Expr, str, str]] = []
-    typed: list[pl.Expr] = []
-    for column in contract.columns:
-        name = column.name
-        if column.token_of:
-            continue
-        if name not in frame.columns:
-            frame = frame.with_columns(pl.lit(None, pl.String()).alias(name))
-        target = POLARS_TYPES[column.type]
-        value = _cast(pl.col(name), frame.schema[name], column.type).alias(name)
-        typed.append(value)
-        if frame.schema[name] != target:
-            bad.append((value.is_null() & pl.col(name).is_not_null(), "wrong_type", f"{name}: expected {column.type}"))
-        if column.required:
-            bad.append((pl.col(name).is_null(), "missing_value", f"{name}: expected a value"))
-        if column.type == "text" and frame.schema[name] == pl.String():
-            bad.append((pl.col(name).str.len_chars() > MAXIMUM_TEXT, "too_long", f"{name}: expected at most {MAXIMUM_TEXT} characters"))
-        if column.values:
-            bad.append((~value.is_in(list(column.values)), "unknown_code", f"{name}: expected one of {', '.join(column.values)}"))
-        if column.minimum is not None:
-            bad.append((value < column.minimum, "below_minimum", f"{name}: expected at least {column.minimum:g}"))
-    reason = pl.coalesce([pl.when(test.fill_null(False)).then(pl.lit(i, pl.Int32)) for i, (test, _, _) in enumerate(bad)])
-    marked = frame.with_columns(reason.alias("_reason"))
-    kept = marked.filter(pl.col("_reason").is_null()).select(*typed, pl.col("record_offset").cast(pl.Int64))
-    tokens = [
-        pl.Series(column.name, _tokens(kept, *column.token_of, token), pl.String())
-        for column in contract.columns
-        if column.token_of
-    ]
-    kept = kept.with_columns(tokens).select(*[c.name for c in contract.columns], "record_offset")
-    aside = marked.filter(pl.col("_reason").is_not_null()).select(
-        pl.col("record_offset").cast(pl.Int64),
-        pl.col("_reason").replace_strict(list(range(len(bad))), [code for _, code, _ in bad], return_dtype=pl.String()).alias("reason_code"),
-        pl.col("_reason").replace_strict(list(range(len(bad))), [detail for _, _, detail in bad], return_dtype=pl.String()).alias("detail"),
+    stated = [column for column in contract.columns if not column.token_of]
+    given = frame.select(*[_given(frame, column.name) for column in stated], pl.col("record_offset").cast(pl.Int64))
+    # Two steps: what an expression uses twice (the parts of a time) is not computed twice.
+    times = [c.name for c in stated if c.type.endswith("timestamp") and given.schema[c.name] == pl.String()]
+    both = given.with_columns(
+        pl.col(name).str.strip_chars().str.extract_groups(_TIME).alias(_parts(name)) for name in times
     )
-    return kept, aside
+    both = both.with_columns(_cast(c.name, given.schema[c.name], c.type).alias(_typed(c.name)) for c in stated)
+    faults = [fault for column in stated for fault in _faults(column, given.schema[column.name])]
+    met = both.select(test.any().alias(str(i)) for i, (test, _, _) in enumerate(faults))
+    faults = [fault for fault, column in zip(faults, met.iter_columns(), strict=True) if column.item()]
+    if faults:
+        first = pl.coalesce(pl.when(test).then(pl.lit(i, pl.Int32)) for i, (test, _, _) in enumerate(faults))
+        both = both.with_columns(first.alias(_FAULT))
+        aside = both.filter(pl.col(_FAULT).is_not_null()).select("record_offset", _FAULT)
+        both = both.filter(pl.col(_FAULT).is_null())
+    else:
+        aside = both.clear().select("record_offset", pl.lit(None, pl.Int32).alias(_FAULT))
+    reasons = pl.DataFrame(
+        {_FAULT: range(len(faults)), "reason_code": [f[1] for f in faults], "detail": [f[2] for f in faults]},
+        schema={_FAULT: pl.Int32(), "reason_code": pl.String(), "detail": pl.String()},
+    )
+    aside = aside.join(reasons, on=_FAULT, how="left", maintain_order="left").drop(_FAULT)
+    kept = both.select(*[pl.col(_typed(c.name)).alias(c.name) for c in stated], "record_offset")
+    kept = kept.with_columns(_tokens(kept, c, token) for c in contract.columns if c.token_of)
+    return kept.select(*[c.name for c in contract.columns], "record_offset"), aside
 
 
-def _tokens(
-    frame: pl.DataFrame, identifier_type: str, column: str, token: Callable[[str, str | None], str | None]
-) -> list[str | None]:
-    if identifier_type.startswith("@"):
-        return [token(kind, value) for kind, value in zip(frame[identifier_type[1:]], frame[column], strict=True)]
-    return [token(identifier_type, value) for value in frame[column]]
+_FAULT = "fault\0"  # column names of our own: no contract's can hold a NUL
 
 
-def _cast(value: pl.Expr, found: pl.DataType, wanted: ColumnType) -> pl.Expr:
-    """Text (or anything else) to a column type; what cannot be cast becomes null."""
-    target = POLARS_TYPES[wanted]
-    if found == target:
+def _typed(name: str) -> str:
+    return f"{name}\0typed"
+
+
+def _parts(name: str) -> str:
+    return f"{name}\0parts"
+
+
+def _given(frame: pl.DataFrame, name: str) -> pl.Expr:
+    """A column as found, with blank text as null; a column that is not there is null text."""
+    found = frame.schema.get(name)
+    if found is None or found == pl.Null():
+        return pl.lit(None, pl.String()).alias(name)
+    value = pl.col(name)
+    if isinstance(found, pl.Categorical | pl.Enum):
+        found, value = pl.String(), value.cast(pl.String())
+    if found == pl.String():
+        return pl.when(value.str.contains(r"\S")).then(value).alias(name)
+    return value
+
+
+def _faults(column: Column, found: pl.DataType) -> list[tuple[pl.Expr, str, str]]:
+    """Tests of one column, in the order in which they count, with reason code and detail."""
+    name, value, given = column.name, pl.col(_typed(column.name)), pl.col(column.name)
+    faults = []
+    if found != POLARS_TYPES[column.type] or column.type == "decimal":
+        faults.append((value.is_null() & given.is_not_null(), "wrong_type", f"{name}: expected {column.type}"))
+    if column.required:
+        faults.append((given.is_null(), "missing_value", f"{name}: expected a value"))
+    if column.type == "text":
+        detail = f"{name}: expected at most {MAXIMUM_TEXT} characters"
+        faults.append((value.str.len_chars() > MAXIMUM_TEXT, "too_long", detail))
+        detail = f"{name}: expected text without NUL"
+        faults.append((value.str.contains("\0", literal=True), "nul_character", detail))
+    if column.values:
+        detail = f"{name}: expected one of {', '.join(column.values)}"
+        faults.append((~value.is_in(list(column.values)), "unknown_code", detail))
+    if column.minimum is not None:
+        detail = f"{name}: expected at least {column.minimum:g}"
+        faults.append((value < column.minimum, "below_minimum", detail))
+    return faults
+
+
+def _tokens(kept: pl.DataFrame, column: Column, token: Token) -> pl.Series:
+    """Tokens of an identifier column: each distinct identifier is hashed once."""
+    kind, source = column.token_of or ("", "")
+    type_of = pl.col(kind[1:]) if kind.startswith("@") else pl.lit(kind)
+    pairs = kept.select(type_of.alias("kind"), pl.col(source).alias("value"))
+    distinct = pairs.unique()
+    made = [token(*pair) if pair[1] is not None else None for pair in distinct.iter_rows()]
+    distinct = distinct.with_columns(pl.Series(column.name, made, pl.String()))
+    return pairs.join(distinct, on=["kind", "value"], how="left", nulls_equal=True, maintain_order="left")[column.name]
+
+
+def _cast(name: str, found: pl.DataType, wanted: ColumnType) -> pl.Expr:
+    """A column as its type; what cannot be cast without loss becomes null."""
+    value, target = pl.col(name), POLARS_TYPES[wanted]
+    if found == target and wanted != "decimal":  # a real may be infinite, or no number
         return value
     if found == pl.String():
-        text = value.str.strip_chars()
-        if wanted == "boolean":
-            low = text.str.to_lowercase()
-            return pl.when(low.is_in(["true", "1", "yes", "y"])).then(True).when(low.is_in(["false", "0", "no", "n"])).then(False)
-        if wanted == "date":
-            return text.str.to_date("%Y-%m-%d", strict=False)
-        if wanted == "timestamp":
-            # ISO 8601 with an offset or Z; a time without one is not a point in time.
-            return pl.when(text.str.contains(r"(Z|[+-]\d\d:?\d\d)$")).then(
-                text.str.replace(r"Z$", "+00:00").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False)
-            )
-        if wanted == "local_timestamp":
-            return text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    if found == pl.Float64() and wanted == "integer":
+        return _FROM_TEXT[wanted](pl.col(_parts(name)) if wanted.endswith("timestamp") else value.str.strip_chars())
+    if found.is_float() or found.is_decimal():
+        return _from_real(value, found, wanted)
+    if found.is_integer() and wanted == "boolean":
+        return pl.when(value.is_in([0, 1])).then(value == 1)
+    if isinstance(found, pl.Datetime):
+        return _from_datetime(value, found, wanted)
+    same = (found.is_integer() and wanted in ("integer", "decimal")) or (wanted == "text" and not found.is_nested())
+    return value.cast(target, strict=False) if same else pl.lit(None, target)
+
+
+def _from_real(value: pl.Expr, found: pl.DataType, wanted: ColumnType) -> pl.Expr:
+    target = POLARS_TYPES[wanted]
+    if wanted == "decimal":
+        real = value.cast(pl.Float64())
+        return pl.when(real.is_finite()).then(real)
+    if wanted == "integer":
         return pl.when(value == value.floor()).then(value).cast(target, strict=False)
-    return value.cast(target, strict=False)
+    return value.cast(target, strict=False) if wanted == "text" else pl.lit(None, target)
+
+
+def _from_datetime(value: pl.Expr, found: pl.Datetime, wanted: ColumnType) -> pl.Expr:
+    """A wall clock is not a point in time, and a point in time is not a wall clock."""
+    if wanted == "timestamp" and found.time_zone:
+        return value.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    if wanted == "local_timestamp" and not found.time_zone:
+        return value.dt.cast_time_unit("us")
+    if wanted == "date" and not found.time_zone:
+        return pl.when(value == value.dt.truncate("1d")).then(value.dt.date())
+    return pl.lit(None, POLARS_TYPES[wanted])
+
+
+# ISO 8601 as RFC 3339 narrows it, but seconds may be missing, and an offset's colon or minutes.
+_TIME = (
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?(?:[.,]([0-9]{1,9}))?"
+    r"(?:([Zz])|([+-](?:0[0-9]|1[0-4]))(?::?([0-5][0-9]))?)?$"
+)
+_FIRST, _LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+
+
+def _wall_clock(parts: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Parts of a time as wall clock, and its offset: null when it has none."""
+    minute = pl.concat_str(parts.struct.field("1"), pl.lit("T"), parts.struct.field("2"))
+    second = pl.concat_str(minute, parts.struct.field("3").fill_null(":00"))
+    microseconds = parts.struct.field("4").fill_null("0").str.pad_end(6, "0").str.head(6).cast(pl.Int64)
+    wall = second.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False)
+    hours = pl.when(parts.struct.field("5").is_not_null()).then(pl.lit("+00")).otherwise(parts.struct.field("6"))
+    minutes = hours.str.tail(2).cast(pl.Int64) * 60 + parts.struct.field("7").fill_null("0").cast(pl.Int64)
+    signed = pl.when(hours.str.starts_with("-")).then(-minutes).otherwise(minutes)
+    return wall + pl.duration(microseconds=microseconds), pl.duration(minutes=signed)
+
+
+def _parts_to_timestamp(parts: pl.Expr) -> pl.Expr:
+    wall, offset = _wall_clock(parts)
+    at = (wall - offset).dt.replace_time_zone("UTC")
+    return pl.when(at.is_between(_FIRST, _LAST)).then(at)
+
+
+def _parts_to_local(parts: pl.Expr) -> pl.Expr:
+    wall, offset = _wall_clock(parts)
+    return pl.when(offset.is_null() & (wall >= _FIRST.replace(tzinfo=None))).then(wall)
+
+
+def _text_to_date(text: pl.Expr) -> pl.Expr:
+    date = text.str.to_date("%Y-%m-%d", strict=False)
+    return pl.when(text.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$") & (date >= _FIRST.date())).then(date)
+
+
+def _text_to_boolean(text: pl.Expr) -> pl.Expr:
+    low = text.str.to_lowercase()
+    is_true, is_false = low.is_in(["true", "1", "yes", "y"]), low.is_in(["false", "0", "no", "n"])
+    return pl.when(is_true).then(True).when(is_false).then(False)
+
+
+def _text_to_decimal(text: pl.Expr) -> pl.Expr:
+    real = text.cast(pl.Float64(), strict=False)
+    return pl.when(real.is_finite() & text.str.contains("^[0-9.eE+-]+$")).then(real)
+
+
+_FROM_TEXT: dict[ColumnType, Callable[[pl.Expr], pl.Expr]] = {
+    "text": lambda text: text,
+    "integer": lambda text: text.cast(pl.Int64(), strict=False),
+    "decimal": _text_to_decimal,
+    "boolean": _text_to_boolean,
+    "date": _text_to_date,
+    "timestamp": _parts_to_timestamp,
+    "local_timestamp": _parts_to_local,
+}
 
 
 def cents(amount: pl.Expr) -> pl.Expr:
-    """Text such as `12.50` to whole cents, as text when it is no amount (so that `conform` sets the row aside).
+    """Text such as `12.50` to whole cents, as text; other text stays, so that `conform` sets it aside.
 
-    Two decimals at most: a third would be money that the receipt did not print.
+    Two decimals at most, but for zeros behind them: a third would be money that the receipt did not print. Exact to
+    twelve digits before the point, where a double still tells half cents apart.
     """
     text = amount.str.strip_chars()
-    parts = text.str.extract_groups(r"^([+-]?)(\d{1,12})(?:\.(\d{1,2}))?$")
-    whole = parts.struct.field("2").cast(pl.Int64) * 100
-    fraction = parts.struct.field("3").fill_null("").str.pad_end(2, "0").cast(pl.Int64)
-    signed = pl.when(parts.struct.field("1") == "-").then(-(whole + fraction)).otherwise(whole + fraction)
-    return pl.when(whole.is_not_null()).then(signed.cast(pl.String)).otherwise(text)
+    is_amount = text.str.contains(r"^[+-]?[0-9]{1,12}(\.[0-9]{1,2}0*)?$")
+    whole = (text.cast(pl.Float64(), strict=False) * 100).round().cast(pl.Int64(), strict=False).cast(pl.String())
+    # An amount that is none must not pass for an integer number of cents.
+    return pl.when(is_amount).then(whole).when(text.str.contains(r"^[+-]?[0-9]+$")).then(pl.lit("?")).otherwise(text)
