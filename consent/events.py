@@ -1,0 +1,187 @@
+"""The consent event: its fields, its one canonical encoding, its key. What it means is in `standing.py`.
+
+Every text is a code, an id or a token: the grammar has no space and no `@`, and a subject must be a keyed token, so
+that contact data cannot slip into a log that never forgets.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+import polars as pl
+
+from consent.errors import ConsentError
+from consent.merkle import canonical
+
+EVENT_TYPES = ("grant", "refuse", "withdraw", "object", "signal_seen")
+ACTOR_TYPES = ("subject", "associate", "system")
+KEY_FIELDS = ("signal_id", "subject_id", "event_type", "purpose_code", "channel_code")
+KEY_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing a subject said, or a signal seen for them, about one purpose and channel (`*`: all). Times are aware."""
+
+    subject_id: str
+    event_type: str
+    purpose_code: str
+    channel_code: str
+    occurred_at: datetime
+    recorded_at: datetime
+    received_at: datetime
+    notice_id: str | None
+    notice_version: int | None
+    language_code: str | None
+    capture_method: str
+    capture_place: str
+    actor_type: str
+    jurisdiction_code: str
+    signal_id: str
+
+
+FIELDS = tuple(field.name for field in fields(Event))
+TIMES = ("occurred_at", "recorded_at", "received_at")
+_CODE = r'"[A-Za-z0-9_.:/*=-]{1,100}"'
+_TIME = r'"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"'
+# Each field's spelling in JSON. No value needs an escape, so text order and JSON order are the same.
+_GRAMMAR = {
+    "subject_id": r'"[a-z]+_[a-z2-7]{22}"',
+    "event_type": f'"(?:{"|".join(EVENT_TYPES)})"',
+    "purpose_code": r'"(?:\*|[a-z_]{1,40})"',
+    "channel_code": r'"(?:\*|[a-z_]{1,40})"',
+    **dict.fromkeys(TIMES, _TIME),
+    "notice_id": f"(?:null|{_CODE})",
+    "notice_version": r"(?:null|[1-9][0-9]{0,8})",
+    "language_code": f"(?:null|{_CODE})",
+    "capture_method": _CODE,
+    "capture_place": _CODE,
+    "actor_type": f'"(?:{"|".join(ACTOR_TYPES)})"',
+    "jurisdiction_code": _CODE,
+    "signal_id": _CODE,
+}
+_SORTED = tuple(sorted(FIELDS))
+_LINE = r"\{" + ",".join(f'"{name}":{_GRAMMAR[name]}' for name in _SORTED) + r"\}"
+_WHOLE = re.compile(_LINE.encode())
+
+SCHEMA: dict[str, pl.DataType] = {
+    "leaf_index": pl.Int64(),
+    **{name: pl.Datetime("us", "UTC") if name in TIMES else pl.String() for name in FIELDS},
+    "notice_version": pl.Int64(),
+    "ledger_size": pl.Int64(),
+}
+
+
+def encode(event: Event) -> bytes:
+    """Canonical JSON of an event: keys sorted, times in UTC to the microsecond.
+
+    Raises: ConsentError naming the field, never quoting it, when a value is outside the grammar.
+    """
+    values: dict[str, Any] = {name: getattr(event, name) for name in _SORTED}
+    for name in TIMES:
+        values[name] = _instant(values[name])
+    encoded = canonical(values)
+    if not _WHOLE.fullmatch(encoded):
+        raise _outside_grammar(encoded.decode())
+    return encoded
+
+
+def encode_frame(frame: pl.DataFrame) -> list[bytes]:
+    """`encode` for every row of a frame that has the event's columns, in order.
+
+    Raises: ConsentError naming the first row and its field.
+    """
+    texts, kept = _texts(frame)
+    if not kept.all():
+        row = (~kept).arg_true()[0]
+        raise ConsentError(f"row {row}: {_outside_grammar(texts[row])}")
+    return [text.encode() for text in texts]
+
+
+def set_aside(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that can be encoded; and of the others `row_number` (from 0) and `detail` (the field, not its value)."""
+    texts, kept = _texts(frame)
+    rows = (~kept).arg_true()
+    details = [str(_outside_grammar(texts[row])) for row in rows]
+    aside = pl.DataFrame(
+        {"row_number": rows, "detail": details}, schema={"row_number": pl.Int64(), "detail": pl.String()}
+    )
+    return frame.filter(kept), aside
+
+
+def _texts(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Each row as canonical JSON, and whether the grammar allows it."""
+    missing = [name for name in FIELDS if name not in frame.columns]
+    if missing:
+        raise ConsentError(
+            f"consent events: expected columns {', '.join(FIELDS)}, found none for {', '.join(missing)}. Add them."
+        )
+    texts = frame.select(
+        pl.struct(
+            pl.col(name).dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+            if name in TIMES
+            else pl.col(name)
+            for name in _SORTED
+        )
+        .struct.json_encode()
+        .alias("event")
+    ).to_series()
+    return texts, texts.str.contains(f"^{_LINE}$")
+
+
+def decode(encoded: bytes) -> Event:
+    """The event of its canonical bytes."""
+    values = json.loads(encoded)
+    for name in TIMES:
+        values[name] = datetime.fromisoformat(values[name])
+    return Event(**values)
+
+
+def decode_frame(encoded: Sequence[bytes], first: int, ledger_size: int) -> pl.DataFrame:
+    """Events as rows in the shape of the raw table `consent_ledger` (`SCHEMA`), leaf indexes counted from `first`."""
+    texts = {name: pl.Int64() if name == "notice_version" else pl.String() for name in FIELDS}
+    if not encoded:
+        return pl.DataFrame(schema=SCHEMA)
+    return pl.read_ndjson(b"\n".join(encoded), schema=texts).select(
+        pl.int_range(first, first + len(encoded), dtype=pl.Int64).alias("leaf_index"),
+        *(
+            pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.6fZ", time_unit="us", time_zone="UTC")
+            if name in TIMES
+            else pl.col(name)
+            for name in FIELDS
+        ),
+        pl.lit(ledger_size, pl.Int64()).alias("ledger_size"),
+    )
+
+
+def event_key(signal_id: str, subject_id: str, event_type: str, purpose_code: str, channel_code: str) -> bytes:
+    """Idempotency key: what was said, about whom, in which signal; not when it reached us.
+
+    A signal sent again, even in a file received later, is the same event. No value of the grammar holds a newline.
+    """
+    said = f"{signal_id}\n{subject_id}\n{event_type}\n{purpose_code}\n{channel_code}"
+    return sha256(said.encode()).digest()[:KEY_BYTES]
+
+
+def _instant(at: datetime) -> str:
+    if at.tzinfo is None:
+        return ""
+    text = at.isoformat(timespec="microseconds")
+    if not text.endswith("+00:00"):
+        text = at.astimezone(UTC).isoformat(timespec="microseconds")
+    return text[:-6] + "Z"
+
+
+def _outside_grammar(text: str) -> ConsentError:
+    values = json.loads(text)
+    name = next(
+        (name for name in FIELDS if not re.fullmatch(_GRAMMAR[name].encode(), canonical(values.get(name)))), "record"
+    )
+    return ConsentError(
+        f"consent event field {name}: expected {_GRAMMAR.get(name, 'the fields of an event').replace('(?:', '(')}, "
+        "found something else. Correct the capturing system's value."
+    )
