@@ -1,0 +1,112 @@
+"""The one form of every benchmark: measures with their peer, conditions, goal; as JSON lines, a table and a plot.
+
+`troth bench --list`, `troth bench NAME [--json] [--scale S] [--plot FILE]`. A benchmark is a module beside this one with
+`SUMMARY` (a sentence) and `measure(scale) -> Iterator[Measure]`.
+"""
+
+import importlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+NAMES = ("pipeline",)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number: what, how much, what it should be, and what a peer or limit reached in the same run.
+
+    `goal` is compared with the ratio value / peer_value where there is a peer, else with the value; `better` says which
+    way. `met` is None where no goal is set.
+    """
+
+    name: str
+    value: float
+    unit: str
+    better: Literal["lower", "higher"] = "lower"
+    goal: float | None = None
+    peer: str | None = None
+    peer_value: float | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        return self.value / self.peer_value if self.peer_value else None
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        reached = self.ratio if self.ratio is not None else self.value
+        return reached <= self.goal if self.better == "lower" else reached >= self.goal
+
+    def line(self) -> dict[str, Any]:
+        return {**asdict(self), "ratio": self.ratio, "met": self.met}
+
+
+def conditions(**more: Any) -> dict[str, Any]:
+    """What every measure states: machine size, Python, versions of the engines; and what the benchmark adds."""
+    engines = {name: version(name) for name in ("duckdb", "polars", "dbt-core", "dbt-duckdb", "dagster")}
+    return {"cores": os.cpu_count(), "python": platform.python_version(), **engines, **more}
+
+
+def main(name: str | None, list_all: bool, as_json: bool, scale: str | None, plot: Path | None) -> int:
+    """Run one benchmark and print its measures. Exit code 0 when every goal set was met, 1 when one was missed, 2 for misuse."""
+    if list_all or name is None:
+        for each in NAMES:
+            print(f"{each:<12} {importlib.import_module(f'benchmarks.{each}').SUMMARY}")
+        return 0
+    if name not in NAMES:
+        print(f"benchmark: expected one of {', '.join(NAMES)}, found {name}. See `troth bench --list`.", file=sys.stderr)
+        return 2
+    measures: list[Measure] = []
+    for measure in importlib.import_module(f"benchmarks.{name}").measure(scale):
+        measures.append(measure)
+        if as_json:
+            print(json.dumps(measure.line()), flush=True)
+    if not as_json:
+        _print(measures)
+    if plot:
+        _plot(measures, plot)
+    return int(any(measure.met is False for measure in measures))
+
+
+def _print(measures: Sequence[Measure]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("measure", "value", "unit", "peer", "peer value", "ratio", "goal", "met", header_style="dim")
+    for m in measures:
+        sign = "<=" if m.better == "lower" else ">="
+        table.add_row(
+            m.name, f"{m.value:,.3g}", m.unit, m.peer or "", f"{m.peer_value:,.3g}" if m.peer_value else "",
+            f"{m.ratio:.2f}" if m.ratio else "", f"{sign} {m.goal:g}" if m.goal is not None else "",
+            {True: "yes", False: "NO", None: ""}[m.met],
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    if measures:
+        console.print(f"[dim]{json.dumps(dict(measures[0].conditions))}[/]", highlight=False)
+
+
+def _plot(measures: Sequence[Measure], path: Path) -> None:
+    """Bars of the measures that have a peer, each beside it."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [m for m in measures if m.peer_value] or list(measures)
+    figure, axes = plt.subplots(figsize=(8, 1 + 0.7 * len(shown)), layout="constrained")
+    places = range(len(shown))
+    axes.barh([p + 0.2 for p in places], [m.value for m in shown], height=0.38, label="Troth")
+    axes.barh([p - 0.2 for p in places], [m.peer_value or 0 for m in shown], height=0.38, label="peer")
+    axes.set_yticks(list(places), [f"{m.name} ({m.unit})\nbeside {m.peer or 'nothing'}" for m in shown])
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,295 @@
+"""The `troth` command. Parses, calls, prints; imports what a command needs inside the command, so that --help is quick.
+
+Exit codes: 0 done; 1 refused, or does not verify; 2 misuse; 3 nothing could be read; 4 a step or blocking check failed;
+130 interrupted (what was written stays whole, the next run goes on from there).
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from troth.errors import TrothError
+from troth.settings import Settings, here, silence_telemetry
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="An open data platform for retailers: what we may do with your data, and what we said you could have.")  # fmt: skip
+ask = typer.Typer(no_args_is_help=True, help="Ask what an online service would ask; every answer with its age and reason.")
+audit = typer.Typer(no_args_is_help=True, help="Check the consent ledger without trusting us; follow a subject through it.")
+segment = typer.Typer(no_args_is_help=True, help="Described groups of customers, and whom of them we may contact.")
+quarantine = typer.Typer(no_args_is_help=True, help="Rows that were set aside: which, why, from where; read them again after a fix.")
+app.add_typer(ask, name="ask")
+app.add_typer(audit, name="audit")
+app.add_typer(segment, name="segment")
+app.add_typer(quarantine, name="quarantine")
+
+HomeOption = Annotated[Path | None, typer.Option("--home", help="The retailer's home; default TROTH_HOME or var/.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
+
+
+def main() -> None:
+    """Run the command; turn refusals into one clear message and an exit code."""
+    silence_telemetry()
+    try:
+        app()
+    except TrothError as error:
+        print(f"troth: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "code", 1))
+    except KeyboardInterrupt:
+        print("troth: interrupted; what was written is whole, and the next run goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    home: HomeOption = None,
+    source: Annotated[list[str] | None, typer.Option(help="Bring your own export: SOURCE=FILE, with --mapping.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="YAML that maps the file's columns onto the source's contracts.")] = None,
+    sample: Annotated[bool, typer.Option(help="Write a sample retailer when nothing has landed.")] = True,
+    force: Annotated[bool, typer.Option(help="Bring everything up to date even when nothing new has landed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take what has landed and bring tables, consents, features, models and segments up to date."""
+    from orchestration.progress import RichDisplay, Silent
+    from orchestration.run import run as run_everything
+
+    settings = here(home)
+    if source or mapping:
+        _land(settings, source or [], mapping)
+        sample = False
+    if as_json:
+        import msgspec
+
+        report = run_everything(settings, Silent(), sample, force)
+        print(msgspec.json.encode(report).decode())
+        return
+    with RichDisplay() as display:
+        report = run_everything(settings, display, sample, force)
+    from rich.console import Console
+
+    from orchestration.summary import render
+
+    console = Console()
+    for table in render(report):
+        console.print(table)
+        console.print()
+    if not report.is_changed:
+        console.print("Nothing new has landed since the last run; nothing was changed.", style="bold")
+    console.print(_next_steps(home))
+
+
+def _next_steps(home: Path | None) -> str:
+    option = f" --home {home}" if home else ""
+    return (
+        "Try next:\n"
+        f"  troth segment preview lapsed_regulars{option}     who may be contacted, and why the others may not\n"
+        f"  troth ask availability SKU-00001{option}          where it is, how sure, how old\n"
+        f"  troth audit verify{option}                        check the consent ledger without trusting it"
+    )
+
+
+def _land(settings: Settings, sources: list[str], mapping: Path | None) -> None:
+    from orchestration.sources.mapped import land_mapped, load_mapping
+
+    if mapping is None or len(sources) != 1 or "=" not in sources[0]:
+        raise typer.BadParameter("expected one --source SOURCE=FILE together with --mapping FILE; give both")
+    name, _, file = sources[0].partition("=")
+    mapped = load_mapping(mapping)
+    if mapped.source != name:
+        raise typer.BadParameter(f"expected --source {mapped.source}=FILE for mapping {mapping.name}, found {name}")
+    land_mapped(settings.home, mapped, Path(file))
+
+
+@app.command()
+def simulate(
+    home: HomeOption = None,
+    scale: Annotated[str, typer.Option(help="small, medium or large.")] = "small",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+) -> None:
+    """Write a retailer that never was: native files of every source, faults included, and its physical truth."""
+    import simulator
+    from orchestration.progress import RichDisplay
+
+    if scale not in simulator.SCALES:
+        raise typer.BadParameter(f"expected one of {', '.join(simulator.SCALES)}, found {scale}")
+    with RichDisplay() as display:
+        simulator.simulate(here(home).home, simulator.SCALES[scale], seed, display.advance)
+
+
+@app.command()
+def dev(
+    home: HomeOption = None,
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 3000,
+) -> None:
+    """Open the graph in Dagster: assets, partitions, checks, schedules, sensor."""
+    import os
+    import subprocess
+
+    from orchestration import warehouse
+    from orchestration.instance import dagster_home
+
+    settings = here(home)
+    dagster_home(settings.home)
+    os.environ["TROTH_HOME"] = str(settings.home.root)
+    warehouse.manifest(settings.home)
+    dagster = Path(sys.executable).with_name("dagster")
+    sys.exit(subprocess.call([str(dagster), "dev", "-m", "orchestration.dev", "--host", "127.0.0.1", "--port", str(port)]))
+
+
+@app.command()
+def serve(
+    home: HomeOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8400,
+) -> None:
+    """Answer features, availability and recommendations over HTTP."""
+    from serving.server import serve as serve_http
+
+    serve_http(here(home).home, host, port)
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which benchmark; see --list.")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Names of the benchmarks, with what each measures.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measure.")] = False,
+    scale: Annotated[str | None, typer.Option(help="Scale of the data, where the benchmark has one.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the plot to this PNG or SVG file.")] = None,
+) -> None:
+    """Make a published number, its peer or limit in the same run."""
+    from benchmarks.harness import main as bench_main
+
+    sys.exit(bench_main(name, list_all, as_json, scale, plot))
+
+
+@ask.command("customer")
+def ask_customer(
+    customer_id: Annotated[str, typer.Argument(help="Customer id (cus_...) or identifier token.")],
+    service: Annotated[str, typer.Option(help="Feature service: what the answer is used for.")] = "recommend_v1",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Features of a customer for one use; refused with a reason where consent does not allow it."""
+    from serving import answers
+
+    settings = here(home)
+    _show(answers.ask_customer(settings.home, customer_id, service), as_json)
+
+
+@ask.command("availability")
+def ask_availability(
+    sku: Annotated[str, typer.Argument(help="Item.")],
+    location: Annotated[str | None, typer.Option(help="One location; all of them when left out.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Where an item is: on hand, committed, safety, available, and how old that is."""
+    from serving import answers
+
+    _show(answers.ask_availability(here(home).home, sku, location), as_json)
+
+
+@ask.command("recommend")
+def ask_recommend(
+    customer_id: Annotated[str, typer.Argument(help="Customer id (cus_...).")],
+    count: Annotated[int, typer.Option(help="How many.", min=1, max=100)] = 5,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Items a customer may like, in stock where they shop; refused with a reason where consent does not allow it."""
+    from serving import answers
+
+    _show(answers.ask_recommend(here(home).home, customer_id, count), as_json)
+
+
+@audit.command("verify")
+def audit_verify(
+    export: Annotated[Path | None, typer.Argument(help="A ledger export; the home's ledger is exported and verified when left out.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Derive the ledger's root again from its entries and check every signed checkpoint."""
+    from orchestration import auditing
+
+    _show(auditing.verify(here(home).home, export), as_json)
+
+
+@audit.command("trace")
+def audit_trace(
+    subject: Annotated[str, typer.Argument(help="Customer id (cus_...) or identifier token.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every consent event of a subject, its place in the ledger with proof, and the standing that follows."""
+    from orchestration import auditing
+
+    _show(auditing.trace(here(home).home, subject), as_json)
+
+
+@segment.command("list")
+def segment_list(as_json: JsonOption = False) -> None:
+    """The described segments."""
+    from orchestration import marketing
+
+    _show(marketing.listing(), as_json)
+
+
+@segment.command("preview")
+def segment_preview(name: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """How many match, how many may be contacted, and why the others may not."""
+    from orchestration import marketing
+
+    _show(marketing.preview(here(home).home, name), as_json)
+
+
+@segment.command("export")
+def segment_export(
+    name: str,
+    to: Annotated[Path | None, typer.Option(help="Folder for the file and its manifest; default exports/ of the home.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it. Without this the export is a dry run.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Contact data of those who may be contacted, with a manifest that names the checkpoint. A dry run unless --yes."""
+    from orchestration import marketing
+
+    _show(marketing.export(here(home).home, name, to, dry_run=not yes), as_json)
+
+
+@quarantine.command("list")
+def quarantine_list(
+    table: Annotated[str | None, typer.Option(help="One raw table.")] = None,
+    most: Annotated[int, typer.Option(help="How many rows to show.")] = 50,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rows set aside: table, file, place in the file, reason."""
+    from orchestration import taking
+
+    rows = taking.quarantined(here(home).home, table).drop("received_at")
+    _show({"rows": rows.head(most).to_dicts(), "count": rows.height}, as_json)
+
+
+@quarantine.command("replay")
+def quarantine_replay(
+    source: Annotated[str, typer.Argument(help="Source whose files with rows set aside are read again.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it only says which files it would read.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read files with rows in quarantine again, after a reader, contract or mapping was mended. A dry run unless --yes."""
+    from orchestration import replaying
+
+    _show(replaying.replay(here(home), source, dry_run=not yes), as_json)
+
+
+def _show(answer: Any, as_json: bool) -> None:
+    """Print an answer: JSON for machines, a table for people. Exit code 1 when the answer is a refusal."""
+    from orchestration.printing import show
+
+    sys.exit(show(answer, as_json))
+
+
+if __name__ == "__main__":
+    main()

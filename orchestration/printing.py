@@ -1,0 +1,53 @@
+"""Answers on a terminal: nested values as indented lines, lists of records as tables; or one JSON document."""
+
+import json
+from typing import Any
+
+
+def show(answer: Any, as_json: bool) -> int:
+    """Print an answer (mapping, struct or dataclass). Gives the exit code: 1 where it says `is_allowed` or `is_verified` false."""
+    plain = _plain(answer)
+    if as_json:
+        print(json.dumps(plain, indent=2, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        _print(Console(), plain)
+    refused = isinstance(plain, dict) and (plain.get("is_allowed") is False or plain.get("is_verified") is False)
+    return int(refused)
+
+
+def _plain(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value, enc_hook=str, str_keys=True)
+
+
+def _print(console: Any, value: Any, indent: int = 0) -> None:
+    if not isinstance(value, dict):
+        console.print(f"{' ' * indent}{value}", markup=False, highlight=False)
+        return
+    width = max((len(key) for key in value), default=0)
+    for key, item in value.items():
+        if isinstance(item, list) and item and isinstance(item[0], dict):
+            console.print(f"{' ' * indent}{key}", style="dim", highlight=False)
+            console.print(_table(item))
+        elif isinstance(item, dict):
+            console.print(f"{' ' * indent}{key}", style="dim", highlight=False)
+            _print(console, item, indent + 2)
+        else:
+            text = ", ".join(map(str, item)) if isinstance(item, list) else f"{item:,}" if isinstance(item, int) and not isinstance(item, bool) else item
+            console.print(f"{' ' * indent}{key:<{width}}  {text}", markup=False, highlight=False)
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    made = Table(header_style="dim", box=None, pad_edge=False)
+    for column in columns:
+        number = all(isinstance(row.get(column), int | float | None) for row in rows)
+        made.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+    return made
