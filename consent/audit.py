@@ -74,7 +74,7 @@ def compare_root(claimed: Checkpoint, tree: CompactRange) -> None:
 def verify_export(folder: Path, key: str | None = None, since: str | None = None) -> Verified:
     """Re-derive the tree from every event, compare it with every checkpoint, check every signature and every byte.
 
-    `key`: verifier key known from elsewhere; without it the export's own is used, which proves only that it fits itself.
+    `key`: verifier key known from elsewhere; without it the export's own is used, which proves only that they fit.
     `since`: a checkpoint kept from before; the export must contain it. Raises: VerificationError with the evidence.
     """
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -85,9 +85,7 @@ def verify_export(folder: Path, key: str | None = None, since: str | None = None
     notes = [_note(line) for line in _lines(folder / CHECKPOINTS)]
     checkpoints = [open_checkpoint(note, verifier) for note in notes]
     if not checkpoints or checkpoints[0].size != 0:
-        raise VerificationError(
-            CHECKPOINTS, "the checkpoint of size 0 first", "another" if checkpoints else "none", _AGAIN
-        )
+        raise VerificationError(CHECKPOINTS, "the checkpoint of size 0 first", "another or none", _AGAIN)
     if (newest := _text(folder / CHECKPOINT)) != notes[-1]:
         raise VerificationError(
             CHECKPOINT, f"the newest of {CHECKPOINTS}", "another", "A checkpoint was rolled back or replaced"
@@ -141,18 +139,15 @@ def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
 
 
 def _leaf(index: int, line: bytes) -> bytes:
+    where = f"{ENTRIES} line {index + 1}"
     try:
         entry: Any = json.loads(line)
         event, salt = canonical(entry["event"]), bytes.fromhex(entry["salt"])
         spelled = entry_line(event, index, salt)
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise VerificationError(
-            f"{ENTRIES} line {index + 1}", "an event with its salt", "another shape", _AGAIN
-        ) from None
+        raise VerificationError(where, "an event with its salt", "another shape", _AGAIN) from None
     if spelled != line:
-        raise VerificationError(
-            f"{ENTRIES} line {index + 1}", f"leaf {index} in canonical JSON", "another spelling", _AGAIN
-        )
+        raise VerificationError(where, f"leaf {index} in canonical JSON", "another spelling", _AGAIN)
     return leaf_hash(commitment(salt, event))
 
 

@@ -25,7 +25,7 @@ KEY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing a subject said, or a signal seen for them, about one purpose and channel (`*`: all). Times are aware."""
+    """One thing a subject said, or a signal seen, about one purpose and channel (`*`: all). Times are aware."""
 
     subject_id: str
     event_type: str
@@ -42,6 +42,14 @@ class Event:
     actor_type: str
     jurisdiction_code: str
     signal_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event and the leaf it has in the ledger."""
+
+    leaf_index: int
+    event: Event
 
 
 FIELDS = tuple(field.name for field in fields(Event))

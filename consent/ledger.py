@@ -6,7 +6,6 @@ Appending, proving, checking and exporting. What events mean is in `standing.py`
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +13,7 @@ import polars as pl
 
 from consent import audit, merkle
 from consent.errors import ConsentError, LedgerError
-from consent.events import KEY_FIELDS, Event, decode, decode_frame, encode, encode_frame, event_key
+from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode, encode_frame, event_key
 from consent.merkle import HASH_BYTES, VerificationError
 from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note
 from consent.store import Entry, SignedSize, SQLiteStore, Store, Tile
@@ -28,14 +27,6 @@ TILE_HEIGHT = 8
 TILE_HASHES = 1 << TILE_HEIGHT
 TILE_BYTES = TILE_HASHES * HASH_BYTES
 _CACHED_TILES = 512  # 16 KiB each with the levels inside
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """An event and the leaf it has in the ledger."""
-
-    leaf_index: int
-    event: Event
 
 
 class Ledger:
@@ -58,7 +49,7 @@ class Ledger:
     def open(cls, path: Path, signer: Signer, clock: Clock) -> Self:
         """The ledger in a SQLite file, made when absent; `<name>.checkpoint` beside it remembers the newest checkpoint.
 
-        Raises: LedgerError when the file is no ledger of this signer, was rolled back, or disagrees with its checkpoint.
+        Raises: LedgerError when the file is no ledger of this signer, was rolled back or disagrees with its checkpoint.
         """
         store = SQLiteStore(path)
         try:
@@ -297,11 +288,12 @@ class Ledger:
         levels = self._cache.get((tile_level, number))
         if levels is None:
             hashes = self._store.tile(tile_level, number)
-            if len(hashes) < (offset + (1 << inside)) * HASH_BYTES:
-                raise VerificationError(f"tile {tile_level}/{number}", f"{offset + (1 << inside)} hashes", f"{len(hashes) // HASH_BYTES}",
-                                    "Restore the ledger from a backup")  # fmt: skip
+            needed, held = offset + (1 << inside), len(hashes) // HASH_BYTES
+            if held < needed:
+                tile = f"tile {tile_level}/{number}"
+                raise VerificationError(tile, f"{needed} hashes", f"{held}", "Restore the ledger from a backup")
             if len(hashes) < TILE_BYTES:
-                return _levels(hashes[offset * HASH_BYTES : (offset + (1 << inside)) * HASH_BYTES])[-1]
+                return _levels(hashes[offset * HASH_BYTES : needed * HASH_BYTES])[-1]
             if len(self._cache) >= _CACHED_TILES:
                 self._cache.pop(next(iter(self._cache)))
             levels = self._cache[(tile_level, number)] = _levels(hashes)
