@@ -1,0 +1,177 @@
+with locations as (
+    select * from {{ ref('stg_wms__locations') }}
+),
+
+-- A GTIN stands for the item that carried it last.
+gtins as (
+    select distinct
+        gtin,
+        first_value(sku) over (partition by gtin order by updated_at desc, sku) as sku
+    from {{ ref('stg_ecommerce__products') }}
+    where gtin is not null
+),
+
+-- What each business step does to recorded stock; steps not named here (a cycle count, packing) do nothing.
+epcis_movements as (
+    select
+        'epcis/' || event_id || '/' || cast(item_number as {{ dbt.type_string() }}) as movement_id,
+        event_id,
+        case biz_step
+            when 'shipping' then coalesce(source_location, biz_location, read_point)
+            when 'receiving' then coalesce(biz_location, destination_location, read_point)
+            else coalesce(biz_location, read_point)
+        end as gln,
+        gtin,
+        case
+            when biz_step = 'stock_taking' and action = 'OBSERVE' then 'opening'
+            when biz_step = 'receiving' and action <> 'DELETE' and transaction_type = 'desadv' then 'transfer_in'
+            when biz_step = 'receiving' and action <> 'DELETE' then 'receipt'
+            when biz_step = 'shipping' and action <> 'ADD' and destination_location is not null then 'transfer_out'
+            when biz_step = 'shipping' and action <> 'ADD' then 'shipment'
+            when biz_step = 'inspecting' and action <> 'OBSERVE' and transaction_type = 'adjustment' then 'adjustment'
+            when biz_step = 'destroying' and action = 'DELETE' then 'destruction'
+        end as movement_type,
+        case
+            when biz_step in ('shipping', 'destroying') or (biz_step = 'inspecting' and action = 'DELETE') then -quantity_units
+            else quantity_units
+        end as units,
+        occurred_at,
+        recorded_at,
+        received_at,
+        event_id as source_ref
+    from {{ ref('stg_wms__epcis_events') }}
+),
+
+warehouse_movements as (
+    select
+        epcis_movements.movement_id,
+        locations.location_code,
+        gtins.sku,
+        epcis_movements.movement_type,
+        epcis_movements.units,
+        epcis_movements.occurred_at,
+        epcis_movements.recorded_at as told_at,
+        epcis_movements.received_at,
+        'wms' as source_name,
+        epcis_movements.source_ref,
+        -- Only the first count of a SKU at a location opens its stock; an event may name the item more than once.
+        rank() over (
+            partition by locations.location_code, gtins.sku, epcis_movements.movement_type
+            order by epcis_movements.occurred_at, epcis_movements.event_id
+        ) as event_rank
+    from epcis_movements
+    inner join locations
+        on epcis_movements.gln = locations.gln
+    inner join gtins
+        on epcis_movements.gtin = gtins.gtin
+    where epcis_movements.movement_type is not null
+),
+
+till_lines as (
+    select * from {{ ref('int_receipt_lines__timed') }}
+    where location_code is not null and (line_type = 'sale' or is_restocked)
+),
+
+-- Other systems hear of till sales when the trading day closes.
+trading_days as (
+    select
+        days.location_code,
+        days.business_date,
+        {{ wall_clock_to_utc(
+            "try_cast(cast(days.business_date as " ~ dbt.type_string() ~ ") || ' ' || coalesce(locations.closes_at, '23:59') || ':00' as timestamp)",
+            'locations.timezone_name'
+        ) }} as closed_at
+    from (select distinct location_code, business_date from till_lines) as days
+    inner join locations
+        on days.location_code = locations.location_code
+),
+
+till_movements as (
+    select
+        till_lines.receipt_line_id as movement_id,
+        till_lines.location_code,
+        till_lines.sku,
+        till_lines.line_type as movement_type,
+        case till_lines.line_type when 'sale' then -till_lines.quantity_units else till_lines.quantity_units end as units,
+        till_lines.occurred_at,
+        greatest(till_lines.occurred_at, trading_days.closed_at) as told_at,
+        till_lines.received_at,
+        'pos' as source_name,
+        till_lines.receipt_id as source_ref
+    from till_lines
+    inner join trading_days
+        on till_lines.location_code = trading_days.location_code
+        and till_lines.business_date = trading_days.business_date
+),
+
+shipment_movements as (
+    select
+        'shipment/' || shipments.shipment_ref || '/' || cast(shipments.line_number as {{ dbt.type_string() }}) as movement_id,
+        locations.location_code,
+        shipments.sku,
+        case when shipments.ship_to_gln is null then 'shipment' else 'transfer_out' end as movement_type,
+        -shipments.shipped_units as units,
+        shipments.shipped_at as occurred_at,
+        shipments.shipped_at as told_at,
+        shipments.received_at,
+        'wms' as source_name,
+        shipments.order_ref as source_ref
+    from {{ ref('stg_wms__shipments') }} as shipments
+    inner join locations
+        on shipments.ship_from_gln = locations.gln
+    where shipments.shipped_units > 0
+),
+
+-- What a distribution centre picks leaves by its shipping advice; what a store picks leaves with the pick.
+pick_movements as (
+    select
+        'pick/' || picks.pick_id as movement_id,
+        picks.location_code,
+        picks.sku,
+        'pick' as movement_type,
+        -picks.picked_units as units,
+        picks.finished_at as occurred_at,
+        picks.finished_at as told_at,
+        picks.received_at,
+        'wms' as source_name,
+        picks.order_ref as source_ref
+    from {{ ref('stg_wms__picks') }} as picks
+    inner join locations
+        on picks.location_code = locations.location_code and locations.location_type = 'store'
+    where picks.picked_units > 0
+),
+
+-- A refund is not a restock: only goods said to have come back to a named place did.
+refund_movements as (
+    select
+        refund_lines.refund_line_id as movement_id,
+        locations.location_code,
+        refund_lines.sku,
+        'web_return' as movement_type,
+        refund_lines.quantity_units as units,
+        refund_lines.created_at as occurred_at,
+        refund_lines.created_at as told_at,
+        refund_lines.received_at,
+        'ecommerce' as source_name,
+        refund_lines.order_id as source_ref
+    from {{ ref('stg_ecommerce__refund_lines') }} as refund_lines
+    inner join locations
+        on refund_lines.location_id = locations.ecommerce_location_id
+    where refund_lines.restock_type in ('return', 'legacy_restock')
+),
+
+final as (
+    select movement_id, location_code, sku, movement_type, units, occurred_at, told_at, received_at, source_name, source_ref
+    from warehouse_movements
+    where movement_type <> 'opening' or event_rank = 1
+    union all
+    select * from till_movements
+    union all
+    select * from shipment_movements
+    union all
+    select * from pick_movements
+    union all
+    select * from refund_movements
+)
+
+select * from final

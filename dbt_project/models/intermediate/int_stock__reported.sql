@@ -1,0 +1,73 @@
+with locations as (
+    select location_code, gln, ecommerce_location_id from {{ ref('stg_wms__locations') }}
+),
+
+items as (
+    select distinct
+        inventory_item_id,
+        first_value(sku) over (partition by inventory_item_id order by updated_at desc, sku) as sku
+    from {{ ref('stg_ecommerce__products') }}
+),
+
+shop_levels as (
+    select
+        locations.location_code,
+        items.sku,
+        'ecommerce' as source_name,
+        inventory_levels.known_until_at,
+        inventory_levels.received_at,
+        inventory_levels.available_units as reported_units,
+        1 as preference
+    from {{ ref('stg_ecommerce__inventory_levels') }} as inventory_levels
+    inner join locations
+        on inventory_levels.location_id = locations.ecommerce_location_id
+    inner join items
+        on inventory_levels.inventory_item_id = items.inventory_item_id
+),
+
+warehouse_advice as (
+    select
+        locations.location_code,
+        stock_advice.sku,
+        'wms' as source_name,
+        stock_advice.known_until_at,
+        stock_advice.received_at,
+        stock_advice.quantity_units as reported_units,
+        case stock_advice.quantity_type when 'on_hand' then 1 else 2 end as preference
+    from {{ ref('stg_wms__stock_advice') }} as stock_advice
+    inner join locations
+        on stock_advice.gln = locations.gln
+    where stock_advice.quantity_type in ('on_hand', 'available')
+),
+
+snapshots as (
+    select * from shop_levels
+    union all
+    select * from warehouse_advice
+),
+
+ranked as (
+    select
+        *,
+        row_number() over (
+            partition by location_code, sku, source_name, known_until_at
+            order by preference, received_at desc, reported_units
+        ) as preference_rank
+    from snapshots
+),
+
+final as (
+    select
+        location_code,
+        sku,
+        source_name,
+        known_until_at,
+        received_at,
+        reported_units,
+        row_number() over (partition by location_code, sku order by known_until_at, source_name desc) = 1 as is_first,
+        row_number() over (partition by location_code, sku order by known_until_at desc, source_name desc) = 1 as is_latest
+    from ranked
+    where preference_rank = 1
+)
+
+select * from final

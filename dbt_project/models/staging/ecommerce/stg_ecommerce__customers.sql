@@ -1,0 +1,20 @@
+with customers as (
+    {{ kept(source('ecommerce', 'raw_ecommerce__customers'), ['account_id', 'updated_at']) }}
+),
+
+final as (
+    select
+        account_ref,
+        email_ref,
+        is_email_verified,
+        phone_ref,
+        region_code,
+        country_code,
+        is_test,
+        {{ utc('created_at') }} as created_at,
+        {{ utc('updated_at') }} as updated_at,
+        row_number() over (partition by account_id order by updated_at desc) = 1 as is_latest
+    from customers
+)
+
+select * from final

@@ -1,0 +1,19 @@
+with picks as (
+    {{ kept(source('wms', 'raw_wms__picks'), ['pick_id']) }}
+),
+
+final as (
+    select
+        pick_id,
+        order_ref,
+        location_code,
+        sku,
+        requested_units,
+        picked_units,
+        pick_status,
+        {{ utc('finished_at') }} as finished_at,
+        {{ utc('received_at') }} as received_at
+    from picks
+)
+
+select * from final
