@@ -1,0 +1,204 @@
+"""Published feature tables into the online store: only what changed, and only once per version.
+
+What a view's rows are made of is said here; how they are stored is `store.py`'s business.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from feature_repo.catalogue import (
+    CUSTOMER_CONTEXT,
+    CUSTOMER_IDENTITY,
+    INDEXES,
+    STANDING_SLOTS,
+    SUBJECT_STANDING,
+    VIEWS,
+    View,
+)
+from feature_repo.errors import FeatureError
+from feature_repo.packed import Layout
+from feature_repo.store import PackedStore, online_store
+from troth import published
+from troth.home import Home
+
+if TYPE_CHECKING:
+    import polars as pl
+
+RECENT_DAYS = 90
+RECENT_SKUS = 20
+# Links that prove whose an identifier is. A shared, unverified contact carries refusals, never a person's features.
+PROVED_LINKS = ("hub", "deterministic")
+
+
+@dataclass(frozen=True)
+class PublishedCount:
+    """One view's publication: rows it now holds, and what became of the rows offered."""
+
+    rows: int
+    written: int
+    skipped: int
+    unchanged: int
+    removed: int
+    refused: int
+    is_new: bool
+
+
+def publish(
+    home: Home, progress: Callable[[str, int], None] | None = None, views: Sequence[View] = (*VIEWS, *INDEXES)
+) -> dict[str, PublishedCount]:
+    """Bring the online store to the published versions; `progress` is told (view, rows) as each is done.
+
+    `written` rows are new or changed, `skipped` older than what is there, `removed` no longer published, `refused`
+    without a key or an event time. A version that is already there costs nothing.
+    Raises: TrothError when a table has not been published; FeatureError when its columns do not fit the catalogue.
+    """
+    store = online_store(home.features)
+    store.keep(view.name for view in views)
+    at_version = {name: version for name, (version, _) in store.versions().items()}
+    counts = {}
+    for view in views:
+        version = _version(home, view)
+        counts[view.name] = (
+            _unchanged(store, view) if at_version[view.name] == version else _refresh(home, store, view, version)
+        )
+        if progress:
+            progress(view.name, counts[view.name].rows)
+    store.close()
+    return counts
+
+
+def _unchanged(store: PackedStore, view: View) -> PublishedCount:
+    rows = store.count(view.name)
+    return PublishedCount(rows=rows, written=0, skipped=0, unchanged=rows, removed=0, refused=0, is_new=False)
+
+
+def _refresh(home: Home, store: PackedStore, view: View, version: str) -> PublishedCount:
+    import polars as pl
+
+    frame = _rows(home, view)
+    needed = [pl.col(name).is_not_null() for name in (*view.entity.join_keys, view.event_column)]
+    whole = frame.filter(needed)
+    newest = _newest(view, whole)
+    done = store.replace(view, newest, version)
+    return PublishedCount(
+        rows=store.count(view.name),
+        written=done.written,
+        skipped=done.skipped,
+        unchanged=done.unchanged,
+        removed=done.removed,
+        refused=frame.height - whole.height,
+        is_new=True,
+    )
+
+
+def _tables(view: View) -> tuple[str, ...]:
+    """The published tables a view's rows are made of."""
+    others = {
+        SUBJECT_STANDING.name: ("consent_standing",),
+        CUSTOMER_CONTEXT.name: ("order_lines", SUBJECT_STANDING.table),
+        CUSTOMER_IDENTITY.name: (SUBJECT_STANDING.table,),
+    }
+    return (view.table, *others.get(view.name, ()))
+
+
+def _version(home: Home, view: View) -> str:
+    """Names the content of a view: its tables' versions and its layout."""
+    stems = [published.current(home, table).stem for table in _tables(view)]
+    return ".".join([*stems, f"{Layout(view.online_fields).schema_id:08x}"])
+
+
+def _rows(home: Home, view: View) -> "pl.DataFrame":
+    if view is CUSTOMER_CONTEXT:
+        return _customer_context(home)
+    if view is CUSTOMER_IDENTITY:
+        return _customer_identity(home)
+    frame = _published(home, view)
+    if view is SUBJECT_STANDING:
+        return frame.join(_expiries(home), on="customer_id", how="left")
+    return frame
+
+
+def _published(home: Home, view: View) -> "pl.DataFrame":
+    """The view's columns of its table."""
+    import polars as pl
+
+    path = published.current(home, view.table)
+    needed = (*view.entity.join_keys, view.event_column, *(each.name for each in view.fields))
+    missing = set(needed) - set(pl.read_parquet_schema(path))
+    if missing:
+        raise FeatureError(
+            f"published table {view.table}: expected the columns of view {view.name}, "
+            f"found none named {sorted(missing)}. Correct the model or the catalogue."
+        )
+    return pl.read_parquet(path, columns=list(needed))
+
+
+def _newest(view: View, frame: "pl.DataFrame") -> "pl.DataFrame":
+    """The newest row of each entity; history is for training."""
+    import polars as pl
+
+    return frame.filter(pl.col(view.event_column) == pl.col(view.event_column).max().over(view.entity.join_keys))
+
+
+def _known_until(home: Home) -> "pl.Expr":
+    """The time until which the customer tables were known: the newest standing decided."""
+    import polars as pl
+
+    table = pl.read_parquet(published.current(home, SUBJECT_STANDING.table), columns=["feature_at"])
+    return pl.lit(table["feature_at"].max(), dtype=table.schema["feature_at"]).alias("feature_at")
+
+
+def _expiries(home: Home) -> "pl.DataFrame":
+    """When each grant ends. One row per customer that has one that does."""
+    import polars as pl
+
+    purpose, channel = pl.col("purpose_code"), pl.col("channel_code")
+    slot = pl.when(channel == "*").then(purpose).otherwise(pl.concat_str(purpose, pl.lit("_"), channel))
+    return (
+        pl.scan_parquet(published.current(home, "consent_standing"))
+        .filter(pl.col("is_allowed"), pl.col("expires_at").is_not_null())
+        .group_by("customer_id")
+        .agg(pl.col("expires_at").filter(slot == name).min().alias(f"expires_{name}_at") for name in STANDING_SLOTS)
+        .collect()
+    )
+
+
+def _customer_context(home: Home) -> "pl.DataFrame":
+    """Home location and newest items of each customer. One row per customer."""
+    import polars as pl
+
+    known_until = _known_until(home)
+    since = known_until.cast(pl.Datetime("us")) - timedelta(days=RECENT_DAYS)
+    recent = (
+        pl.scan_parquet(published.current(home, "order_lines"))
+        .filter(
+            pl.col("customer_id").is_not_null(),
+            ~pl.col("is_cancelled"),
+            pl.col("ordered_at").cast(pl.Datetime("us")) >= since,
+        )
+        .group_by("customer_id", "sku")
+        .agg(pl.col("ordered_at").max())
+        .sort(["ordered_at", "sku"], descending=[True, False])
+        .group_by("customer_id", maintain_order=True)
+        .agg(pl.col("sku").head(RECENT_SKUS))
+        .select("customer_id", recent_skus=pl.col("sku").list.join("\n"))
+    )
+    customers = pl.scan_parquet(published.current(home, "customers")).select("customer_id", "home_location_code")
+    return customers.join(recent, on="customer_id", how="left").with_columns(known_until).collect()
+
+
+def _customer_identity(home: Home) -> "pl.DataFrame":
+    """The one customer each identifier is proved to be. One row per identifier token."""
+    import polars as pl
+
+    customer = pl.col("customer_id").drop_nulls().unique()
+    return (
+        pl.scan_parquet(published.current(home, "customer_identities"))
+        .filter(pl.col("link_type").is_in(PROVED_LINKS), pl.col("identity_ref").is_not_null())
+        .group_by("identity_ref")
+        .agg(pl.when(customer.len() == 1).then(customer.first()).alias("customer_id"))
+        .with_columns(_known_until(home))
+        .collect()
+    )
