@@ -6,11 +6,11 @@ import polars as pl
 from msgspec import Struct
 
 from orchestration.sources.contract import Column, Contract, FileKind, Reading, Source
-from orchestration.sources.json_lines import Scalar, column, read_json_lines, texts
+from orchestration.sources.json_lines import Children, Scalar, column, read_json_lines, texts
 
 SIGNALS = Contract(
     table="raw_consent__signals",
-    description="What shoppers said about the use of their data, as captured. One row per signal, event, purpose and channel.",
+    description="What shoppers said about the use of their data. One row per signal, event, purpose and channel.",
     key=("signal_id", "event_type", "purpose_code", "channel_code"),
     columns=(
         Column("signal_id", "text", "Capturing system's id; repeats when sent again.", required=True),
@@ -106,7 +106,7 @@ def read_signals(path: Path) -> Reading:
 
     A signal that decides nothing is set aside as `no_decision`; of one with a bad decision, the others land.
     """
-    lines = read_json_lines(path, Signal, SIGNALS.table, ("decisions", Decision, SIGNALS.table))
+    lines = read_json_lines(path, Signal, SIGNALS.table, Children("decisions", Decision, SIGNALS.table))
     offsets: list[int] = []
     signals: list[Signal] = []
     decisions: list[Decision] = []

@@ -2,13 +2,15 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
 from orchestration.sources.contract import Column, Contract, FileKind, Reading, Source, cents
-from orchestration.sources.json_lines import Lines, Scalar, column, read_json_lines, texts, total
+from orchestration.sources.json_lines import Children, Lines, Scalar, column, read_json_lines, texts, total
 from orchestration.sources.web_messages import (
     Address,
+    Buyer,
     Context,
     Customer,
     Device,
@@ -160,12 +162,21 @@ ORDER_LINES = Contract(
 )
 REFUND_LINES = Contract(
     table="raw_ecommerce__refund_lines",
-    description="Refunded lines. A refund is not a restock: `restock_type` says what became of the goods. One row per refund and line.",
+    description="Refunded lines. A refund is not a restock: `restock_type` says what became of the goods. "
+    "One row per refund and line.",
     key=("refund_id", "refund_line_id"),
     columns=(
         Column("refund_id", "text", "Shop's refund id.", required=True),
         Column("refund_line_id", "text", "Shop's refund line id.", required=True),
-        Column("order_id", "text", "Order refunded.", required=True),
+        Column("order_id", "text", "Order refunded; null where the source cannot say."),
+        Column("account_id", "text", "Shop's customer id, where the refund itself names one.", personal="identifier"),
+        Column(
+            "account_ref",
+            "text",
+            "Token of the account.",
+            personal="identifier",
+            token_of=("account", "account_id"),
+        ),
         Column("line_id", "text", "Line refunded; null where the source cannot say."),
         Column("created_at", "timestamp", "When.", required=True),
         Column("sku", "text", "Retailer's item code.", required=True),
@@ -185,7 +196,8 @@ REFUND_LINES = Contract(
 )
 INVENTORY_LEVELS = Contract(
     table="raw_ecommerce__inventory_levels",
-    description="Absolute available quantities the web shop announced. One row per stock item, location and announcement.",
+    description="Absolute available quantities the web shop announced. "
+    "One row per stock item, location and announcement.",
     key=("inventory_item_id", "location_id", "updated_at"),
     columns=(
         Column("inventory_item_id", "text", "Shop's stock item id.", required=True),
@@ -223,7 +235,8 @@ EVENTS = Contract(
 )
 ADJUSTMENTS = Contract(
     table="raw_ecommerce__adjustments",
-    description="Corrections booked among the sales that are neither order nor refund: stock found or written off, debts adjusted. One row per correction.",
+    description="Corrections booked among the sales that are neither order nor refund: stock found or written off, "
+    "debts adjusted. One row per correction.",
     key=("adjustment_id",),
     columns=(
         Column("adjustment_id", "text", "Shop's id of the correction.", required=True),
@@ -240,7 +253,7 @@ ADJUSTMENTS = Contract(
 )
 CONTRACTS = (PRODUCTS, CUSTOMERS, ORDERS, ORDER_LINES, REFUND_LINES, INVENTORY_LEVELS, EVENTS, ADJUSTMENTS)
 
-# Webhook topics whose bodies are what the file says; any other, such as customers/redact, is set aside as `wrong_topic`.
+# Webhook topics whose bodies are what the file says; any other (customers/redact) is set aside as `wrong_topic`.
 TOPICS = {
     PRODUCTS.table: ("products/create", "products/update"),
     CUSTOMERS.table: ("customers/create", "customers/update", "customers/enable", "customers/disable"),
@@ -255,6 +268,8 @@ TOPICS = {
     REFUND_LINES.table: ("refunds/create",),
     INVENTORY_LEVELS.table: ("inventory_levels/connect", "inventory_levels/update"),
 }
+Body = TypeVar("Body", Product, Customer, Order, Refund, InventoryLevel)
+HasId = Product | Variant | Customer | Buyer | Order | Line | Refund
 METHODS = frozenset(ORDERS.column("fulfillment_method").values)
 NO_ADDRESS, NO_CONSENT, NO_CONTEXT = Address(), EmailConsent(), Context()
 NO_DEVICE, NO_SYSTEM, NO_PROPERTIES, NO_LINE = Device(), System(), Properties(), Line()
@@ -262,7 +277,7 @@ NO_DEVICE, NO_SYSTEM, NO_PROPERTIES, NO_LINE = Device(), System(), Properties(),
 
 def read_products(path: Path) -> Reading:
     """Products, one row per variant: Shopify product bodies."""
-    lines = _bodies(path, Product, PRODUCTS.table, ("variants", Variant, PRODUCTS.table))
+    lines = _bodies(path, Product, PRODUCTS.table, Children("variants", Variant, PRODUCTS.table))
     owners = _by_record(
         lines, product_id=texts([_id(p) for p in lines.records]), **_fields(lines.records, _PRODUCT_FIELDS)
     )
@@ -328,10 +343,10 @@ def _is_tagged_test(tags: str | list[str] | None) -> bool:
 def read_orders(path: Path) -> Reading:
     """Orders and their lines: Shopify order bodies.
 
-    The two tables are held to their contracts apart: an order whose line is set aside lands without it, and the lines of
-    an order that is set aside land and wait in raw until the order is mended.
+    The two tables are held to their contracts apart: an order whose line is set aside lands without it, and the lines
+    of an order that is set aside land and wait in raw until the order is mended.
     """
-    lines = _bodies(path, Order, ORDERS.table, ("line_items", Line, ORDER_LINES.table))
+    lines = _bodies(path, Order, ORDERS.table, Children("line_items", Line, ORDER_LINES.table))
     orders = lines.records
     addresses = [o.shipping_address or NO_ADDRESS for o in orders]
     frame = _by_record(
@@ -383,7 +398,7 @@ _ORDER_FIELDS = {
 
 
 def _method(order: Order) -> str:
-    """The first shipping line whose code is one of ours; shops name their codes as they like, and what they ship is shipped."""
+    """The first shipping line whose code is one of ours. Shops name codes as they like; any other is shipped home."""
     for line in order.shipping_lines or ():
         if isinstance(line.code, str) and line.code.strip().lower() in METHODS:
             return line.code.strip().lower()
@@ -406,7 +421,7 @@ def _discount(line: Line) -> Scalar:
 
 def read_refunds(path: Path) -> Reading:
     """Refunded lines: Shopify refund bodies. Ids above 2^53 may be rounded where the body gives no gid for them."""
-    lines = _bodies(path, Refund, REFUND_LINES.table, ("refund_line_items", RefundLine, REFUND_LINES.table))
+    lines = _bodies(path, Refund, REFUND_LINES.table, Children("refund_line_items", RefundLine, REFUND_LINES.table))
     refunds = lines.records
     owners = _by_record(
         lines,
@@ -468,12 +483,12 @@ def read_events(path: Path) -> Reading:
     return Reading({EVENTS.table: frame}, lines.rejections)
 
 
-def _bodies(path, kind, table, children=None) -> Lines:
+def _bodies(path: Path, kind: type[Body], table: str, children: Children | None = None) -> Lines[Body]:
     """The bodies of a file, unwrapped; those under a foreign topic are set aside."""
     lines = read_json_lines(path, kind, table, children)
     if all(record.body is None for record in lines.records):
         return lines
-    bare = Lines(rejections=lines.rejections)
+    bare: Lines[Body] = Lines(rejections=lines.rejections)
     for offset, record in zip(lines.offsets, lines.records, strict=True):
         if record.body is not None and record.topic not in TOPICS[table]:
             lines.rejections.add(table, offset, "wrong_topic", f"topic: expected one of {', '.join(TOPICS[table])}")
@@ -483,7 +498,7 @@ def _bodies(path, kind, table, children=None) -> Lines:
     return bare
 
 
-def _id(thing) -> Scalar:
+def _id(thing: HasId) -> Scalar:
     """The tail of the gid where there is one: plain ids above 2^53 are rounded by many senders."""
     gid = thing.admin_graphql_api_id
     return gid.rpartition("/")[2].partition("?")[0] if isinstance(gid, str) and gid else thing.id

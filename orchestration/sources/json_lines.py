@@ -1,4 +1,4 @@
-"""JSON lines: one object per line, decoded straight into the few fields a source declares; all other fields are skipped.
+"""JSON lines: one object per line, decoded straight into the few fields a source declares; others are skipped.
 
 What stands in a line is the business of the source modules. Here: what a line is, and which lines are none.
 """
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 import polars as pl
@@ -22,6 +22,14 @@ Scalar = str | int | float | bool | None
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 
+class Children(NamedTuple):
+    """A list of objects inside the object of a line: its field, their kind, and the table they are rows of."""
+
+    field: str
+    kind: type[msgspec.Struct]
+    table: str
+
+
 @dataclass
 class Lines(Generic[Struct]):
     """The objects of a file with the line each stands on, from 1, and the lines that were none."""
@@ -31,14 +39,12 @@ class Lines(Generic[Struct]):
     rejections: Rejections = field(default_factory=Rejections)
 
 
-def read_json_lines(
-    path: Path, kind: type[Struct], table: str, children: tuple[str, type[msgspec.Struct], str] | None = None
-) -> Lines[Struct]:
+def read_json_lines(path: Path, kind: type[Struct], table: str, children: Children | None = None) -> Lines[Struct]:
     """Decode each line of a file as `kind`.
 
     Set aside under `table`: `too_long`, `wrong_encoding`, `not_json` (a truncated last line too), `not_an_object` and
-    `wrong_type` (with the path, never the value). `children` names a list of objects inside the line, their kind and
-    their table: a child that cannot be read is set aside alone, and the line lands without it. Empty lines say nothing.
+    `wrong_type` (with the path, never the value). Of `children`, one that cannot be read is set
+    aside alone, and the line lands without it. Empty lines say nothing.
     """
     data = as_utf8(path.read_bytes())
     is_clean = _is_utf8(data)
@@ -63,7 +69,7 @@ def read_json_lines(
                     aside.add(table, offset, reason, detail)
                     continue
                 try:
-                    record = decode(_without_bad_children(line, *children, offset, aside))
+                    record = decode(_without_bad_children(line, children, offset, aside))
                 except _FAULTS as worse:
                     aside.add(table, offset, *_reason(worse))
                     continue
@@ -105,23 +111,20 @@ def _reason(error: Exception) -> tuple[str, str]:
     return "not_an_object", "line: expected a JSON object"
 
 
-def _without_bad_children(
-    line: bytes, name: str, kind: type[msgspec.Struct], table: str, offset: int, rejections: Rejections
-) -> bytes:
+def _without_bad_children(line: bytes, children: Children, offset: int, aside: Rejections) -> bytes:
     """The line again, less those of its children that are not of their kind; each of these is set aside."""
     fields = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+    name = children.field
     if "body" in fields:
-        fields["body"] = msgspec.Raw(
-            _without_bad_children(bytes(fields["body"]), name, kind, table, offset, rejections)
-        )
+        fields["body"] = msgspec.Raw(_without_bad_children(bytes(fields["body"]), children, offset, aside))
     if name in fields:
         good = []
         for child in msgspec.json.decode(fields[name], type=list[msgspec.Raw]):
             try:
-                msgspec.json.decode(child, type=kind)
+                msgspec.json.decode(child, type=children.kind)
             except msgspec.ValidationError as error:
-                detail = str(error).replace("`$", f"`$.{name}[]") if "`$" in str(error) else f"{name}: expected objects"
-                rejections.add(table, offset, "wrong_type", detail)
+                place = str(error) if " - at `$" in str(error) else f"{error} - at `$`"
+                aside.add(children.table, offset, "wrong_type", place.replace("`$", f"`$.{name}[]"))
             else:
                 good.append(child)
         fields[name] = msgspec.Raw(msgspec.json.encode(good))

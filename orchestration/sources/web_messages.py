@@ -1,7 +1,7 @@
 """What web shops and apps send, as far as it is read: Shopify bodies (REST and webhook, 2026-01) and Segment messages.
 
-Shapes only. Every field may be missing or null; a scalar may be of any type, because senders disagree on whether an id or
-an amount is text. Webhook archives wrap a body as {"topic", "body"}: every top shape reads both.
+Shapes only. Every field may be missing or null; a scalar may be of any type, because senders disagree on whether an id
+or an amount is text. Webhook archives wrap a body as {"topic", "body"}: every top shape reads both.
 """
 
 from msgspec import Struct
