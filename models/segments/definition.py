@@ -36,7 +36,9 @@ MAXIMUM_DEPTH = 12
 _KEYS = ("name", "version", "description", "owner", "purpose", "channel", "holdout_percent", "where")
 _OPTIONAL = ("holdout_percent",)
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_COMPARISON = re.compile(r"([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)\s*(<=|>=|!=|=|<|>|\bin\b)\s*(.+)", re.DOTALL)
+_COMPARISON = re.compile(
+    r"([a-z][a-z0-9_]*)\.([a-z][a-z0-9_]*)\s*((?:<=|>=|!=|=|<|>)(?![=<>!])|\bin\b)\s*(.+)", re.DOTALL
+)
 
 
 class SegmentError(ModelsError):

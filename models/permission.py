@@ -1,0 +1,83 @@
+"""Standing of every customer at a time, by the rule of `consent`: from published tables or from the ledger itself."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Self
+
+import polars as pl
+
+from consent.events import SCHEMA
+from consent.policy import EVERY, POLICY_FILE, Policy, read_policy
+from consent.standing import standing_frame
+from models.errors import ModelsError
+from models.tables import read
+from troth.home import Home
+from troth.ids import file_hash
+
+# A message over these channels needs a purpose that people are asked about channel by channel, or a contract.
+WRITTEN_TO = ("email", "sms", "push", "post")
+
+
+def policy_hash() -> str:
+    """The version of the policy: SHA-256 of its file, in hex."""
+    return file_hash(POLICY_FILE)
+
+
+def asked_channel(policy: Policy, what: str, purpose_code: str, channel_code: str) -> str:
+    """The channel under which people are asked for a purpose: the channel itself, or `*`.
+
+    Raises: ModelsError for an unknown purpose or channel, or a purpose that does not cover writing to people.
+    """
+    purpose = policy.purposes.get(purpose_code)
+    if purpose is None:
+        raise ModelsError(
+            f"{what}, purpose: expected one of {', '.join(policy.purposes)}, found {purpose_code}. Choose one of them."
+        )
+    if channel_code not in policy.channels:
+        raise ModelsError(
+            f"{what}, channel: expected one of {', '.join(policy.channels)}, found {channel_code}. Choose one of them."
+        )
+    if channel_code in purpose.channels:
+        return channel_code
+    if EVERY in purpose.channels and (channel_code not in WRITTEN_TO or not purpose.rests_on_consent):
+        return EVERY
+    raise ModelsError(
+        f"{what}, purpose: expected one that people are asked about for {channel_code}, found {purpose_code}. "
+        "Use marketing, or a channel that does not write to them."
+    )
+
+
+@dataclass(frozen=True)
+class FrameStanding:
+    """Standing from consent events and the identities they are linked to, in frames."""
+
+    events: pl.DataFrame
+    links: pl.DataFrame
+    policy: Policy
+
+    @classmethod
+    def published(cls, home: Home, events: pl.DataFrame | None = None) -> Self:
+        """From the published tables; events may be handed in from the ledger itself."""
+        return cls(
+            events=_published_events(home) if events is None else events,
+            links=read(home, "customer_identities", ("customer_id", "identity_ref", "link_type")),
+            policy=read_policy(),
+        )
+
+    def known_at(self, purpose_code: str, channel_code: str, at: datetime) -> pl.DataFrame:
+        """customer_id, is_allowed, reason_code, expires_at at a naive UTC time, from what had been received by then."""
+        moment = at.replace(tzinfo=UTC)
+        asked = replace(self.policy, purposes={purpose_code: self.policy.purposes[purpose_code]})
+        answers = standing_frame(self.events, self.links, asked, moment, known_at=moment)
+        return answers.filter(pl.col("channel_code") == channel_code).select(
+            "customer_id", "is_allowed", "reason_code", "expires_at"
+        )
+
+
+def _published_events(home: Home) -> pl.DataFrame:
+    """Consent events in the ledger's own shape: aware UTC times."""
+    frame = read(home, "consent_events", list(SCHEMA))
+    return frame.select(
+        pl.col(name).dt.replace_time_zone("UTC") if isinstance(kind, pl.Datetime) else pl.col(name).cast(kind)
+        for name, kind in SCHEMA.items()
+    )
