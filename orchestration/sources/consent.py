@@ -111,7 +111,7 @@ def read_signals(path: Path) -> Reading:
     signals: list[Signal] = []
     decisions: list[Decision] = []
     for offset, signal in zip(lines.offsets, lines.records, strict=True):
-        said = [*(signal.decisions or ()), *((GPC_SEEN,) if signal.gpc is True else ())]
+        said = [*(signal.decisions or ()), *((GPC_SEEN,) if _is_on(signal.gpc) else ())]
         if not said:
             lines.rejections.add(SIGNALS.table, offset, "no_decision", "decisions: expected at least one")
         offsets += [offset] * len(said)
@@ -142,6 +142,11 @@ def read_signals(path: Path) -> Reading:
         }
     )
     return Reading({SIGNALS.table: frame}, lines.rejections)
+
+
+def _is_on(gpc: Scalar) -> bool:
+    """Privacy control in any spelling that means it: the header says 1, the browser's property says true."""
+    return gpc is True or gpc == 1 or (isinstance(gpc, str) and gpc.strip().lower() in ("1", "true"))
 
 
 SOURCE = Source(
