@@ -1,0 +1,128 @@
+"""What shoppers tell about themselves: accounts, sessions on web and app, and consent given and taken back."""
+
+import numpy as np
+import polars as pl
+
+from simulator.demand import Trips, drawn_people, picked
+from simulator.formats import consent, ecommerce, events
+from simulator.people import NEVER
+from simulator.spelling import DAY
+from simulator.world import World
+
+BULK = 50_000  # people whose history is written to one file
+TABLET_SHARE, LEAVING_PER_DAY, BROAD_SHARE = 0.008, 0.0007, 0.15
+
+
+class Audience:
+    """Which devices have seen the banner, and who has unsubscribed."""
+
+    def __init__(self, world: World) -> None:
+        self.world, people = world, world.people
+        everyone = np.arange(len(people))
+        self.seen = np.zeros((len(people), 3), bool)
+        self.subscribed = consent.agrees(people, everyone, "marketing", "email", 0.66)
+        self.left_at = np.zeros(len(people), np.int64)
+        self.signals: dict[str, list[pl.Series]] = {}
+
+    def _moment(self, day: np.ndarray, person: np.ndarray) -> np.ndarray:
+        """UTC second of an afternoon, days from the first one."""
+        return self.world.day_start(0) + day.astype(np.int64) * DAY + 18 * 3600 + person * 7 % 7_200
+
+    def open(self) -> None:
+        """What was known before the first day: accounts, and consent given when members enrolled."""
+        world, people = self.world, self.world.people
+        landing, date_text = world.landing, world.date(0)
+        old_accounts, old_members = np.flatnonzero(people.account_day < 0), np.flatnonzero(people.member_day < 0)
+        for part, first in enumerate(range(0, len(old_accounts), BULK)):
+            person = old_accounts[first : first + BULK]
+            lines = self._accounts(person, self._moment(people.account_day[person], person))
+            lines = lines if part else pl.concat([ecommerce.tester_accounts(world.scale), lines])
+            name = f"customers_{date_text}{f'_{part + 1}' if part else ''}.jsonl"
+            landing.write_records(ecommerce.CUSTOMERS, 0, name, lines)
+        for part, first in enumerate(range(0, len(old_members), BULK)):
+            person = old_members[first : first + BULK]
+            lines = consent.enrolment(people, person, self._moment(people.member_day[person], person), world.take("signal", len(person)))
+            landing.write_records(consent.BULK, 0, f"loyalty_enrolment_{date_text}{f'_{part + 1}' if part else ''}.jsonl", lines)
+
+    def _accounts(self, person: np.ndarray, updated: np.ndarray) -> pl.Series:
+        people = self.world.people
+        created = self._moment(people.account_day[person], person)
+        left = self.left_at[person] > 0
+        return ecommerce.customers_text(
+            people, person, created, updated, self.subscribed[person], left, np.where(left, self.left_at[person], created)
+        )
+
+    def trade(self, day: int, day_of_year: int, trips: Trips, orders: pl.DataFrame, lines: pl.DataFrame) -> None:
+        """The day's sessions, banners, tablets, unsubscriptions and new accounts."""
+        rng = self.world.random(100, day)
+        stream = self._sessions(day, day_of_year, rng, orders, lines)
+        self._banners(day, stream)
+        self._tablets(day, rng, trips)
+        leavers = self._leave(day, rng)
+        self._join(day, leavers)
+        for place in ("web_banner", "till_tablet", "loyalty_enrolment", "unsubscribe"):
+            if not (place == "loyalty_enrolment" and day == 0):
+                consent.write(self.world.landing, day, place, self.signals.pop(place, []))
+
+    def _sessions(
+        self, day: int, day_of_year: int, rng: np.random.Generator, orders: pl.DataFrame, lines: pl.DataFrame
+    ) -> pl.DataFrame:
+        world, people = self.world, self.world.people
+        person = drawn_people(rng, people, len(people) * world.scale.browse_sessions_per_person_day)
+        device = (rng.random(len(person)) * people.device_count[person]).astype(np.int64)
+        signed = (people.account_day[person] <= day) & (rng.random(len(person)) < 0.5)
+        second = np.clip(rng.normal(17.0, 4.0, len(person)), 6.0, 23.7) * 3600
+        at = world.epoch(people.home[person], day, second.astype(np.int64))
+        browsing = events.browsing(rng, person, device, signed, at, picked(rng, people, world.products, person, day_of_year))
+        own = orders.filter((pl.col("source") < 2) & (pl.col("person") >= 0))
+        buyer = own["person"].to_numpy()
+        device = (rng.random(len(own)) * people.device_count[buyer]).astype(np.int64)
+        buying = events.buying(own.with_columns(device=pl.Series(device)), lines)
+        stream = pl.concat([browsing, buying]).sort("at", "person", "event", maintain_order=True)
+        texts = events.text(stream, people, world.products, world.take("message", len(stream)), ecommerce.FIRST_ORDER_ID)
+        events.write(world.landing, day, texts)
+        return stream
+
+    def _banners(self, day: int, stream: pl.DataFrame) -> None:
+        first = stream.group_by("person", "device", maintain_order=True).agg(pl.col("at").min())
+        person, device = first["person"].to_numpy(), first["device"].to_numpy()
+        new = ~self.seen[person, device]
+        self.seen[person[new], device[new]] = True
+        if new.any():
+            number = self.world.take("signal", int(new.sum()))
+            lines = consent.banner(self.world.people, person[new], device[new], first["at"].to_numpy()[new] - 4, day, number)
+            self.signals["web_banner"] = [lines]
+
+    def _tablets(self, day: int, rng: np.random.Generator, trips: Trips) -> None:
+        asked = np.flatnonzero(rng.random(len(trips.person)) < TABLET_SHARE * (10 if len(self.world.people) < 1_000 else 1))
+        if len(asked):
+            at = self.world.epoch(trips.place[asked], day, trips.second[asked] + 30)
+            lines = consent.tablet(self.world.people, trips.person[asked], at, self.world.take("signal", len(asked)))
+            self.signals["till_tablet"] = [lines]
+
+    def _leave(self, day: int, rng: np.random.Generator) -> np.ndarray:
+        """People who follow the unsubscribe link today."""
+        people = self.world.people
+        known = (np.minimum(people.member_day, people.account_day) < day) & self.subscribed & (self.left_at == 0)
+        rate = LEAVING_PER_DAY * (40 if len(people) < 1_000 else 1)
+        person = np.flatnonzero(known & (rng.random(len(people)) < rate))
+        at = self.world.epoch(people.home[person], day, 8 * 3600 + person * 13 % 40_000)
+        self.left_at[person] = at
+        if len(person):
+            number = self.world.take("signal", len(person))
+            self.signals["unsubscribe"] = [consent.unsubscribe(people, person, at, number, rng.random(len(person)) < BROAD_SHARE)]
+        return person
+
+    def _join(self, day: int, leavers: np.ndarray) -> None:
+        """New accounts, changed accounts, and new members' consent."""
+        world, people = self.world, self.world.people
+        new = np.flatnonzero(people.account_day == day)
+        changed = leavers[(people.account_day[leavers] < min(day, NEVER))]
+        person = np.r_[new, changed]
+        updated = np.r_[self._moment(people.account_day[new], new), self.left_at[changed]]
+        if len(person) and day > 0:
+            world.landing.write_records(ecommerce.CUSTOMERS, day, f"customers_{world.date(day)}.jsonl", self._accounts(person, updated))
+        members = np.flatnonzero(people.member_day == day)
+        if len(members) and day > 0:
+            number = world.take("signal", len(members))
+            self.signals["loyalty_enrolment"] = [consent.enrolment(people, members, self._moment(people.member_day[members], members), number)]

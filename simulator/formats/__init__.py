@@ -1,0 +1,1 @@
+"""Native formats: one module per source, each turning a day's arrays into the text its system would write."""

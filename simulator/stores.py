@@ -1,0 +1,203 @@
+"""A day on the sales floor: what is sold, struck out, mis-keyed, brought back and handed over, and the receipts of it."""
+
+from collections import defaultdict
+
+import numpy as np
+import polars as pl
+
+from simulator.demand import Baskets, Trips
+from simulator.formats import pos
+from simulator.formats.loyalty import ACCUMULATE, ADJUST
+from simulator.people import NEVER
+from simulator.points import Points
+from simulator.spelling import DAY, typed
+from simulator.world import World
+
+RETURN_SHARE, RETURN_DAYS = 0.045, 20
+VOID_SHARE, FALSE_SHARE = 0.010, 0.006  # lines struck out; receipts cancelled or rung up in training
+CARD_SHOWN, CARD_PAID = 0.85, 0.80
+RECEIPT_SCHEMA = {
+    "receipt": pl.Int64, "place": pl.Int64, "second": pl.Int64, "kind": pl.Int64, "person": pl.Int64, "shows_card": pl.Boolean,
+    "pays_card": pl.Boolean, "order_name": pl.String,
+}  # fmt: skip
+LINE_SCHEMA = {
+    "receipt": pl.Int64, "line_number": pl.Int64, "sku": pl.Int64, "true_sku": pl.Int64, "quantity": pl.Int64, "discount": pl.Int64,
+    "net": pl.Int64, "tax": pl.Int64, "is_keyed": pl.Boolean, "is_void": pl.Boolean, "is_return": pl.Boolean, "is_restocked": pl.Boolean,
+    "link": pl.String,
+}  # fmt: skip
+BACK_SCHEMA = {
+    "place": pl.Int64, "second": pl.Int64, "person": pl.Int64, "sku": pl.Int64, "quantity": pl.Int64, "discount": pl.Int64,
+    "net": pl.Int64, "tax": pl.Int64, "reference": pl.String,
+}  # fmt: skip
+HANDOVER_SCHEMA = {"place": pl.Int64, "second": pl.Int64, "person": pl.Int64, "order_name": pl.String}
+
+
+class Stores:
+    """The tills' counters, and what will come back or be collected on later days."""
+
+    def __init__(self, world: World, points: Points) -> None:
+        self.world, self.points = world, points
+        widest = int(world.places.tills.max())
+        self.next_number = world.random(70, 0).integers(1, pos.LAST_NUMBER, (len(world.places), widest))
+        self.returns: dict[int, list[pl.DataFrame]] = defaultdict(list)
+        self.handovers: dict[int, list[pl.DataFrame]] = defaultdict(list)
+
+    def trade(self, day: int, trips: Trips, baskets: Baskets, granted: np.ndarray) -> None:
+        """Everything the tills did on a day; `granted` is what was on the shelf of each wanted line."""
+        world, date_text = self.world, str(self.world.date(day))
+        rng = world.random(71, day)
+        receipts, lines = self._sales(day, rng, trips, baskets, granted)
+        back, back_lines = self._brought_back(day, rng)
+        over = self._handed_over(day)
+        false, false_lines = self._never_happened(rng, receipts, lines)
+        struck = self._struck_out(rng, lines)
+        receipts = pl.concat([receipts, back, over, false])
+        receipts = receipts.with_columns(shows_card=pl.col("shows_card") & pl.Series(self._has_card(receipts["person"].to_numpy(), day)))
+        receipts = pos.numbered(receipts, rng, world.places, self.next_number)
+        lines = pl.concat([lines, struck, back_lines, false_lines]).sort("receipt", "line_number", maintain_order=True)
+        texts = pos.receipt_text(receipts, lines, world.places, world.products, world.people, world.day_start(day), date_text, day)
+        pos.write(world.landing, day, receipts, texts, world.places)
+        self._book(day, rng, receipts, lines, date_text)
+        world.totals["store_lines"] += int((~(lines["is_void"] | lines["is_return"])).sum()) - len(false_lines)
+
+    def _has_card(self, person: np.ndarray, day: int) -> np.ndarray:
+        return (person >= 0) & (self.world.people.member_day[np.maximum(person, 0)] < min(day, NEVER))
+
+    def _sales(
+        self, day: int, rng: np.random.Generator, trips: Trips, baskets: Baskets, granted: np.ndarray
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Receipts of what was found, and their lines; some rung up as another SKU of the category."""
+        world, products = self.world, self.world.products
+        found = granted > 0
+        owner, sku, quantity = baskets.owner[found], baskets.sku[found], granted[found]
+        keyed = rng.random(len(sku)) < 0.04
+        confused = keyed & (rng.random(len(sku)) < world.scale.mis_scan_rate / 0.04)
+        low, high = products.category_start[products.category[sku]], products.category_start[products.category[sku] + 1]
+        rung_up = np.where(confused, low + (rng.random(len(sku)) * (high - low)).astype(np.int64), sku)
+        gross = products.price[rung_up] * quantity
+        discount = world.discount_cents(rung_up, gross, day, rng.random(len(sku)))
+        net = gross - discount
+        tax = np.rint(net * world.places.tax_rate[trips.place[owner]]).astype(np.int64)
+        first = np.r_[True, owner[1:] != owner[:-1]] if len(owner) else np.zeros(0, bool)
+        number = np.arange(len(owner)) - np.repeat(np.flatnonzero(first), np.diff(np.r_[np.flatnonzero(first), len(owner)])) + 1
+        lines = pl.DataFrame({
+            "receipt": owner, "line_number": number, "sku": rung_up, "true_sku": sku, "quantity": quantity, "discount": discount, "net": net,
+            "tax": tax, "is_keyed": keyed, "is_void": np.zeros(len(sku), bool), "is_return": np.zeros(len(sku), bool),
+            "is_restocked": np.zeros(len(sku), bool), "link": pl.Series([None], dtype=pl.String).new_from_index(0, len(sku)),
+        }, schema=LINE_SCHEMA)  # fmt: skip
+        used = owner[first]
+        person = trips.person[used]
+        receipts = pl.DataFrame({
+            "receipt": used, "place": trips.place[used], "second": trips.second[used], "kind": np.full(len(used), pos.SALE), "person": person,
+            "shows_card": rng.random(len(used)) < CARD_SHOWN, "pays_card": rng.random(len(used)) < CARD_PAID,
+            "order_name": pl.Series([None], dtype=pl.String).new_from_index(0, len(used)),
+        }, schema=RECEIPT_SCHEMA)  # fmt: skip
+        self._next_receipt = len(trips.person)
+        return receipts, lines
+
+    def _brought_back(self, day: int, rng: np.random.Generator) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """One receipt for each line that comes back today; four in five go back on the shelf."""
+        due = pl.concat([pl.DataFrame(schema=BACK_SCHEMA), *self.returns.pop(day, [])])
+        count = len(due)
+        receipt = np.arange(self._next_receipt, self._next_receipt + count)
+        self._next_receipt += count
+        restocked = rng.random(count) < 0.8
+        disposition = pl.Series(["<Disposition>Damaged</Disposition>", "<Disposition>Restock</Disposition>"]).gather(restocked.astype(np.int64))
+        lines = due.select("sku", pl.col("sku").alias("true_sku"), "quantity", "discount", "net", "tax").with_columns(
+            receipt=pl.Series(receipt), line_number=pl.lit(1, pl.Int64), is_keyed=pl.lit(False), is_void=pl.lit(False), is_return=pl.lit(True),
+            is_restocked=pl.Series(restocked), link=pl.concat_str([due["reference"], disposition]),
+        ).select(typed(LINE_SCHEMA))  # fmt: skip
+        receipts = due.select("place", "second", "person").with_columns(
+            receipt=pl.Series(receipt), kind=pl.lit(pos.RETURN, pl.Int64), shows_card=pl.Series(rng.random(count) < CARD_SHOWN),
+            pays_card=pl.Series(rng.random(count) < CARD_PAID), order_name=pl.lit(None, pl.String),
+        ).select(typed(RECEIPT_SCHEMA))  # fmt: skip
+        return receipts, lines
+
+    def _handed_over(self, day: int) -> pl.DataFrame:
+        """Web orders collected today: a receipt without lines."""
+        due = pl.concat([pl.DataFrame(schema=HANDOVER_SCHEMA), *self.handovers.pop(day, [])])
+        receipt = np.arange(self._next_receipt, self._next_receipt + len(due))
+        self._next_receipt += len(due)
+        return due.with_columns(
+            receipt=pl.Series(receipt), kind=pl.lit(pos.HANDOVER, pl.Int64), shows_card=pl.lit(False), pays_card=pl.lit(False)
+        ).select(typed(RECEIPT_SCHEMA))
+
+    def _never_happened(
+        self, rng: np.random.Generator, receipts: pl.DataFrame, lines: pl.DataFrame
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Copies of receipts that were cancelled at the till, or rung up to learn."""
+        chosen = receipts.filter(pl.Series(rng.random(len(receipts)) < FALSE_SHARE))
+        fresh = np.arange(self._next_receipt, self._next_receipt + len(chosen))
+        self._next_receipt += len(chosen)
+        kind = rng.choice([pos.CANCELLED, pos.TRAINING], len(chosen))
+        map_to = chosen.select("receipt", fresh=pl.Series(fresh))
+        copied = lines.join(map_to, on="receipt", how="inner", maintain_order="left").with_columns(receipt=pl.col("fresh")).select(typed(LINE_SCHEMA))
+        copies = chosen.with_columns(
+            receipt=pl.Series(fresh), kind=pl.Series(kind), second=pl.col("second") - 40,
+            person=pl.when(pl.Series(kind == pos.TRAINING)).then(-1).otherwise("person"), pays_card=pl.lit(False),
+        )  # fmt: skip
+        return copies, copied
+
+    def _struck_out(self, rng: np.random.Generator, lines: pl.DataFrame) -> pl.DataFrame:
+        """Lines rung up once too often and struck out, at the end of their receipt."""
+        count = lines.select("receipt", last=pl.len().over("receipt"))["last"]
+        chosen = pl.Series(rng.random(len(lines)) < VOID_SHARE) & lines["receipt"].is_first_distinct()
+        return lines.with_columns(line_number=count.cast(pl.Int64) + 1, is_void=pl.lit(True)).filter(chosen)
+
+    def _book(self, day: int, rng: np.random.Generator, receipts: pl.DataFrame, lines: pl.DataFrame, date_text: str) -> None:
+        """Stock, points, truth, and what will come back."""
+        world = self.world
+        real = receipts.filter(pl.col("kind").is_in([pos.SALE, pos.RETURN]))
+        at = world.epoch(real["place"].to_numpy(), day, real["second"].to_numpy())
+        real = real.with_columns(at=pl.Series(at), name=pos.receipt_names(real, world.places, date_text), reference=pos.links(real, world.places, date_text))
+        whole = lines.filter(~pl.col("is_void")).join(real, on="receipt", how="inner", maintain_order="left")
+        position = world.position(whole["place"].to_numpy(), whole["sku"].to_numpy())
+        true_position = world.position(whole["place"].to_numpy(), whole["true_sku"].to_numpy())
+        back, when, units = whole["is_return"].to_numpy(), whole["at"].to_numpy(), whole["quantity"].to_numpy()
+        sold, nothing = ~back, np.zeros(len(whole), np.int64)
+        world.stock.book("sale", position[sold], -units[sold], when[sold], nothing[sold])
+        world.stock.book("sale", true_position[sold], nothing[sold], when[sold], -units[sold])
+        shelved = back & whole["is_restocked"].to_numpy()
+        world.stock.book("return", position[shelved], units[shelved], when[shelved])
+        sums = whole.group_by("receipt", maintain_order=True).agg(
+            pl.col("net", "tax").sum(), pl.col("is_return", "name", "at", "person", "shows_card", "place").first(), count=pl.len()
+        )
+        self._truth(sums.filter(~pl.col("is_return")))
+        self._points(sums)
+        self._schedule(day, rng, whole.filter(~pl.col("is_return")))
+
+    def _truth(self, sales: pl.DataFrame) -> None:
+        world = self.world
+        world.truth.append("orders", sales.select(
+            order_id=pl.concat_str([pl.lit("pos/"), "name"]), order_name=pl.lit(None, pl.String), source_name=pl.lit("pos"),
+            person_id=world.people.text("person_id", sales["person"].to_numpy()),
+            ordered_at=(pl.col("at") * 1_000_000).cast(pl.Datetime("us", "UTC")), line_count=pl.col("count").cast(pl.Int64),
+            net_cents="net", tax_cents="tax", shipping_cents=pl.lit(0, pl.Int64), order_status=pl.lit("completed"), is_test=pl.lit(False),
+        ))  # fmt: skip
+
+    def _points(self, sums: pl.DataFrame) -> None:
+        """A point per dollar when the card is shown; a return takes them back."""
+        earned = sums.filter(pl.col("shows_card") & (pl.col("net") >= 100))
+        back = earned["is_return"].to_numpy()
+        points = earned["net"].to_numpy() // 100
+        self.points.add(
+            earned["person"].to_numpy(), earned["at"].to_numpy(), np.where(back, ADJUST, ACCUMULATE), np.where(back, -points, points), earned["name"]
+        )
+
+    def _schedule(self, day: int, rng: np.random.Generator, sold: pl.DataFrame) -> None:
+        """Some lines will be brought back, most of them to the same store."""
+        world = self.world
+        chosen = sold.filter(pl.Series(rng.random(len(sold)) < RETURN_SHARE))
+        person, place = chosen["person"].to_numpy(), chosen["place"].to_numpy()
+        place = np.where(rng.random(len(chosen)) < 0.9, place, world.people.second[person])
+        due = day + rng.integers(1, max(2, min(RETURN_DAYS, world.scale.days)), len(chosen))
+        frame = chosen.select("person", "sku", "quantity", "discount", "net", "tax", "reference").with_columns(
+            place=pl.Series(place), second=pl.Series(self.open_second(rng, place))
+        ).select(typed(BACK_SCHEMA))  # fmt: skip
+        for later in np.unique(due[due < world.scale.days]):
+            self.returns[int(later)].append(frame.filter(pl.Series(due == later)))
+
+    def open_second(self, rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
+        """A moment within opening hours."""
+        opens, closes = self.world.places.opens[place], np.minimum(self.world.places.closes[place], DAY)
+        return (opens + 600 + rng.random(len(place)) * (closes - opens - 1_800)).astype(np.int64)

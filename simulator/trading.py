@@ -1,0 +1,143 @@
+"""The days, one after another: the only module that knows the order in which things happen."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator import demand, people, retailer
+from simulator.audience import Audience
+from simulator.formats import ecommerce, wms
+from simulator.landing import Landing
+from simulator.people import NEVER
+from simulator.points import Points
+from simulator.scale import Scale
+from simulator.stock import Stock, rationed
+from simulator.stores import Stores
+from simulator.truth import Truth
+from simulator.warehouse import Warehouse
+from simulator.webshop import Webshop
+from simulator.world import World
+from troth.home import Home
+
+Progress = Callable[[str, int, int], None]
+TASTE_BLOCK = 100_000
+
+
+@dataclass(frozen=True)
+class SimulationReport:
+    """What was written, and how wrong the books have become."""
+
+    files: int
+    bytes: int
+    records: dict[str, int]
+    store_lines: int
+    web_lines: int
+    seconds: float
+    wrong_record_share: float  # store positions whose books differ from the shelf at the end
+    malformed: dict[str, int]
+
+    @property
+    def order_lines(self) -> int:
+        return self.store_lines + self.web_lines
+
+    @property
+    def lines_per_second(self) -> float:
+        return self.order_lines / self.seconds if self.seconds else 0.0
+
+
+def simulate(home: Home, scale: Scale, seed: int, progress: Progress | None = None) -> SimulationReport:
+    """Write a retailer's landed files and its truth. Existing files of the same names are replaced."""
+    started = time.perf_counter()
+    say = progress or (lambda stage, done, total: None)
+    say("founding", 0, scale.days)
+    world = founded(home, scale, seed)
+    warehouse, points, audience = Warehouse(world), Points(world), Audience(world)
+    stores = Stores(world, points)
+    webshop = Webshop(world, stores, points)
+    _open(world, warehouse, audience, points)
+    for day in range(scale.days):
+        say("trading", day, scale.days)
+        _trade(world, day, warehouse, stores, webshop, audience, points)
+    webshop.finish()
+    world.truth.close({fault: dict(sorted(counts.items())) for fault, counts in sorted(world.landing.faults.items())})
+    say("trading", scale.days, scale.days)
+    return _report(world, time.perf_counter() - started)
+
+
+def founded(home: Home, scale: Scale, seed: int) -> World:
+    """Places, products and people, before anything happens."""
+    places = retailer.found_places(scale, seed)
+    products = retailer.stock_shelves(scale, seed)
+    shoppers = people.settle(scale, places, products, seed)
+    stock = Stock(len(places), len(products))
+    return World(scale, seed, places, products, shoppers, stock, Landing(home, scale, seed), Truth(home.truth))
+
+
+def _open(world: World, warehouse: Warehouse, audience: Audience, points: Points) -> None:
+    """Everything that was so before the first day."""
+    landing, truth = world.landing, world.truth
+    wms.write_locations(landing, world.places)
+    ecommerce.write_products(landing, 0, world.products, np.arange(len(world.products)))
+    warehouse.open_books()
+    audience.open()
+    points.carry_over()
+    truth.append("persons", people.identifiers(world.people))
+    for start in range(0, len(world.people), TASTE_BLOCK):
+        truth.append("tastes", people.tastes(world.people, world.products, start, min(start + TASTE_BLOCK, len(world.people))))
+    landing.count("shared_emails", "people", int(world.people.shares_email.sum()))
+    typed = world.people.texts.select(
+        ((world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"]) | (world.people.texts["guest_email"] != world.people.texts["email"])).sum()
+    ).item()
+    landing.count("mistyped_emails", "people", typed)
+    for place in np.flatnonzero(world.places.is_unheard):
+        landing.count("unheard_picks", world.places.code[int(place)])
+
+
+def _trade(
+    world: World, day: int, warehouse: Warehouse, stores: Stores, webshop: Webshop, audience: Audience, points: Points
+) -> None:
+    """Morning deliveries and counts, a day of sales and orders on the same shelves, an evening of losses and replenishment."""
+    scale = world.scale
+    date = world.date(day)
+    day_of_year = date.timetuple().tm_yday
+    warehouse.advise(day)
+    warehouse.receive(day)
+    warehouse.count(day)
+    orders, lines = webshop.open(day, day_of_year)
+    due = webshop.due(day)
+    rng = world.random(110, day)
+    trips = demand.trips(rng, scale, world.people, world.places, date.weekday(), day_of_year)
+    wanted = demand.baskets(rng, world.people, world.products, trips.person, scale.lines_per_trip, day_of_year)
+    place = trips.place[wanted.owner]
+    position = np.r_[world.position(place, wanted.sku), due.position]
+    asked = np.r_[wanted.quantity, due.lines["quantity"].to_numpy()]
+    when = np.r_[world.epoch(place, day, trips.second[wanted.owner]), due.at]
+    # What a supplier ships directly is on nobody's shelf and never short.
+    outside = position < 0
+    shelf = np.where(outside, 1_000_000, world.stock.findable(np.maximum(position, 0)))
+    granted = rationed(shelf, np.where(outside, -1 - np.arange(len(position)), position), asked, when)
+    stores.trade(day, trips, wanted, granted[: len(place)])
+    webshop.fulfil(day, due, granted[len(place) :])
+    webshop.take_back(day)
+    warehouse.lose(day)
+    warehouse.replenish(day)
+    warehouse.write(day)
+    moved = world.write_truth(day)
+    webshop.write(day, moved)
+    audience.trade(day, day_of_year, trips, orders, lines)
+    points.spend(day)
+    joined = world.people.member_day
+    points.write(day, np.flatnonzero((joined == day) | ((joined < 0) & (day == 0) & (joined < NEVER))))
+
+
+def _report(world: World, seconds: float) -> SimulationReport:
+    first = world.places.centers * len(world.products)
+    wrong = world.stock.physical[first:] != world.stock.recorded[first:]
+    landing = world.landing
+    return SimulationReport(
+        files=landing.files, bytes=landing.size, records=dict(sorted(landing.records.items())),
+        store_lines=world.totals["store_lines"], web_lines=world.totals["web_lines"], seconds=seconds,
+        wrong_record_share=float(wrong.mean()), malformed=dict(sorted(landing.faults.get("malformed", {}).items())),
+    )  # fmt: skip
