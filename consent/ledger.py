@@ -5,6 +5,7 @@ Appending, proving, checking and exporting. What events mean is in `standing.py`
 
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,7 @@ from consent.errors import ConsentError, LedgerError
 from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode, encode_frame, event_key
 from consent.merkle import HASH_BYTES, VerificationError
 from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note
-from consent.store import Entry, SignedSize, SQLiteStore, Store, Tile
+from consent.store import Entry, SignedSize, SQLiteStore, Store, Tile, stored_size
 from troth.clock import Clock
 from troth.home import Home, write_atomically
 from troth.ids import file_hash
@@ -27,6 +28,7 @@ TILE_HEIGHT = 8
 TILE_HASHES = 1 << TILE_HEIGHT
 TILE_BYTES = TILE_HASHES * HASH_BYTES
 _CACHED_TILES = 512  # 16 KiB each with the levels inside
+_MARKING = threading.Lock()  # the draft of an atomic write is named by process, not by thread
 
 
 class Ledger:
@@ -38,7 +40,8 @@ class Ledger:
         self._signer = signer
         self._clock = clock
         self._mark = mark
-        self._cache: dict[tuple[int, int], list[bytes]] = {}
+        self._cache: dict[tuple[int, int], list[bytes]] = {}  # full tiles, which never change again
+        self._caching = threading.Lock()
         if store.last_checkpoint() is None:
             with store.writing():
                 if store.last_checkpoint() is None:
@@ -194,19 +197,22 @@ class Ledger:
         return folder
 
     def _append(self, subjects: Sequence[str], keys: Sequence[bytes], encoded: Sequence[bytes]) -> list[int]:
-        with self._store.writing():
-            size = self._trusted_size()
-            indexes = self._store.indexes_of(keys)
-            salts = secrets.token_bytes(SALT_BYTES * len(keys))
-            entries: list[Entry] = []
-            for number, key in enumerate(keys):
-                if key not in indexes:
-                    indexes[key] = size + len(entries)
-                    salt = salts[SALT_BYTES * number : SALT_BYTES * (number + 1)]
-                    entries.append(Entry(indexes[key], subjects[number], key, salt, encoded[number]))
-            if entries:
-                self._store.add_entries(entries)
-                self._grow(size, [merkle.leaf_hash(merkle.commitment(entry.salt, entry.event)) for entry in entries])
+        try:
+            with self._store.writing():
+                size = self._trusted_size()
+                indexes = self._store.indexes_of(keys)
+                entries: list[Entry] = []
+                for subject_id, key, event in zip(subjects, keys, encoded, strict=True):
+                    if key not in indexes:
+                        indexes[key] = size + len(entries)
+                        entries.append(Entry(indexes[key], subject_id, key, secrets.token_bytes(SALT_BYTES), event))
+                if entries:
+                    self._store.add_entries(entries)
+                    leaves = [merkle.leaf_hash(merkle.commitment(entry.salt, entry.event)) for entry in entries]
+                    self._grow(size, leaves)
+        except BaseException:
+            self._cache.clear()  # it may hold tiles of the write that did not happen
+            raise
         if entries:
             self._remember(self.checkpoint())
         return [indexes[key] for key in keys]
@@ -235,8 +241,6 @@ class Ledger:
                 for i, at in enumerate(range(0, len(run), TILE_BYTES))
             ]
             self._store.put_tiles(tiles)
-            for tile in tiles:
-                self._cache.pop((level, tile.number), None)
             hashes = b"".join(_levels(tile.hashes)[-1] for tile in tiles if len(tile.hashes) == TILE_BYTES)
             first >>= TILE_HEIGHT
             level += 1
@@ -261,7 +265,8 @@ class Ledger:
 
     def _remember(self, note: str) -> None:
         if self._mark is not None:
-            write_atomically(self._mark, note.encode())
+            with _MARKING:
+                write_atomically(self._mark, note.encode())
 
     def _stored(self) -> SignedSize:
         stored = self._store.last_checkpoint()
@@ -294,9 +299,11 @@ class Ledger:
                 raise VerificationError(tile, f"{needed} hashes", f"{held}", "Restore the ledger from a backup")
             if len(hashes) < TILE_BYTES:
                 return _levels(hashes[offset * HASH_BYTES : needed * HASH_BYTES])[-1]
-            if len(self._cache) >= _CACHED_TILES:
-                self._cache.pop(next(iter(self._cache)))
-            levels = self._cache[(tile_level, number)] = _levels(hashes)
+            levels = _levels(hashes)
+            with self._caching:
+                if len(self._cache) >= _CACHED_TILES:
+                    self._cache.pop(next(iter(self._cache)))
+                self._cache[(tile_level, number)] = levels
         at = (offset >> inside) * HASH_BYTES
         return levels[inside][at : at + HASH_BYTES]
 
@@ -319,6 +326,14 @@ class Ledger:
 def open_ledger(home: Home, clock: Clock) -> Ledger:
     """The home's ledger, signed with the home's key."""
     return Ledger.open(home.ledger, Ed25519Signer(ORIGIN, home.key("ledger")), clock)
+
+
+def ledger_size(path: Path) -> int:
+    """How many events the ledger of a file covers, for readers that must notice when it has grown.
+
+    Raises: LedgerError when there is no ledger to read.
+    """
+    return stored_size(path)
 
 
 def _levels(hashes: bytes) -> list[bytes]:

@@ -127,6 +127,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     what = f"inclusion of leaf {index} at size {size}"
     if not 0 <= index < size:
         raise VerificationError(what, "an index below the size", f"{index}", "The proof is for another tree")
+    _refuse_other_lengths(what, [leaf, *proof])
     steps, last, found = index, size - 1, leaf
     for sibling in proof:
         if not last:
@@ -157,7 +158,7 @@ def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: 
     if old_size == new_size:
         if proof:
             raise VerificationError(what, "an empty proof", f"{len(proof)} hashes", "Equal sizes need no proof")
-        found_old, found_new = new_root, old_root
+        found_old, found_new = new_root, old_root if old_size else EMPTY_ROOT
     else:
         found_old, found_new = _both_roots(what, old_size, new_size, old_root, proof)
     if found_old != old_root:
@@ -170,6 +171,7 @@ def _both_roots(
     what: str, old_size: int, new_size: int, old_root: bytes, proof: Sequence[bytes]
 ) -> tuple[bytes, bytes]:
     """The old and the new root a consistency proof leads to."""
+    _refuse_other_lengths(what, proof)
     path = [old_root, *proof] if old_size & (old_size - 1) == 0 else list(proof)
     if not path:
         raise VerificationError(what, "a proof", "none", "Ask for the proof between these sizes")
@@ -194,6 +196,12 @@ def _both_roots(
     if last:
         raise VerificationError(what, "a longer proof", f"{len(proof)} hashes", "The proof is not for these sizes")
     return found_old, found_new
+
+
+def _refuse_other_lengths(what: str, hashes: Sequence[bytes]) -> None:
+    for found in hashes:
+        if len(found) != HASH_BYTES:
+            raise VerificationError(what, f"hashes of {HASH_BYTES} bytes", f"{len(found)}", "The proof is damaged")
 
 
 def _split(start: int, end: int) -> int:

@@ -111,7 +111,8 @@ def standing_frame(
     """Standing of every customer. One row per customer, asked purpose and asked channel, also without any event.
 
     `events`: columns of `consent.events.SCHEMA`. `links`: customer_id, identity_ref (the subject), link_type.
-    Returns customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at, expires_at, leaf_index, ledger_size.
+    Returns customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at, expires_at, leaf_index and
+    ledger_size.
     """
     rules = policy_frame(policy)
     asked = rules.select("purpose_code", "channel_code", "legal_basis").unique(maintain_order=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
+from urllib.parse import quote
 
 from consent.errors import LedgerError
 
@@ -36,6 +37,8 @@ begin select raise(abort, 'the ledger only grows'); end;
 create trigger if not exists checkpoints_stay before update on checkpoints
 begin select raise(abort, 'the ledger only grows'); end;
 """
+# A hand that edits the file may leave text where bytes were; it must still reach the check that tells on it.
+_ENTRY = "select leaf_index, subject_id, event_key, cast(salt as blob), cast(event as blob) from entries"
 _AT_ONCE = 10_000  # SQLite binds up to 32,766 values in a statement
 
 
@@ -83,6 +86,24 @@ class Store(Protocol):
     def last_checkpoint(self) -> SignedSize | None: ...
     def checkpoints(self) -> list[SignedSize]: ...
     def close(self) -> None: ...
+
+
+def stored_size(path: Path) -> int:
+    """Size of the newest checkpoint of a ledger file, read in microseconds without opening it for writing, unverified.
+
+    Raises: LedgerError when there is no ledger to read.
+    """
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)
+        try:
+            found = connection.execute("select max(size) from checkpoints").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as fault:
+        raise LedgerError(f"ledger {path.name}: expected a readable ledger, found {fault}. Restore it.") from fault
+    if found is None:
+        raise LedgerError(f"ledger {path.name}: expected a signed checkpoint, found none. Restore it from a backup.")
+    return int(found)
 
 
 class SQLiteStore:
@@ -160,20 +181,18 @@ class SQLiteStore:
     def entries(self, start: int, stop: int) -> Iterator[Entry]:
         for first in range(start, stop, _AT_ONCE):
             last = min(first + _AT_ONCE, stop)
-            rows = self._read(
-                "select * from entries where leaf_index >= ? and leaf_index < ? order by leaf_index", (first, last)
-            )
+            rows = self._read(f"{_ENTRY} where leaf_index >= ? and leaf_index < ? order by leaf_index", (first, last))
             yield from map(Entry._make, rows)
 
     def entries_of(self, subject_id: str) -> list[Entry]:
-        rows = self._read("select * from entries where subject_id = ? order by leaf_index", (subject_id,))
+        rows = self._read(f"{_ENTRY} where subject_id = ? order by leaf_index", (subject_id,))
         return [Entry._make(row) for row in rows]
 
     def entry_count(self) -> int:
         return int(self._read("select coalesce(max(leaf_index) + 1, 0) from entries")[0][0])
 
     def tile(self, level: int, number: int) -> bytes:
-        rows = self._read("select hashes from tiles where level = ? and number = ?", (level, number))
+        rows = self._read("select cast(hashes as blob) from tiles where level = ? and number = ?", (level, number))
         return bytes(rows[0][0]) if rows else b""
 
     def last_checkpoint(self) -> SignedSize | None:
@@ -186,5 +205,10 @@ class SQLiteStore:
         ]
 
     def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        with self._lock:
-            return self._connection.execute(query, values).fetchall()
+        try:
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as fault:
+            raise LedgerError(
+                f"ledger: expected a readable database, found {fault}. Restore it from a backup."
+            ) from fault

@@ -1,0 +1,48 @@
+"""Consent events for tests: one plain default and named changes. Alma, who shops at the pier."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from consent.events import Event
+from consent.ledger import ORIGIN, Ledger
+from consent.note import Ed25519Signer
+from troth.clock import FixedClock
+
+MONDAY = datetime(2025, 3, 3, 10, tzinfo=UTC)
+ALMA = "email_" + "alma" * 5 + "zz"
+SIGNER = Ed25519Signer(ORIGIN, bytes(range(32)))
+
+_PLAIN = Event(
+    subject_id=ALMA,
+    event_type="grant",
+    purpose_code="personalization",
+    channel_code="*",
+    occurred_at=MONDAY,
+    recorded_at=MONDAY,
+    received_at=MONDAY,
+    notice_id="web_banner",
+    notice_version=1,
+    language_code="en",
+    capture_method="banner_accept",
+    capture_place="web_banner",
+    actor_type="subject",
+    jurisdiction_code="US-OR",
+    signal_id="sig-1",
+)
+
+
+def event(at: datetime | None = None, **changes: Any) -> Event:
+    """An event; `at` sets all three clocks."""
+    times = dict.fromkeys(("occurred_at", "recorded_at", "received_at"), at) if at else {}
+    return replace(_PLAIN, **{**times, **changes})
+
+
+def events(count: int, first: int = 0) -> list[Event]:
+    """Different events, a minute apart."""
+    return [event(MONDAY + timedelta(minutes=n), signal_id=f"sig-{n}") for n in range(first, first + count)]
+
+
+def open_ledger(folder: Path) -> Ledger:
+    return Ledger.open(folder / "ledger.db", SIGNER, FixedClock(MONDAY))
