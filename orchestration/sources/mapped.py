@@ -131,11 +131,15 @@ def read_mapped(mapping: Mapping, path: Path) -> Reading:
 
 @dataclass(frozen=True)
 class Balance:
-    """A measure of an export and of what it became; `difference` is what the tables lack."""
+    """A measure of an export and of what it became; `difference` is what the tables lack.
+
+    `lines_aside` of the export could not be typed: they are in neither sum.
+    """
 
     measure: str
     in_file: float
     in_tables: dict[str, float]
+    lines_aside: int
 
     @property
     def difference(self) -> float:
@@ -148,12 +152,14 @@ def reconcile(mapping: Mapping, path: Path) -> list[Balance]:
     check_file(mapping, path)
     lines = _typed_lines(mapping, path)
     reading = _read_lines(mapping, lines)
+    good = lines.filter(pl.col("reason_code").is_null())
     kept = {t: conform(frame, mapping.tables[t].contract, _no_token)[0] for t, frame in reading.frames.items()}
     return [
         Balance(
             name,
-            _sum(lines.filter(pl.col("reason_code").is_null()), measure.in_file),
+            _sum(good, measure.in_file),
             {table: _sum(kept[table], expression) for table, expression in measure.in_tables.items()},
+            lines.height - good.height,
         )
         for name, measure in mapping.reconcile.items()
     ]

@@ -164,6 +164,10 @@ class _Check:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}" if mark else "file"
             self.fault(where, "YAML", getattr(error, "problem", None) or "something else", "Correct that line.")
+        except (ValueError, RecursionError):
+            self.fault(
+                "file", "YAML", "a value that is none of its kind, such as a thirteenth month", "Put it in quotes."
+            )
         else:
             if isinstance(document, dict):
                 return document
