@@ -70,7 +70,8 @@ order by m.customer_id
 """  # noqa: S608 - the names are ours, every value is a parameter
     bound = f"{segment.holdout_percent * 2**32 // 100:08x}"
     with connected(home, query.tables) as connection:
-        rows = connection.execute(sql, {**query.parameters, "salt": f"{segment.name}:", "bound": bound}).pl()
+        values = {**query.parameters, "salt": f"{segment.name}:", "bound": bound}
+        rows = connection.sql(sql, params=values).pl()
     return Members(rows, versions(home, query.tables))
 
 
