@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
-from consent.policy import load_policy
 from feature_repo import catalogue
 from orchestration import batches, stages, taking, warehouse
 from orchestration.catalog import SOURCES, contracts
@@ -127,11 +126,12 @@ def _hours(hours: int) -> Any:
     ],
 )  # fmt: skip
 def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[Any]:
-    done = stages.append_consents(troth.home, load_policy(), troth.clock, reporter.advance)
-    yield dg.MaterializeResult("consent_ledger", metadata={"size": done.size, "appended": done.appended, "root": done.root})
+    done = stages.append_consents(troth.home, troth.clock, reporter.advance)
+    reporter.tell("ledger", done)
+    yield dg.MaterializeResult("consent_ledger", metadata=stages.as_metadata(done))
     yield dg.MaterializeResult("consent_policy")
     yield dg.MaterializeResult("consent_notices")
-    yield dg.AssetCheckResult(asset_key="consent_ledger", check_name="verifies", passed=done.verified, metadata={"evidence": done.evidence})
+    yield dg.AssetCheckResult(asset_key="consent_ledger", check_name="verifies", passed=done.verified)
 
 
 @dg.asset(
@@ -185,43 +185,51 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     return build_marts
 
 
+def _online(view: str) -> str:
+    """Asset key of a view in the online store; a few views have the name of the mart they serve."""
+    return f"online_{view}"
+
+
 @dg.multi_asset(
     name="publish_features",
     specs=[
-        dg.AssetSpec(view.name, deps=[view.table], description=view.description, group_name="features_online", kinds={"feast", "sqlite"})
-        for view in catalogue.VIEWS
+        dg.AssetSpec(_online(view.name), deps=[view.table], description=view.description, group_name="features_online", kinds={"feast", "sqlite"})
+        for view in (*catalogue.VIEWS, *catalogue.INDEXES)
     ],
 )
 def publish_features(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
-    for name, count in stages.publish_features(troth.home, reporter.advance).items():
-        yield dg.MaterializeResult(name, metadata={"rows": count.rows, "written": count.written, "skipped": count.skipped})
-
-
-MODEL_TABLES = {"rfm": "pred_rfm", "churn": "pred_churn", "recommend": "pred_recommend"}
+    rows = stages.publish_features(troth.home, reporter.advance)
+    reporter.tell("features", rows)
+    for row in rows:
+        yield dg.MaterializeResult(_online(row.view), metadata=stages.as_metadata(row))
 
 
 @dg.multi_asset(
     name="train_models",
     specs=[
         dg.AssetSpec(
-            table,
-            deps=["ftr_customer_purchases", "ftr_customer_engagement", "ftr_product_popularity", "order_lines", "consent_events", "customer_identities"],
+            f"pred_{model}",
+            deps=["ftr_customer_purchases", "ftr_customer_engagement", "order_lines", "consent_events", "customer_identities", "customers"],
             group_name="models",
             kinds={"scikitlearn"},
-            description=f"What the {name} model says, from rows whose consent for model_training held.",
+            description=f"What the {model} model says, learned from rows whose consent for model_training held.",
         )
-        for name, table in MODEL_TABLES.items()
+        for model in ("rfm", "churn", "recommendations")
     ],
 )  # fmt: skip
 def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
-    for report in stages.train_models(troth.home, reporter.advance):
-        yield dg.MaterializeResult(MODEL_TABLES[report.name], metadata=stages.model_metadata(report))
+    rows = stages.train_models(troth.home, troth.clock, reporter.advance)
+    reporter.tell("models", rows)
+    for row in rows:
+        yield dg.MaterializeResult(f"pred_{row.model}", metadata=stages.as_metadata(row))
 
 
-@dg.asset(deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement"], group_name="segments")
+@dg.asset(deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"], group_name="segments")
 def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
     """Members of every described segment: matched, may be contacted, refused by reason. One row per segment."""
-    return dg.MaterializeResult(metadata=stages.preview_segments(troth.home, troth.clock, reporter.advance))
+    rows = stages.preview_segments(troth.home, reporter.advance)
+    reporter.tell("segments", rows)
+    return dg.MaterializeResult(metadata={row.segment: stages.as_metadata(row) for row in rows})
 
 
 def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:

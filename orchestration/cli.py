@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 refused, or does not verify; 2 misuse; 3 nothing could be 
 """
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,7 +99,11 @@ def _land(settings: Settings, sources: list[str], mapping: Path | None) -> None:
     mapped = load_mapping(mapping)
     if mapped.source != name:
         raise typer.BadParameter(f"expected --source {mapped.source}=FILE for mapping {mapping.name}, found {name}")
-    land_mapped(settings.home, mapped, Path(file))
+    path = Path(file)
+    if not path.is_file():
+        raise typer.BadParameter(f"expected a file at {path}, found none; correct --source {name}=FILE")
+    # What the file's own clock says is when it reached us: landing it twice changes nothing.
+    land_mapped(settings.home, mapped, path, datetime.fromtimestamp(path.stat().st_mtime, UTC))
 
 
 @app.command()
@@ -173,8 +178,7 @@ def ask_customer(
     """Features of a customer for one use; refused with a reason where consent does not allow it."""
     from serving import answers
 
-    settings = here(home)
-    _show(answers.ask_customer(settings.home, customer_id, service), as_json)
+    _show(answers.ask_customer(here(home).home, customer_id, service, _now()), as_json)
 
 
 @ask.command("availability")
@@ -187,7 +191,7 @@ def ask_availability(
     """Where an item is: on hand, committed, safety, available, and how old that is."""
     from serving import answers
 
-    _show(answers.ask_availability(here(home).home, sku, location), as_json)
+    _show(answers.ask_availability(here(home).home, sku, location, _now()), as_json)
 
 
 @ask.command("recommend")
@@ -201,6 +205,12 @@ def ask_recommend(
     from serving import answers
 
     _show(answers.ask_recommend(here(home).home, customer_id, count), as_json)
+
+
+def _now() -> datetime:
+    from troth.clock import SystemClock
+
+    return SystemClock().now()
 
 
 @audit.command("verify")

@@ -30,7 +30,7 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
     )
     availability = dg.define_asset_job(
         "availability_cycle",
-        selection=AVAILABILITY | dg.AssetSelection.assets("sku_location_availability"),
+        selection=AVAILABILITY | dg.AssetSelection.assets("online_sku_location_availability", "online_availability"),
         description="Stock and availability only, from what is already read.",
     )
     return dg.Definitions(

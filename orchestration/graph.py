@@ -76,19 +76,12 @@ class Graph:
                 checks.failures.append(f"{check.asset_key.to_user_string()} {check.check_name}")
         if not result.success:
             raise RunError(_why(result, checks), STEP_FAILED)
-        return _times(result)
-
-
-def _times(result: dg.ExecuteInProcessResult) -> list[StageTime]:
-    """Seconds per step, in the order the steps began."""
-    began: dict[str, float] = {}
-    times = []
-    for event in result.all_events:
-        if event.step_key and event.event_type == dg.DagsterEventType.STEP_START:
-            began[event.step_key] = event.timestamp
-        elif event.step_key and event.event_type == dg.DagsterEventType.STEP_SUCCESS:
-            times.append(StageTime(event.step_key.replace("_", " "), round(event.timestamp - began[event.step_key], 2)))
-    return times
+        steps = sorted(self._instance.get_run_step_stats(result.run_id), key=lambda step: step.start_time or 0)
+        return [
+            StageTime(step.step_key.replace("_", " "), round(step.end_time - step.start_time, 2))
+            for step in steps
+            if step.start_time and step.end_time
+        ]
 
 
 def _why(result: dg.ExecuteInProcessResult, checks: CheckCounts) -> str:

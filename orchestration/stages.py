@@ -11,11 +11,13 @@ import polars as pl
 
 from orchestration import taking
 from orchestration.catalog import contract_of, contracts
+from orchestration.errors import NOTHING_READABLE, RunError
 from orchestration.summary import FeatureRow, LedgerRow, ModelRow, SegmentRow
 from troth.clock import Clock
 from troth.home import Home
 
 Advance = Callable[[str, int, int], None]
+CONSENTS_PER_CHECKPOINT = 10_000
 
 
 def raw_rows(home: Home, table: str, columns: Sequence[str]) -> pl.DataFrame:
@@ -32,19 +34,18 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
     Appending twice changes nothing: every event has a key of its own.
     """
     from consent.events import FIELDS
-    from consent.ledger import Ledger
-    from consent.policy import load_policy, notices_frame, policy_frame
+    from consent.ledger import open_ledger
+    from consent.policy import notices_frame, policy_frame, read_policy
 
     captured = raw_rows(home, "raw_consent__signals", FIELDS)
-    with Ledger.open(home, clock) as ledger:
+    with open_ledger(home, clock) as ledger:
         before = ledger.size
-        for start in range(0, captured.height, 10_000):
-            ledger.append_frame(captured.slice(start, 10_000))
-            advance("append consents", min(start + 10_000, captured.height), captured.height)
-        ledger.verify()
-        checkpoint = ledger.checkpoint()
-        _write_raw(home, "consent_ledger", ledger.events_frame())
-    policy = load_policy()
+        for start in range(0, captured.height, CONSENTS_PER_CHECKPOINT):
+            ledger.append_frame(captured.slice(start, CONSENTS_PER_CHECKPOINT))
+            advance("append consents", min(start + CONSENTS_PER_CHECKPOINT, captured.height), captured.height)
+        checkpoint = ledger.verify()
+        _write_raw(home, "consent_ledger", ledger.frame())
+    policy = read_policy()
     _write_raw(home, "consent_policy", policy_frame(policy))
     _write_raw(home, "consent_notices", notices_frame(policy))
     return LedgerRow(checkpoint.size, checkpoint.size - before, checkpoint.root.hex(), True)
@@ -52,50 +53,62 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
 
 def fill_vault(home: Home) -> int:
     """Put every contact point seen in raw under its token. Gives the number of contact points the vault now holds."""
-    from consent.vault import Vault
+    from consent.vault import open_vault
 
-    with Vault.open(home) as vault:
+    with open_vault(home) as vault:
         for contract in contracts():
             for column in contract.columns:
                 if column.token_of and column.token_of[0] in ("email", "phone"):
                     value = column.token_of[1]
                     pairs = raw_rows(home, contract.table, [column.name, value]).drop_nulls().unique(column.name, keep="last", maintain_order=True)
-                    vault.put(column.token_of[0], zip(pairs[column.name], pairs[value], strict=True))
+                    vault.put(zip(pairs[column.name], pairs[value], strict=True))
         return vault.size
 
 
 def publish_features(home: Home, advance: Advance) -> list[FeatureRow]:
-    """Apply the Feast definitions and write changed rows to the online store."""
-    from feature_repo.publishing import publish
+    """Write the Feast registry and the changed rows of every view to the online store."""
+    from feature_repo.catalogue import INDEXES, VIEWS
+    from feature_repo.publish import publish
 
-    return [
-        FeatureRow(name, count.rows, count.written, count.rows - count.written)
-        for name, count in publish(home, lambda view, done, total: advance("publish features", done, total)).items()
-    ]
+    views = (*VIEWS, *INDEXES)
+    done = iter(range(1, len(views) + 1))
+    counts = publish(home, lambda _view, _rows: advance("publish features", next(done), len(views)), views)
+    return [FeatureRow(name, count.rows, count.written, count.unchanged) for name, count in counts.items()]
 
 
-def train_models(home: Home, ledger: LedgerRow | None, advance: Advance) -> list[ModelRow]:
+def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
     """Train what has new data, on rows whose consent for model_training held."""
-    from models.build import train_all
+    from consent.ledger import open_ledger
+    from models.build import BASELINES, train_all
 
-    until = taking.known_until(home)
-    assert until is not None  # noqa: S101  # marts are upstream
-    reports = train_all(home, until, lambda model, done, total: advance("train models", done, total))
-    return [ModelRow(r.model, r.version, r.outcome, r.rows, dict(r.left_out)) for r in reports]
+    with open_ledger(home, clock) as ledger:
+        size, root = ledger.size, ledger.root().hex()
+    done = iter(range(len(BASELINES)))
+    reports = train_all(home, known_until(home), size, root, lambda _: advance("train models", next(done), len(BASELINES)))
+    advance("train models", len(BASELINES), len(BASELINES))
+    return [ModelRow(r.model, r.version or "", r.outcome, r.rows_kept, dict(r.left_out)) for r in reports]
 
 
-def preview_segments(home: Home, at: datetime, advance: Advance) -> list[SegmentRow]:
+def preview_segments(home: Home, advance: Advance) -> list[SegmentRow]:
     """Who every described segment matches, who of them may be contacted, and why the others may not."""
-    from models.segments.definition import load_all
+    from models.segments.definition import load, names
     from models.segments.preview import preview
 
     rows = []
-    found = load_all()
-    for done, segment in enumerate(found, start=1):
-        seen = preview(home, segment, at)
-        rows.append(SegmentRow(segment.name, segment.purpose, segment.channel, seen.matched, seen.may_be_contacted, dict(seen.refused)))
+    found = names()
+    for done, name in enumerate(found, start=1):
+        seen = preview(home, load(name), known_until(home))
+        rows.append(SegmentRow(seen.name, seen.purpose, seen.channel, seen.matched, seen.may_be_contacted, dict(seen.refused)))
         advance("preview segments", done, len(found))
     return rows
+
+
+def known_until(home: Home) -> datetime:
+    """What the home knows until. Raises: RunError when nothing was taken."""
+    until = taking.known_until(home)
+    if until is None:
+        raise RunError(f"home: expected files taken, found none in {home.taken}. Run `troth run` first.", NOTHING_READABLE)
+    return until
 
 
 def _write_raw(home: Home, table: str, frame: pl.DataFrame) -> None:

@@ -3,7 +3,9 @@
 DuckDB has one writer. Steps that write share one Dagster pool of size 1; readers read `published/`, never the file.
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -57,9 +59,18 @@ def build(context: Any, home: Home, dbt: Any, as_of_at: datetime | None, advance
     arguments = ["build", "--vars", json.dumps({"as_of_at": as_of_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")})]
     total = len(context.selected_asset_keys) + len(context.selected_asset_check_keys)
     invocation = dbt.cli(arguments, context=context, target_path=TARGET)
-    for done, event in enumerate(invocation.stream(), start=1):
-        advance("build marts", min(done, total), total)
-        yield event
+    log = home.root / "logs" / "dbt_build.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        events = invocation.stream()
+        for done in itertools.count(1):
+            with contextlib.redirect_stdout(file):  # dagster-dbt repeats dbt's log there
+                event = next(events, None)
+            if event is None:
+                break
+            advance("build marts", min(done, total - 1), total)
+            yield event
+    advance("build marts", total, total)
 
 
 def project_fingerprint() -> str:
@@ -125,7 +136,7 @@ def publish_tables(home: Home, tables: list[str]) -> dict[str, tuple[int, bool]]
     counts = {}
     drafts = home.published / ".drafts"
     drafts.mkdir(parents=True, exist_ok=True)
-    with duckdb.connect(str(home.warehouse), read_only=True, config={"TimeZone": "UTC"}) as connection:
+    with duckdb.connect(str(home.warehouse), read_only=True) as connection:
         for table in tables:
             draft = drafts / f"{table}.{os.getpid()}.parquet"
             # Table names come from the manifest, not from input; DuckDB cannot bind identifiers or COPY targets.

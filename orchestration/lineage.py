@@ -1,0 +1,77 @@
+"""Column lineage of the dbt models, computed from their compiled SQL: which upstream columns a column comes from.
+
+One pass over the models in build order; each model's columns are those its SQL gives, so that `select *` downstream
+resolves. Written once per build of the project, read when the graph is loaded.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from troth.home import write_atomically
+
+_RAW = re.compile(r"(?:read_parquet\(\s*)?'[^']*/(raw_[a-z_]+|consent_[a-z]+)/[^']*'(?:\s*,[^)]*\))?\)?")
+
+
+def write_lineage(manifest_path: Path, to: Path) -> int:
+    """Compute lineage for every compiled model and write `{fingerprint, models: {model: {column: [[table, column]]}}}`.
+
+    Gives the number of models. Models without compiled SQL (never built) are left out.
+    """
+    manifest = json.loads(manifest_path.read_bytes())
+    models = model_lineage(manifest)
+    write_atomically(to, json.dumps({"models": models}, sort_keys=True).encode())
+    return len(models)
+
+
+def model_lineage(manifest: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[str, str]]]]:
+    """Model -> column -> [(upstream table, its column)], sorted; constants and row numbers have no upstream."""
+    from sqlglot import exp, parse_one
+    from sqlglot.lineage import lineage
+    from sqlglot.optimizer.qualify import qualify
+    from sqlglot.optimizer.scope import build_scope
+
+    schema: dict[str, dict[str, str]] = {
+        source["name"]: {column: "unknown" for column in source["columns"]} for source in manifest["sources"].values()
+    }
+    found: dict[str, dict[str, list[tuple[str, str]]]] = {}
+    for node in _in_build_order(manifest):
+        code = node.get("compiled_code")
+        if not code:
+            continue
+        query = parse_one(_RAW.sub(r"\1", code), dialect="duckdb")
+        for table in query.find_all(exp.Table):
+            table.set("db", None)
+            table.set("catalog", None)
+        qualified = qualify(query, dialect="duckdb", schema=schema, validate_qualify_columns=False, identify=False)
+        scope = build_scope(qualified)
+        columns: dict[str, list[tuple[str, str]]] = {}
+        for name in qualified.named_selects:
+            leaves = lineage(name, qualified, dialect="duckdb", schema=schema, scope=scope, trim_selects=False).walk()
+            columns[name] = sorted(
+                {
+                    (leaf.source.name, leaf.name.rpartition(".")[2].strip('"'))
+                    for leaf in leaves
+                    if not leaf.downstream and isinstance(leaf.source, exp.Table) and leaf.source.name in schema
+                }
+            )
+        found[node["name"]] = columns
+        schema[node["name"]] = dict.fromkeys(columns, "unknown")
+    return found
+
+
+def _in_build_order(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    models = {key: node for key, node in manifest["nodes"].items() if node["resource_type"] == "model"}
+    ordered: dict[str, Mapping[str, Any]] = {}
+
+    def visit(key: str) -> None:
+        if key in models and key not in ordered:
+            for upstream in models[key]["depends_on"]["nodes"]:
+                visit(upstream)
+            ordered[key] = models[key]
+
+    for key in sorted(models):
+        visit(key)
+    return list(ordered.values())
