@@ -20,7 +20,7 @@ def feast() -> Any:
     def unchecked(target: Any = None, **_: Any) -> Any:
         return (lambda each: each) if target is None else target
 
-    typeguard.typechecked = unchecked  # type: ignore[assignment]
+    typeguard.typechecked = unchecked
     try:
         import feast
     finally:

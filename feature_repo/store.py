@@ -39,6 +39,7 @@ cross join views on views.name = asked_views.value
 cross join json_each(?) as asked_keys
 cross join entity_rows on entity_rows.view_id = views.view_id and entity_rows.entity = asked_keys.value
 """
+_ANY = "select event_us, value, version from entity_rows join views using (view_id) where name = ? limit 1"
 _LAYOUT = "select definition from layouts where schema_id = ?"
 _READ_FOR_MERGE = """
 select entity, event_us, value from entity_rows where view_id = ? and entity in (select value from json_each(?))
@@ -110,6 +111,11 @@ class PackedStore:
             (view, prefix, prefix + "\U0010ffff"),
         )
         return {key: StoredRow(at, self._decode(value), version) for key, at, value, version in found}
+
+    def any_row(self, view: str) -> StoredRow | None:
+        """Some row of a view, or None: enough to see what a projection has seen."""
+        found = self._reader().execute(_ANY, (view,)).fetchone()
+        return StoredRow(found[0], self._decode(found[1]), found[2]) if found else None
 
     def versions(self) -> dict[str, tuple[str | None, int | None]]:
         """Per view: the published version it stands at, and the newest event time of that version in microseconds."""

@@ -1,0 +1,312 @@
+"""The answers themselves: customer features, availability, recommendations. The command line and HTTP call the same.
+
+Every function takes the time it answers for, and every answer carries its age, its reason and what it rests on.
+Importing this is cheap; what is slow to import is imported by the answer that needs it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+
+import msgspec
+
+from feature_repo import catalogue, reads
+from feature_repo.catalogue import AVAILABILITY, CUSTOMER_IDENTITY, PRODUCT_POPULARITY, RECOMMEND_CONTEXT
+from feature_repo.packed import from_microseconds, to_microseconds
+from feature_repo.reads import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, Answer, Evidence, Source, is_fresh, read_features
+from feature_repo.store import StoredRow, entity_key, entity_values
+from serving.errors import ServingError
+from troth.home import Home
+
+CUSTOMER_PREFIX = "cus_"
+MOST_RECOMMENDED = 100
+Neighbours = Mapping[str, Sequence[tuple[str, float]]]
+
+
+@dataclass
+class Desk:
+    """What answers need at hand. A server keeps one; the command line makes one on the spot."""
+
+    home: Home
+    source: Source
+    _neighbours: tuple[str | None, Neighbours] = (None, {})
+    _popular: tuple[str | None, Sequence[tuple[str, float]]] = field(default=(None, ()))
+
+    def neighbours(self) -> tuple[str | None, Neighbours]:
+        """Version of the recommendation model in use, and its neighbours by SKU; (None, nothing) without a model."""
+        from models import registry
+
+        version = registry.pointed(self.home, "recommendations")
+        if version != self._neighbours[0]:
+            self._neighbours = (version, _read_neighbours(self.home, version) if version else {})
+        return self._neighbours
+
+    def popular(self) -> Sequence[tuple[str, float]]:
+        """(SKU, units sold in 28 days), best seller first."""
+        version = self.source.store.versions().get(PRODUCT_POPULARITY.name, (None, None))[0]
+        if version is None or version != self._popular[0]:
+            rows = self.source.store.scan(PRODUCT_POPULARITY.name)
+            sold = ((sku, float(row.values["sold_units_28d"] or 0)) for sku, row in rows.items())
+            ranked = sorted((each for each in sold if each[1] > 0), key=lambda each: (-each[1], each[0]))
+            self._popular = (version, ranked)
+        return self._popular[1]
+
+
+class Availability(msgspec.Struct, frozen=True, kw_only=True):
+    """Stock of an item at a location and its parts; units are null unless `status` is PRESENT."""
+
+    sku: str
+    location_code: str
+    status: str
+    on_hand_units: int | None = None
+    committed_units: int | None = None
+    safety_units: int | None = None
+    available_units: int | None = None
+    as_of_at: datetime | None = None
+    age_seconds: float | None = None
+    last_movement_at: datetime | None = None
+    last_movement_age_seconds: float | None = None
+    version: str | None = None
+
+
+class Recommended(msgspec.Struct, frozen=True, kw_only=True):
+    """One item to show; `basis` is `bought_together` (personal) or `popular` (the same for everyone)."""
+
+    sku: str
+    score: float
+    basis: str
+    location_code: str
+    available_units: int
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """Items to show one customer. When refused there are none, or popular ones if those were asked for."""
+
+    customer_id: str
+    purpose_code: str
+    is_allowed: bool
+    reason_code: str
+    is_personal: bool
+    location_code: str | None
+    items: list[Recommended]
+    model_version: str | None
+    newest_event_at: datetime | None
+    age_seconds: float | None
+    answered_at: datetime
+    evidence: Evidence
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether personal answers can be given: `ok`, or `degraded` with the reason everyone would be refused with."""
+
+    status: str
+    reason_code: str | None
+    ledger_size: int | None
+    standing_ledger_size: int | None
+    known_until: datetime | None
+    versions: dict[str, str | None]
+
+
+def desk(home: Home) -> Desk:
+    """A desk for a home."""
+    return Desk(home, reads.source(home))
+
+
+def ask_customer(at_home: Home | Desk, who: str, service: str, at: datetime) -> Answer:
+    """Features of one customer, given the customer id or the token of an identifier, for one feature service.
+
+    Raises: FeatureError for an unknown service; ServingError for one that is not about customers.
+    """
+    at_desk = _at_desk(at_home)
+    use = catalogue.service(service)
+    if use.entity != catalogue.CUSTOMER:
+        raise ServingError(
+            f"feature service {service}: expected one about customers, found one about {use.entity.name}. "
+            f"Ask for one of {[each.name for each in catalogue.SERVICES if each.entity == catalogue.CUSTOMER]}."
+        )
+    if who.startswith(CUSTOMER_PREFIX):
+        return read_features(at_desk.source, use, [{"customer_id": who}], at)[0]
+    customer_id = _customer_of(at_desk.source, who, at)
+    answer = read_features(at_desk.source, use, [{"customer_id": customer_id or ""}], at)[0]
+    if answer.is_allowed:
+        return answer
+    # A refusal does not even say which customer the identifier belongs to.
+    reason = answer.reason_code if customer_id else "unknown_subject"
+    return msgspec.structs.replace(answer, entity={"identity_ref": who}, reason_code=reason)
+
+
+def ask_availability(at_home: Home | Desk, sku: str, location_code: str | None, at: datetime) -> list[Availability]:
+    """Availability of an item at a location, or at every location that has a record of it."""
+    if location_code is not None:
+        return ask_availabilities(at_home, [(sku, location_code)], at)
+    return _everywhere(_at_desk(at_home).source, sku, at)
+
+
+def ask_availabilities(at_home: Home | Desk, pairs: Sequence[tuple[str, str]], at: datetime) -> list[Availability]:
+    """Availability of (SKU, location) pairs, in their order, read at once."""
+    store = _at_desk(at_home).source.store
+    keys = [entity_key(AVAILABILITY.entity, pair) for pair in pairs]
+    rows = store.read([AVAILABILITY.name], dict.fromkeys(keys))
+    return [_availability(*pair, rows.get((AVAILABILITY.name, key)), at) for pair, key in zip(pairs, keys, strict=True)]
+
+
+def ask_recommend(
+    at_home: Home | Desk, customer_id: str, at: datetime, count: int = 10, *, allow_popular: bool = False
+) -> Recommendation:
+    """Items for a customer, in stock where they shop: what people who bought the same bought too.
+
+    Standing for personalization is asked first. Without it, or without enough neighbours in stock, popular items
+    fill up where `allow_popular`; the basis of each item says which it is.
+    Raises: ServingError unless `count` is from 1 to 100.
+    """
+    if not 1 <= count <= MOST_RECOMMENDED:
+        raise ServingError(f"count: expected 1 to {MOST_RECOMMENDED}, found {count}. Ask for fewer.")
+    at_desk = _at_desk(at_home)
+    context = read_features(at_desk.source, RECOMMEND_CONTEXT, [{"customer_id": customer_id}], at)[0]
+    known = context.features or {}
+    recent = (known.get("recent_skus") or "").split("\n")
+    location_code = known.get("home_location_code")
+    version: str | None = None
+    items: list[Recommended] = []
+    if context.is_allowed:
+        version, neighbours = at_desk.neighbours()
+        ranked = _ranked(neighbours, recent)
+        items = list(islice(_in_stock(at_desk.source, ranked, "bought_together", location_code, at), count))
+    if allow_popular and len(items) < count:
+        taken = {item.sku for item in items}.union(recent)
+        rest = [each for each in at_desk.popular() if each[0] not in taken]
+        items += islice(_in_stock(at_desk.source, rest, "popular", location_code, at), count - len(items))
+    return Recommendation(
+        customer_id=customer_id,
+        purpose_code="personalization",
+        is_allowed=context.is_allowed,
+        reason_code=context.reason_code,
+        is_personal=any(item.basis == "bought_together" for item in items),
+        location_code=location_code,
+        items=items,
+        model_version=version,
+        newest_event_at=context.newest_event_at,
+        age_seconds=context.age_seconds,
+        answered_at=at,
+        evidence=context.evidence,
+    )
+
+
+def known_until(at_home: Home | Desk) -> datetime | None:
+    """The newest time for which anything was published; None before the first run."""
+    store = _at_desk(at_home).source.store
+    newest = [as_of_us for _, as_of_us in store.versions().values() if as_of_us]
+    return from_microseconds(max(newest)) if newest else None
+
+
+def health(at_home: Home | Desk, at: datetime) -> Health:
+    """What personal answers rest on, and whether they can be given at all."""
+    at_desk = _at_desk(at_home)
+    size = reads.readable_size(at_desk.source)
+    row = at_desk.source.store.any_row(catalogue.SUBJECT_STANDING.name)
+    can_answer, reason = reads.standing("service", "*", row, size, at)
+    return Health(
+        status="ok" if can_answer else "degraded",
+        reason_code=None if can_answer else reason,
+        ledger_size=size,
+        standing_ledger_size=None if row is None else row.values.get("ledger_size"),
+        known_until=known_until(at_desk),
+        versions={name: version for name, (version, _) in at_desk.source.store.versions().items()},
+    )
+
+
+def _at_desk(at_home: Home | Desk) -> Desk:
+    return at_home if isinstance(at_home, Desk) else desk(at_home)
+
+
+def _customer_of(source: Source, identity_ref: str, at: datetime) -> str | None:
+    """The customer an identifier is proved to be; None when unknown, of several customers, or known too long ago."""
+    row = source.store.read([CUSTOMER_IDENTITY.name], [identity_ref]).get((CUSTOMER_IDENTITY.name, identity_ref))
+    if row is None or not is_fresh(CUSTOMER_IDENTITY, row.event_us, at):
+        return None
+    customer_id: str | None = row.values["customer_id"]
+    return customer_id
+
+
+def _everywhere(source: Source, sku: str, at: datetime) -> list[Availability]:
+    rows = source.store.scan(AVAILABILITY.name, entity_key(AVAILABILITY.entity, (sku, "")))
+    return [_availability(sku, entity_values(AVAILABILITY.entity, key)[1], row, at) for key, row in rows.items()]
+
+
+def _availability(sku: str, location_code: str, row: StoredRow | None, at: datetime) -> Availability:
+    if row is None:
+        return Availability(sku=sku, location_code=location_code, status=NOT_FOUND)
+    as_of_at = from_microseconds(row.event_us)
+    age = (to_microseconds(at) - row.event_us) / 1e6
+    if not is_fresh(AVAILABILITY, row.event_us, at):
+        return Availability(
+            sku=sku,
+            location_code=location_code,
+            status=OUTSIDE_MAX_AGE,
+            as_of_at=as_of_at,
+            age_seconds=age,
+            version=row.version,
+        )
+    moved_at = row.values["last_movement_at"]
+    return Availability(
+        sku=sku,
+        location_code=location_code,
+        status=PRESENT,
+        as_of_at=as_of_at,
+        age_seconds=age,
+        last_movement_age_seconds=None if moved_at is None else (at - moved_at).total_seconds(),
+        version=row.version,
+        **row.values,
+    )
+
+
+def _read_neighbours(home: Home, version: str) -> Neighbours:
+    """The model's neighbours, best first, after its hashes and seal were verified."""
+    import io
+
+    import polars as pl
+
+    from models import registry
+
+    data = registry.read(home, "recommendations", version)["neighbours.parquet"]
+    best: dict[str, list[tuple[str, float]]] = {}
+    frame = pl.read_parquet(io.BytesIO(data), columns=["sku", "neighbour_sku", "score"])
+    for sku, neighbour, score in frame.iter_rows():
+        best.setdefault(sku, []).append((neighbour, score))
+    return best
+
+
+def _ranked(neighbours: Neighbours, recent: Sequence[str]) -> list[tuple[str, float]]:
+    """(SKU, score) of what goes with recent purchases, best first; what was just bought is left out."""
+    scores: dict[str, float] = {}
+    for sku in recent:
+        for neighbour, score in neighbours.get(sku, ()):
+            scores[neighbour] = scores.get(neighbour, 0.0) + score
+    fresh = ((sku, score) for sku, score in scores.items() if sku not in recent)
+    return sorted(fresh, key=lambda each: (-each[1], each[0]))
+
+
+def _in_stock(
+    source: Source, ranked: Iterable[tuple[str, float]], basis: str, location_code: str | None, at: datetime
+) -> Iterator[Recommended]:
+    """Those that are available at the location or, where none is known, at the place with most of it."""
+    for sku, score in ranked:
+        found = _places(source, sku, location_code, at)
+        best = max(found, key=lambda each: (each.available_units or 0, each.location_code), default=None)
+        if best and best.available_units:
+            yield Recommended(
+                sku=sku,
+                score=round(score, 6),
+                basis=basis,
+                location_code=best.location_code,
+                available_units=best.available_units,
+            )
+
+
+def _places(source: Source, sku: str, location_code: str | None, at: datetime) -> list[Availability]:
+    if location_code is None:
+        return _everywhere(source, sku, at)
+    key = entity_key(AVAILABILITY.entity, (sku, location_code))
+    row = source.store.read([AVAILABILITY.name], [key]).get((AVAILABILITY.name, key))
+    return [_availability(sku, location_code, row, at)]

@@ -1,0 +1,126 @@
+"""The HTTP service: routes, keys and limits around the answers. Nothing slow happens per request.
+
+A refusal by consent is an answer (200, `is_allowed` false, a reason), not an error.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from feature_repo import catalogue
+from serving import answers, keys, openapi, problems, requests
+from serving.answers import Desk
+from serving.keys import Caller
+from serving.problems import ProblemError
+from troth.clock import Clock
+from troth.errors import TrothError
+from troth.home import Home
+
+LOOPBACK = "127.0.0.1"
+PORT = 8420
+
+
+def create_app(home: Home, clock: Clock) -> Starlette:
+    """The service of a home, told the time by a clock. Keys are read at start; restart after making one."""
+    service = Service(answers.desk(home), keys.callers(home), clock)
+    routes = [
+        Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
+        Route("/v1/availability", service.availability, methods=["GET"]),
+        Route("/v1/availability", service.availability_batch, methods=["POST"]),
+        Route("/v1/recommendations/{customer_id}", service.recommendations, methods=["GET"]),
+        Route("/v1/health", service.health, methods=["GET"]),
+        Route("/openapi.json", service.openapi, methods=["GET"]),
+    ]
+    handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
+        ProblemError: problems.on_problem,
+        HTTPException: problems.on_http,
+        TrothError: problems.on_refusal,
+        Exception: problems.on_fault,
+    }
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def serve(home: Home, clock: Clock, host: str = LOOPBACK, port: int = PORT) -> None:
+    """Run the service until it is stopped; one process, this machine only unless told otherwise."""
+    import uvicorn
+
+    uvicorn.run(
+        create_app(home, clock), host=host, port=port, log_level="warning", access_log=False, server_header=False
+    )
+
+
+class Service:
+    """The handlers. Reading is quick but touches disk, so it runs beside the event loop."""
+
+    def __init__(self, desk: Desk, callers: list[Caller], clock: Clock) -> None:
+        self._desk = desk
+        self._callers = callers
+        self._clock = clock
+        self._document = msgspec.json.encode(openapi.document())
+
+    def customer_features(self, request: Request) -> Response:
+        caller = self._caller(request)
+        who, name = requests.text(request, "customer_id"), requests.text(request, "service")
+        use = next((each for each in catalogue.SERVICES if each.name == name), None)
+        if use is None or use.entity != catalogue.CUSTOMER:
+            raise ProblemError(404, "no_such_service", "service: expected one of /openapi.json, found another.")
+        _allow(caller, use.purpose_code)
+        return _private(answers.ask_customer(self._desk, who, name, self._clock.now()))
+
+    def availability(self, request: Request) -> Response:
+        self._caller(request)
+        sku, location = requests.text(request, "sku"), requests.optional_text(request, "location")
+        return _json(answers.ask_availability(self._desk, sku, location, self._clock.now()))
+
+    async def availability_batch(self, request: Request) -> Response:
+        self._caller(request)
+        asked = requests.availability_request(await requests.body(request))
+        pairs = [(pair.sku, pair.location_code) for pair in asked.pairs]
+        found = await run_in_threadpool(answers.ask_availabilities, self._desk, pairs, self._clock.now())
+        return _json(found)
+
+    def recommendations(self, request: Request) -> Response:
+        _allow(self._caller(request), "personalization")
+        customer_id = requests.text(request, "customer_id")
+        count = requests.whole_number(request, "count", 10, answers.MOST_RECOMMENDED)
+        popular = requests.truth(request, "allow_popular")
+        at = self._clock.now()
+        return _private(answers.ask_recommend(self._desk, customer_id, at, count, allow_popular=popular))
+
+    def health(self, request: Request) -> Response:
+        return _json(answers.health(self._desk, self._clock.now()))
+
+    def openapi(self, request: Request) -> Response:
+        return Response(self._document, media_type="application/json")
+
+    def _caller(self, request: Request) -> Caller:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        caller = keys.caller_of(self._callers, key.strip()) if scheme.lower() == "bearer" else None
+        if caller is None:
+            raise ProblemError(401, "no_key", "authorization: expected `Bearer <API key>`, found none that is known.")
+        return caller
+
+
+def _allow(caller: Caller, purpose_code: str | None) -> None:
+    if not caller.may(purpose_code):
+        raise ProblemError(
+            403,
+            "purpose_not_allowed",
+            f"API key: expected one for purpose {purpose_code}, found {list(caller.purposes)}. Use another.",
+        )
+
+
+def _json(content: Any) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+def _private(content: Any) -> Response:
+    """About a person: nobody between may keep it."""
+    return Response(msgspec.json.encode(content), headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -1,0 +1,88 @@
+"""API keys: who may call, and for which purposes. Only hashes are kept (`keys/api.json`); a key is shown once.
+
+A key is 256 random bits, so one round of SHA-256 is enough to store it: there is nothing to guess.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from feature_repo import catalogue
+from serving.errors import ServingError
+from troth.home import Home, write_atomically
+
+PREFIX = "troth_"
+ALL_PURPOSES = tuple(dict.fromkeys(each.purpose_code for each in catalogue.SERVICES if each.purpose_code))
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever holds a key: a name for people, and the purposes it may ask for."""
+
+    name: str
+    key_hash: str
+    purposes: tuple[str, ...]
+    made_at: datetime
+
+    def may(self, purpose_code: str | None) -> bool:
+        """What is not personal may be asked by every caller."""
+        return purpose_code is None or purpose_code in self.purposes
+
+
+def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime) -> str:
+    """Make a key for a caller and return it: it cannot be shown again. A caller of the same name loses its old key.
+
+    Raises: ServingError for a purpose that no feature service has.
+    """
+    unknown = sorted(set(purposes) - set(ALL_PURPOSES))
+    if unknown or not purposes:
+        raise ServingError(f"API key: expected purposes among {list(ALL_PURPOSES)}, found {unknown}. Correct them.")
+    key = PREFIX + secrets.token_urlsafe(32)
+    caller = Caller(name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at)
+    others = [each for each in callers(home) if each.name != name]
+    path = _path(home)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode([*others, caller]), indent=1))
+    os.chmod(path, 0o600)
+    return key
+
+
+def first_key(home: Home, at: datetime) -> str | None:
+    """A key for every purpose when the home has none yet; None when it has."""
+    return None if callers(home) else make_key(home, "first", ALL_PURPOSES, at)
+
+
+def callers(home: Home) -> list[Caller]:
+    """All callers. Raises: ServingError when the file is not what was written."""
+    path = _path(home)
+    if not path.exists():
+        return []
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Caller])
+    except msgspec.MsgspecError:
+        raise ServingError(
+            f"{path.name}: expected a list of callers, found otherwise. Restore it, or delete it and make new keys."
+        ) from None
+
+
+def caller_of(known: Sequence[Caller], key: str) -> Caller | None:
+    """The caller that holds a key, compared in constant time."""
+    found = None
+    key_hash = _hash(key)
+    for each in known:
+        if hmac.compare_digest(each.key_hash, key_hash):
+            found = each
+    return found
+
+
+def _path(home: Home) -> Path:
+    return home.root / "keys" / "api.json"
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

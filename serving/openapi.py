@@ -1,0 +1,106 @@
+"""The OpenAPI 3.1 document of the service. Schemas come from the answers' own types; a test walks every route."""
+
+from typing import Any
+
+import msgspec
+
+from feature_repo.catalogue import CUSTOMER, SERVICES
+from feature_repo.reads import Answer
+from serving.answers import MOST_RECOMMENDED, Availability, Health, Recommendation
+from serving.problems import ProblemDetails
+from serving.requests import MOST_PAIRS, MOST_TEXT, AvailabilityRequest
+
+_PROBLEM = "application/problem+json"
+VERSION = "1.0.0"
+_REF = "#/components/schemas/{name}"
+
+
+def document() -> dict[str, Any]:
+    """The whole document."""
+    types = [Answer, list[Availability], Recommendation, Health, ProblemDetails, AvailabilityRequest]
+    (answer, stock, recommendation, health, problem, request), schemas = msgspec.json.schema_components(
+        types, ref_template=_REF
+    )
+    services = [each.name for each in SERVICES if each.entity == CUSTOMER]
+    text = {"type": "string", "minLength": 1, "maxLength": MOST_TEXT}
+    customer = _parameter("customer_id", "path", text, "Customer id; for features, the token of an identifier too.")
+    paths = {
+        "/v1/customers/{customer_id}/features": {
+            "get": _operation(
+                "customer_features",
+                "Features of one customer for one use; a refusal has `is_allowed` false and a reason.",
+                answer,
+                [customer, _parameter("service", "query", {"type": "string", "enum": services}, "Feature service.")],
+                (404,),
+            )
+        },
+        "/v1/availability": {
+            "get": _operation(
+                "availability",
+                "Stock of an item at one location, or everywhere.",
+                stock,
+                [
+                    _parameter("sku", "query", text, "Item."),
+                    _parameter("location", "query", text, "Location; without it, every location.", required=False),
+                ],
+            ),
+            "post": _operation(
+                "availability_batch", f"Stock of up to {MOST_PAIRS} items at locations.", stock, [], (413,)
+            )
+            | {"requestBody": {"required": True, "content": {"application/json": {"schema": request}}}},
+        },
+        "/v1/recommendations/{customer_id}": {
+            "get": _operation(
+                "recommendations",
+                "What to show a customer, in stock where they shop.",
+                recommendation,
+                [
+                    customer,
+                    _parameter(
+                        "count",
+                        "query",
+                        {"type": "integer", "minimum": 1, "maximum": MOST_RECOMMENDED, "default": 10},
+                        "How many.",
+                        required=False,
+                    ),
+                    _parameter(
+                        "allow_popular",
+                        "query",
+                        {"type": "boolean", "default": False},
+                        "Fill up with items that are popular with everyone.",
+                        required=False,
+                    ),
+                ],
+            )
+        },
+        "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Troth",
+            "version": VERSION,
+            "description": "Availability, features and recommendations, each with its age, reason and evidence.",
+        },
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "responses": {"Problem": {"description": "RFC 9457.", "content": {_PROBLEM: {"schema": problem}}}},
+        },
+    }
+
+
+def _parameter(
+    name: str, place: str, schema: dict[str, Any], description: str, *, required: bool = True
+) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "schema": schema, "description": description}
+
+
+def _operation(
+    name: str, summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]], statuses: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    problems = {str(status): {"$ref": "#/components/responses/Problem"} for status in (400, 401, 403, *statuses, 503)}
+    found = {"200": {"description": "The answer.", "content": {"application/json": {"schema": schema}}}}
+    return {"operationId": name, "summary": summary, "parameters": parameters, "responses": found | problems}

@@ -1,0 +1,56 @@
+"""Errors over HTTP as problem details (RFC 9457): expected, found, what to do. Never personal data."""
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from troth.errors import TrothError
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """`type` names the kind of problem for programs, `detail` tells a person what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class ProblemError(Exception):
+    """A request that cannot be answered as asked."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.details = ProblemDetails(
+            type=f"urn:troth:problem:{code}", title=code.replace("_", " ").capitalize(), status=status, detail=detail
+        )
+
+
+def response(problem: ProblemError) -> Response:
+    status = problem.details.status
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return Response(msgspec.json.encode(problem.details), status, headers, media_type="application/problem+json")
+
+
+def on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101 (registered for this class alone)
+    return response(error)
+
+
+def on_http(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: no such path, no such method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    code = {404: "no_such_path", 405: "no_such_method"}.get(status, "refused")
+    return response(ProblemError(status, code, "request: expected a path and method of /openapi.json, found another."))
+
+
+def on_refusal(request: Request, error: Exception) -> Response:
+    """What the platform cannot answer now: nothing published yet, a damaged file."""
+    detail = str(error) if isinstance(error, TrothError) else ""
+    return response(ProblemError(503, "unavailable", detail))
+
+
+def on_fault(request: Request, error: Exception) -> Response:
+    """A fault of ours; what it says may hold data of a person, so it is not repeated."""
+    return response(ProblemError(500, "fault", "answer: expected one, found a fault of the service. See its log."))

@@ -1,0 +1,93 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feature_repo.catalogue import Field, FieldType
+from feature_repo.errors import FeatureError
+from feature_repo.packed import EPOCH, Layout
+
+TYPES: dict[FieldType, Any] = {
+    "text": pl.String,
+    "integer": pl.Int64,
+    "decimal": pl.Float64,
+    "boolean": pl.Boolean,
+    "timestamp": pl.Datetime("us", "UTC"),
+}
+VALUES: dict[FieldType, st.SearchStrategy[Any]] = {
+    "text": st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    "integer": st.integers(-(2**63), 2**63 - 1),
+    "decimal": st.floats(allow_nan=False),
+    "boolean": st.booleans(),
+    "timestamp": st.integers(-(2**55), 2**55).map(lambda us: EPOCH + timedelta(microseconds=us)),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[Field], list[dict[str, Any]]]:
+    """Some fields of any types, and rows of them with nulls anywhere."""
+    kinds = draw(st.lists(st.sampled_from(sorted(TYPES)), min_size=1, max_size=20))
+    fields = [Field(f"field_{place}", kind, "") for place, kind in enumerate(kinds)]
+    row = st.fixed_dictionaries({each.name: st.none() | VALUES[each.type] for each in fields})
+    return fields, draw(st.lists(row, max_size=8))
+
+
+@given(tables())
+@settings(deadline=None)
+def test_what_is_packed_comes_back_and_column_by_column_gives_the_bytes_of_row_by_row(table: Any) -> None:
+    fields, rows = table
+    layout = Layout(fields)
+    one_by_one = [layout.encode(row) for row in rows]
+    frame = pl.DataFrame(rows, schema={each.name: TYPES[each.type] for each in fields})
+    assert [layout.decode(value) for value in one_by_one] == rows
+    assert layout.encode_frame(frame) == one_by_one
+    assert [Layout.of_definition(layout.definition).decode(value) for value in one_by_one] == rows
+
+
+def test_equal_rows_have_equal_bytes_whether_a_field_is_null_or_left_out() -> None:
+    layout = Layout([Field("order_count_30d", "integer", ""), Field("main_device_type", "text", "")])
+    assert layout.encode({"order_count_30d": None, "main_device_type": None}) == layout.encode({})
+
+
+def test_null_false_zero_and_empty_text_stay_four_different_things() -> None:
+    layout = Layout([Field("flag", "boolean", ""), Field("count", "integer", ""), Field("name", "text", "")])
+    for row in ({"flag": None, "count": None, "name": None}, {"flag": False, "count": 0, "name": ""}):
+        assert layout.decode(layout.encode(row)) == row
+
+
+def test_another_definition_has_another_schema_id() -> None:
+    first = Layout([Field("count", "integer", "")])
+    assert first.schema_id != Layout([Field("count", "decimal", "")]).schema_id
+    assert first.schema_id != Layout([Field("counts", "integer", "")]).schema_id
+
+
+def test_a_time_without_a_zone_is_utc() -> None:
+    layout = Layout([Field("seen_at", "timestamp", "")])
+    at = datetime(2026, 3, 2, 2, 0, 0, 1)
+    expected = layout.encode({"seen_at": at.replace(tzinfo=UTC)})
+    assert layout.encode({"seen_at": at}) == expected
+    assert layout.encode_frame(pl.DataFrame({"seen_at": [at]}, schema={"seen_at": pl.Datetime("us")})) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("integer", 2**63), ("integer", "7"), ("text", 7), ("timestamp", "2026"), ("decimal", "x")]
+)
+def test_a_value_of_another_type_is_refused(kind: FieldType, value: Any) -> None:
+    with pytest.raises(FeatureError, match=r"feature row: expected .*, found otherwise"):
+        Layout([Field("odd", kind, "")]).encode({"odd": value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "found"),
+    [
+        ("integer", pl.Series("odd", [1.5]), "fractions"),
+        ("integer", pl.Series("odd", ["a"]), "String"),
+        ("boolean", pl.Series("other", [True]), "other"),
+    ],
+)
+def test_a_column_that_cannot_be_cast_without_loss_is_refused(kind: FieldType, column: pl.Series, found: str) -> None:
+    with pytest.raises(FeatureError, match=found):
+        Layout([Field("odd", kind, "")]).encode_frame(pl.DataFrame(column))
