@@ -1,6 +1,6 @@
 """Standing of every customer at a time, by the rule of `consent`: from published tables or from the ledger itself."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -54,6 +54,7 @@ class FrameStanding:
     events: pl.DataFrame
     links: pl.DataFrame
     policy: Policy
+    answered: dict[tuple[str, str, datetime], pl.DataFrame] = field(default_factory=dict, compare=False)
 
     @classmethod
     def published(cls, home: Home, events: pl.DataFrame | None = None) -> Self:
@@ -66,12 +67,23 @@ class FrameStanding:
 
     def known_at(self, purpose_code: str, channel_code: str, at: datetime) -> pl.DataFrame:
         """customer_id, is_allowed, reason_code, expires_at at a naive UTC time, from what had been received by then."""
+        asked = (purpose_code, channel_code, at)
+        if asked not in self.answered:
+            self.answered[asked] = self._answer(*asked)
+        return self.answered[asked]
+
+    def _answer(self, purpose_code: str, channel_code: str, at: datetime) -> pl.DataFrame:
+        """Asks for this purpose and channel alone: the policy and the events are narrowed to what can touch them."""
         moment = at.replace(tzinfo=UTC)
-        asked = replace(self.policy, purposes={purpose_code: self.policy.purposes[purpose_code]})
-        answers = standing_frame(self.events, self.links, asked, moment, known_at=moment)
-        return answers.filter(pl.col("channel_code") == channel_code).select(
-            "customer_id", "is_allowed", "reason_code", "expires_at"
-        )
+        purpose = replace(self.policy.purposes[purpose_code], channels=(channel_code,))
+        touching = pl.col("purpose_code").is_in([purpose_code, EVERY]) | (pl.col("event_type") == "signal_seen")
+        return standing_frame(
+            self.events.filter(touching),
+            self.links,
+            replace(self.policy, purposes={purpose_code: purpose}),
+            moment,
+            known_at=moment,
+        ).select("customer_id", "is_allowed", "reason_code", "expires_at")
 
 
 def _published_events(home: Home) -> pl.DataFrame:
