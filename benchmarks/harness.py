@@ -63,7 +63,9 @@ def main(name: str | None, list_all: bool, as_json: bool, scale: str | None, plo
             print(f"{each:<12} {importlib.import_module(f'benchmarks.{each}').SUMMARY}")
         return 0
     if name not in NAMES:
-        print(f"benchmark: expected one of {', '.join(NAMES)}, found {name}. See `troth bench --list`.", file=sys.stderr)
+        print(
+            f"benchmark: expected one of {', '.join(NAMES)}, found {name}. See `troth bench --list`.", file=sys.stderr
+        )
         return 2
     measures: list[Measure] = []
     for measure in importlib.import_module(f"benchmarks.{name}").measure(scale):

@@ -32,12 +32,20 @@ def raw_tables(source: Source) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(name, asset=contract.table, blocking=True, description=promise)
             for contract in source.contracts
             for name, promise in (
-                ("keeps_its_contract", "The landed batch meets the Great Expectations suite that follows from its contract."),
-                ("sets_few_rows_aside", f"At most {batches.LARGEST_SHARE_ASIDE:.0%} of the rows landed were set aside."),
+                (
+                    "keeps_its_contract",
+                    "The landed batch meets the Great Expectations suite that follows from its contract.",
+                ),
+                (
+                    "sets_few_rows_aside",
+                    f"At most {batches.LARGEST_SHARE_ASIDE:.0%} of the rows landed were set aside.",
+                ),
             )
         ],
     )
-    def take(context: dg.AssetExecutionContext, troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[Any]:
+    def take(
+        context: dg.AssetExecutionContext, troth: HomeResource, reporter: dg.ResourceParam[Reporter]
+    ) -> Iterator[Any]:
         days = set(context.partition_keys)
         plans = [plan for plan in taking.plan(troth.home, source.name) if plan.day in days]
         took = taking.take(
@@ -164,7 +172,9 @@ class Translator(DagsterDbtTranslator):
             **super().get_metadata(dbt_resource_props),
             "dagster/column_lineage": dg.TableColumnLineage(
                 {
-                    column: [dg.TableColumnDep(asset_key=dg.AssetKey(table), column_name=name) for table, name in sources]
+                    column: [
+                        dg.TableColumnDep(asset_key=dg.AssetKey(table), column_name=name) for table, name in sources
+                    ]
                     for column, sources in lineage.items()
                 }
             ),
@@ -176,11 +186,16 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
 
     @dbt_assets(manifest=manifest, name="build_marts", dagster_dbt_translator=Translator(), pool=warehouse.POOL)
     def build_marts(
-        context: dg.AssetExecutionContext, troth: HomeResource, dbt: DbtCliResource, reporter: dg.ResourceParam[Reporter]
+        context: dg.AssetExecutionContext,
+        troth: HomeResource,
+        dbt: DbtCliResource,
+        reporter: dg.ResourceParam[Reporter],
     ) -> Iterator[Any]:
         yield from warehouse.build(context, troth.home, dbt, taking.known_until(troth.home), reporter.advance)
         published = warehouse.publish_tables(troth.home, list(warehouse.published_models(manifest)))
-        context.log.info(f"published {sum(changed for _, changed in published.values())} changed tables of {len(published)}")
+        context.log.info(
+            f"published {sum(changed for _, changed in published.values())} changed tables of {len(published)}"
+        )
 
     return build_marts
 
@@ -193,7 +208,13 @@ def _online(view: str) -> str:
 @dg.multi_asset(
     name="publish_features",
     specs=[
-        dg.AssetSpec(_online(view.name), deps=[view.table], description=view.description, group_name="features_online", kinds={"feast", "sqlite"})
+        dg.AssetSpec(
+            _online(view.name),
+            deps=[view.table],
+            description=view.description,
+            group_name="features_online",
+            kinds={"feast", "sqlite"},
+        )
         for view in (*catalogue.VIEWS, *catalogue.INDEXES)
     ],
 )
@@ -224,7 +245,10 @@ def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> I
         yield dg.MaterializeResult(f"pred_{row.model}", metadata=stages.as_metadata(row))
 
 
-@dg.asset(deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"], group_name="segments")
+@dg.asset(
+    deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"],
+    group_name="segments",
+)
 def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
     """Members of every described segment: matched, may be contacted, refused by reason. One row per segment."""
     rows = stages.preview_segments(troth.home, reporter.advance)

@@ -67,7 +67,9 @@ def trace(home: Home, subject: str) -> dict[str, Any]:
                     }
                 )
     if not events and not identities:
-        raise TrothError("subject: expected a customer id (cus_...) or an identifier token, found an unknown one. See `troth ask customer`.")
+        raise TrothError(
+            "subject: expected a customer id (cus_...) or an identifier token, found an unknown one. See `troth ask customer`."
+        )
     return {
         "subject": subject,
         "ledger_size": size,

@@ -5,7 +5,7 @@ Exit codes: 0 done; 1 refused, or does not verify; 2 misuse; 3 nothing could be 
 """
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,16 +16,24 @@ from troth.settings import Settings, here, silence_telemetry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="An open data platform for retailers: what we may do with your data, and what we said you could have.")  # fmt: skip
-ask = typer.Typer(no_args_is_help=True, help="Ask what an online service would ask; every answer with its age and reason.")
-audit = typer.Typer(no_args_is_help=True, help="Check the consent ledger without trusting us; follow a subject through it.")
+ask = typer.Typer(
+    no_args_is_help=True, help="Ask what an online service would ask; every answer with its age and reason."
+)
+audit = typer.Typer(
+    no_args_is_help=True, help="Check the consent ledger without trusting us; follow a subject through it."
+)
 segment = typer.Typer(no_args_is_help=True, help="Described groups of customers, and whom of them we may contact.")
-quarantine = typer.Typer(no_args_is_help=True, help="Rows that were set aside: which, why, from where; read them again after a fix.")
+quarantine = typer.Typer(
+    no_args_is_help=True, help="Rows that were set aside: which, why, from where; read them again after a fix."
+)
 app.add_typer(ask, name="ask")
 app.add_typer(audit, name="audit")
 app.add_typer(segment, name="segment")
 app.add_typer(quarantine, name="quarantine")
 
-HomeOption = Annotated[Path | None, typer.Option("--home", help="The retailer's home; default TROTH_HOME or var/.", show_default=False)]
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="The retailer's home; default TROTH_HOME or var/.", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
 
 
@@ -45,8 +53,12 @@ def main() -> None:
 @app.command()
 def run(
     home: HomeOption = None,
-    source: Annotated[list[str] | None, typer.Option(help="Bring your own export: SOURCE=FILE, with --mapping.")] = None,
-    mapping: Annotated[Path | None, typer.Option(help="YAML that maps the file's columns onto the source's contracts.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Bring your own export: SOURCE=FILE, with --mapping.")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="YAML that maps the file's columns onto the source's contracts.")
+    ] = None,
     sample: Annotated[bool, typer.Option(help="Write a sample retailer when nothing has landed.")] = True,
     force: Annotated[bool, typer.Option(help="Bring everything up to date even when nothing new has landed.")] = False,
     as_json: JsonOption = False,
@@ -102,8 +114,7 @@ def _land(settings: Settings, sources: list[str], mapping: Path | None) -> None:
     path = Path(file)
     if not path.is_file():
         raise typer.BadParameter(f"expected a file at {path}, found none; correct --source {name}=FILE")
-    # What the file's own clock says is when it reached us: landing it twice changes nothing.
-    land_mapped(settings.home, mapped, path, datetime.fromtimestamp(path.stat().st_mtime, UTC))
+    land_mapped(settings.home, mapped, path)
 
 
 @app.command()
@@ -139,7 +150,9 @@ def dev(
     os.environ["TROTH_HOME"] = str(settings.home.root)
     warehouse.manifest(settings.home)
     dagster = Path(sys.executable).with_name("dagster")
-    sys.exit(subprocess.call([str(dagster), "dev", "-m", "orchestration.dev", "--host", "127.0.0.1", "--port", str(port)]))
+    sys.exit(
+        subprocess.call([str(dagster), "dev", "-m", "orchestration.dev", "--host", "127.0.0.1", "--port", str(port)])
+    )
 
 
 @app.command()
@@ -204,7 +217,7 @@ def ask_recommend(
     """Items a customer may like, in stock where they shop; refused with a reason where consent does not allow it."""
     from serving import answers
 
-    _show(answers.ask_recommend(here(home).home, customer_id, count), as_json)
+    _show(answers.ask_recommend(here(home).home, customer_id, _now(), count), as_json)
 
 
 def _now() -> datetime:
@@ -215,7 +228,9 @@ def _now() -> datetime:
 
 @audit.command("verify")
 def audit_verify(
-    export: Annotated[Path | None, typer.Argument(help="A ledger export; the home's ledger is exported and verified when left out.")] = None,
+    export: Annotated[
+        Path | None, typer.Argument(help="A ledger export; the home's ledger is exported and verified when left out.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -256,7 +271,9 @@ def segment_preview(name: str, home: HomeOption = None, as_json: JsonOption = Fa
 @segment.command("export")
 def segment_export(
     name: str,
-    to: Annotated[Path | None, typer.Option(help="Folder for the file and its manifest; default exports/ of the home.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the file and its manifest; default exports/ of the home.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Write it. Without this the export is a dry run.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -284,7 +301,9 @@ def quarantine_list(
 @quarantine.command("replay")
 def quarantine_replay(
     source: Annotated[str, typer.Argument(help="Source whose files with rows set aside are read again.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it only says which files it would read.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without this it only says which files it would read.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -15,7 +15,9 @@ from troth.home import Home
 from troth.settings import Settings, here
 
 RAW = dg.AssetSelection.assets(*(contract.table for contract in contracts()))
-AVAILABILITY = dg.AssetSelection.assets("ftr_sku_location_availability").upstream() - RAW - dg.AssetSelection.groups("consent")
+AVAILABILITY = (
+    dg.AssetSelection.assets("ftr_sku_location_availability").upstream() - RAW - dg.AssetSelection.groups("consent")
+)
 
 
 def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
@@ -24,7 +26,9 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
 
     home = settings.home
     assets = all_assets(json.loads(manifest.read_bytes()))
-    take_landed = dg.define_asset_job("take_landed", selection=RAW, description="Read what has landed for a trading day.")
+    take_landed = dg.define_asset_job(
+        "take_landed", selection=RAW, description="Read what has landed for a trading day."
+    )
     daily_close = dg.define_asset_job(
         "daily_close", selection=dg.AssetSelection.all() - RAW, description="Ledger, marts, features, models, segments."
     )
@@ -54,7 +58,9 @@ def resources(settings: Settings, reporter: Reporter | None = None) -> dict[str,
     return {
         "troth": HomeResource(root=str(settings.home.root), workers=settings.workers),
         "dbt": DbtCliResource(
-            project_dir=str(warehouse.PROJECT), profiles_dir=str(warehouse.PROJECT), dbt_executable=warehouse.dbt_executable()
+            project_dir=str(warehouse.PROJECT),
+            profiles_dir=str(warehouse.PROJECT),
+            dbt_executable=warehouse.dbt_executable(),
         ),
         "reporter": reporter or Reporter(),
     }

@@ -92,4 +92,7 @@ def _why(result: dg.ExecuteInProcessResult, checks: CheckCounts) -> str:
             error = event.step_failure_data.error
             cause = error.cause if error and error.cause else error
             lines.append(f"step {event.step_key}: {cause.message.strip() if cause else 'failed'}")
-    return "run: expected every step and blocking check to pass, found failures. Mend them and run again.\n" + "\n".join(lines)
+    return (
+        "run: expected every step and blocking check to pass, found failures. Mend them and run again.\n"
+        + "\n".join(lines)
+    )

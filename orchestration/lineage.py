@@ -34,7 +34,7 @@ def model_lineage(manifest: Mapping[str, Any]) -> dict[str, dict[str, list[tuple
     from sqlglot.optimizer.scope import build_scope
 
     schema: dict[str, dict[str, str]] = {
-        source["name"]: {column: "unknown" for column in source["columns"]} for source in manifest["sources"].values()
+        source["name"]: dict.fromkeys(source["columns"], "unknown") for source in manifest["sources"].values()
     }
     found: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for node in _in_build_order(manifest):

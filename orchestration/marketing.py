@@ -12,7 +12,12 @@ def listing() -> dict[str, Any]:
     from models.segments.definition import load, names
 
     found = [load(name) for name in names()]
-    return {"segments": [{"name": s.name, "version": s.version, "owner": s.owner, "purpose": s.purpose, "channel": s.channel} for s in found]}
+    return {
+        "segments": [
+            {"name": s.name, "version": s.version, "owner": s.owner, "purpose": s.purpose, "channel": s.channel}
+            for s in found
+        ]
+    }
 
 
 def preview(home: Home, name: str) -> Any:

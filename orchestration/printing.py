@@ -36,7 +36,13 @@ def _print(console: Any, value: Any, indent: int = 0) -> None:
             console.print(f"{' ' * indent}{key}", style="dim", highlight=False)
             _print(console, item, indent + 2)
         else:
-            text = ", ".join(map(str, item)) if isinstance(item, list) else f"{item:,}" if isinstance(item, int) and not isinstance(item, bool) else item
+            text = (
+                ", ".join(map(str, item))
+                if isinstance(item, list)
+                else f"{item:,}"
+                if isinstance(item, int) and not isinstance(item, bool)
+                else item
+            )
             console.print(f"{' ' * indent}{key:<{width}}  {text}", markup=False, highlight=False)
 
 

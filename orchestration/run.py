@@ -99,7 +99,11 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
         report.identities, report.customers = identity_counts(home)
         report.stock = stock_rows(home)
         report.ledger = graph.told("ledger")
-        report.features, report.models, report.segments = graph.told("features"), graph.told("models"), graph.told("segments")
+        report.features, report.models, report.segments = (
+            graph.told("features"),
+            graph.told("models"),
+            graph.told("segments"),
+        )
     report.checks, report.stages, report.fingerprint = checks, stages.times, fingerprint
     write_atomically(home.reports / LAST_RUN, msgspec.json.format(msgspec.json.encode(report)))
     return report

@@ -25,7 +25,9 @@ def raw_rows(home: Home, table: str, columns: Sequence[str]) -> pl.DataFrame:
     contract = contract_of(table)
     order = ["received_at", "source_file", "record_offset"]
     rows = pl.scan_parquet(home.raw / table / "**/*.parquet").select({*columns, *contract.key, *order}).collect()
-    return rows.sort(*order, maintain_order=True).unique(contract.key, keep="first", maintain_order=True).select(columns)
+    return (
+        rows.sort(*order, maintain_order=True).unique(contract.key, keep="first", maintain_order=True).select(columns)
+    )
 
 
 def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
@@ -60,7 +62,11 @@ def fill_vault(home: Home) -> int:
             for column in contract.columns:
                 if column.token_of and column.token_of[0] in ("email", "phone"):
                     value = column.token_of[1]
-                    pairs = raw_rows(home, contract.table, [column.name, value]).drop_nulls().unique(column.name, keep="last", maintain_order=True)
+                    pairs = (
+                        raw_rows(home, contract.table, [column.name, value])
+                        .drop_nulls()
+                        .unique(column.name, keep="last", maintain_order=True)
+                    )
                     vault.put(zip(pairs[column.name], pairs[value], strict=True))
         return vault.size
 
@@ -84,7 +90,9 @@ def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
     with open_ledger(home, clock) as ledger:
         size, root = ledger.size, ledger.root().hex()
     done = iter(range(len(BASELINES)))
-    reports = train_all(home, known_until(home), size, root, lambda _: advance("train models", next(done), len(BASELINES)))
+    reports = train_all(
+        home, known_until(home), size, root, lambda _: advance("train models", next(done), len(BASELINES))
+    )
     advance("train models", len(BASELINES), len(BASELINES))
     return [ModelRow(r.model, r.version or "", r.outcome, r.rows_kept, dict(r.left_out)) for r in reports]
 
@@ -98,7 +106,9 @@ def preview_segments(home: Home, advance: Advance) -> list[SegmentRow]:
     found = names()
     for done, name in enumerate(found, start=1):
         seen = preview(home, load(name), known_until(home))
-        rows.append(SegmentRow(seen.name, seen.purpose, seen.channel, seen.matched, seen.may_be_contacted, dict(seen.refused)))
+        rows.append(
+            SegmentRow(seen.name, seen.purpose, seen.channel, seen.matched, seen.may_be_contacted, dict(seen.refused))
+        )
         advance("preview segments", done, len(found))
     return rows
 
@@ -107,7 +117,9 @@ def known_until(home: Home) -> datetime:
     """What the home knows until. Raises: RunError when nothing was taken."""
     until = taking.known_until(home)
     if until is None:
-        raise RunError(f"home: expected files taken, found none in {home.taken}. Run `troth run` first.", NOTHING_READABLE)
+        raise RunError(
+            f"home: expected files taken, found none in {home.taken}. Run `troth run` first.", NOTHING_READABLE
+        )
     return until
 
 

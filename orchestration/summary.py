@@ -160,7 +160,13 @@ def render(report: RunReport) -> Iterable[Any]:
         "People", "source identities", "count",
         rows=[*report.identities.items(), ("[bold]customers[/]", report.customers)],
     )  # fmt: skip
-    yield table("Stock", "SKU x location", "positions", "units on hand", rows=[(s.source, s.positions, s.units) for s in report.stock])
+    yield table(
+        "Stock",
+        "SKU x location",
+        "positions",
+        "units on hand",
+        rows=[(s.source, s.positions, s.units) for s in report.stock],
+    )
     if report.ledger:
         root = f"{report.ledger.root[:16]}..."
         yield table(
@@ -171,16 +177,33 @@ def render(report: RunReport) -> Iterable[Any]:
         "Segments", "segment", "purpose", "matched", "may be contacted", "refused", "reasons",
         rows=[(s.segment, f"{s.purpose}/{s.channel}", s.matched, s.may_be_contacted, sum(s.refused.values()), _reasons(s.refused)) for s in report.segments],
     )  # fmt: skip
-    yield table("Features online", "view", "rows", "written", "unchanged", rows=[(f.view, f.rows, f.written, f.skipped) for f in report.features])
+    yield table(
+        "Features online",
+        "view",
+        "rows",
+        "written",
+        "unchanged",
+        rows=[(f.view, f.rows, f.written, f.skipped) for f in report.features],
+    )
     yield table(
         "Models", "model", "learned from", "left out", "reasons", "outcome",
         rows=[(m.model, m.rows, sum(m.left_out.values()), _reasons(m.left_out), m.outcome) for m in report.models],
     )  # fmt: skip
     yield table("Checks", "passed", "failed", rows=[(report.checks.passed, report.checks.failed)])
-    yield table("Time", "stage", "seconds", rows=[*((s.stage, f"{s.seconds:.1f}") for s in report.stages), ("[bold]all[/]", f"{sum(s.seconds for s in report.stages):.1f}")])
+    yield table(
+        "Time",
+        "stage",
+        "seconds",
+        rows=[
+            *((s.stage, f"{s.seconds:.1f}") for s in report.stages),
+            ("[bold]all[/]", f"{sum(s.seconds for s in report.stages):.1f}"),
+        ],
+    )
 
 
 def _reasons(counts: dict[str, int], most: int = 3) -> str:
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = len(ranked) - most
-    return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:most]) + (f" (+{rest} more)" if rest > 0 else "")
+    return ", ".join(f"{reason} {count:,}" for reason, count in ranked[:most]) + (
+        f" (+{rest} more)" if rest > 0 else ""
+    )

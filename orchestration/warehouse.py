@@ -48,7 +48,9 @@ def export_environment(home: Home) -> None:
     os.environ.update(dbt_environment(home, None))
 
 
-def build(context: Any, home: Home, dbt: Any, as_of_at: datetime | None, advance: Callable[[str, int, int], None]) -> Iterator[Any]:
+def build(
+    context: Any, home: Home, dbt: Any, as_of_at: datetime | None, advance: Callable[[str, int, int], None]
+) -> Iterator[Any]:
     """One `dbt build` of everything selected, as Dagster events, counting finished nodes.
 
     Raises: WarehouseError before anything was taken; dagster-dbt's own error, with dbt's message, when a model or test fails.

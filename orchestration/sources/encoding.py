@@ -16,8 +16,9 @@ _REPLACEMENT = "\ufffd".encode()
 def as_utf8(data: bytes) -> bytes:
     """The same text in UTF-8 and without a byte order mark, which is believed where there is one.
 
-    Without one, UTF-16 is known by the NULs beside its first characters; other bytes are returned as they are. What is broken in UTF-16 or UTF-32 becomes the byte 0xFF, which UTF-8
-    never holds: a reader sets that record aside (`wrong_encoding`) as it does for broken UTF-8.
+    Without a mark, UTF-16 is known by the NULs beside its first characters; other bytes are returned as they are. What
+    is broken in UTF-16 or UTF-32 becomes the byte 0xFF, which UTF-8 never holds: a reader sets that record aside
+    (`wrong_encoding`) as it does for broken UTF-8.
     """
     for mark, name in _MARKS:
         if data.startswith(mark):

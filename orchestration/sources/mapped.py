@@ -8,7 +8,7 @@ import csv
 import os
 import tempfile
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -83,13 +83,15 @@ def trading_days(mapping: Mapping, path: Path, otherwise: date) -> dict[date, pl
     return dict(sorted((day, frame.sort(OFFSET)) for day, frame in days.items()))
 
 
-def land_mapped(home: Home, mapping: Mapping, file: Path, received_at: datetime) -> list[Path]:
+def land_mapped(home: Home, mapping: Mapping, file: Path, received_at: datetime | None = None) -> list[Path]:
     """Split an export by trading day into `landing/<source>/<day>/<name>_<hash>.parquet`, and put the mapping beside.
 
+    Without `received_at` each day counts as received when it closed (midnight UTC): an export of the past is then known
+    as a running shop would have known it, and windows count back from its own last day.
     The same export and mapping give the same bytes. Each file carries the mapping's SHA-256 as `mapping_sha256`.
     Raises: MappingError as `check_file`, for an export without lines, and for one that landed before on other days.
     """
-    days = trading_days(mapping, file, received_at.date())
+    days = trading_days(mapping, file, received_at.date() if received_at else date.fromtimestamp(file.stat().st_mtime))
     if not days:
         raise MappingError(f"{file.name}: expected lines, found none. Export it again.")
     landing = home.landing / mapping.source
@@ -106,9 +108,14 @@ def land_mapped(home: Home, mapping: Mapping, file: Path, received_at: datetime)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         frame.write_parquet(draft, compression="zstd", compression_level=1, metadata={"mapping_sha256": mapping.sha256})
-        os.utime(draft, (received_at.timestamp(), received_at.timestamp()))
+        received = (received_at or _close(date.fromisoformat(path.parent.name))).timestamp()
+        os.utime(draft, (received, received))
         draft.replace(path)
     return list(paths)
+
+
+def _close(day: date) -> datetime:
+    return datetime.combine(day, time.min, UTC) + timedelta(days=1)
 
 
 def read_mapped(mapping: Mapping, path: Path) -> Reading:
