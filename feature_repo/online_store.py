@@ -1,6 +1,7 @@
 """Feast's online store interface over the packed store: `get_online_features`, `push` and `materialize` work on it.
 
-Consent is asked here too: a personal view is read for a feature service that names a purpose, or not at all.
+Consent is asked here too: a personal view is read for a feature service of the catalogue, which names its purpose, or
+not at all. A service that a caller makes up does not count, whatever purpose it claims.
 Where Feast as it comes answers wrongly (time to live ignored online, refusals unknown), this answers right.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from feature_repo import catalogue
-from feature_repo.catalogue import SUBJECT_STANDING, Field, View
+from feature_repo.catalogue import SERVICES, SUBJECT_STANDING, Field, Service, View
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
 from feature_repo.packed import from_microseconds, to_microseconds
@@ -38,7 +39,7 @@ _VALUE_FIELDS = {
 }
 # Feast knows 'found' and 'not found'; a third outcome travels as a time that no row can have.
 _REFUSED_AT = datetime(1, 1, 1, tzinfo=UTC)
-_purpose: ContextVar[tuple[str, str] | None] = ContextVar("purpose", default=None)
+_use: ContextVar[Service | None] = ContextVar("use", default=None)
 
 
 class PackedSqliteOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -94,21 +95,12 @@ class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
         at = _answer_at(config)
         keys = [entity_key(view.entity, _key_values(view, key)) for key in entity_keys]
         rows = store.read(dict.fromkeys([view.name, SUBJECT_STANDING.name] if view.is_personal else [view.name]), keys)
-        purpose = _purpose.get()
-        if view.is_personal and purpose is None:
-            raise FeatureError(
-                f"feature view {view.name}: expected a feature service that names a purpose, "
-                f"found features asked for by name. Ask for a service."
-            )
-        size = readable_size(Source(store, _ledger_size(config))) if view.is_personal else None
+        use = _gate(view)
+        size = readable_size(Source(store, _ledger_size(config))) if use else None
         answers: list[tuple[datetime | None, dict[str, Any] | None]] = []
         for key in keys:
             row = rows.get((view.name, key))
-            if (
-                purpose
-                and view.is_personal
-                and not standing(*purpose, rows.get((SUBJECT_STANDING.name, key)), size, at)[0]
-            ):
+            if use and not _stands(use, rows.get((SUBJECT_STANDING.name, key)), size, at):
                 answers.append((_REFUSED_AT, {}))
             elif row is None:
                 answers.append((None, None))
@@ -120,13 +112,12 @@ class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
 
     def get_online_features(self, config: Any, features: Any, *arguments: Any, **options: Any) -> Any:
         """As Feast's; statuses OUTSIDE_MAX_AGE for rows too old, INVALID for subjects refused, values null for both."""
-        tags = getattr(features, "tags", {})
-        purpose = tags.get("purpose", "none")
-        token = _purpose.set(None if purpose == "none" else (purpose, tags.get("channel", "*")))
+        name = getattr(features, "name", None)
+        token = _use.set(next((each for each in SERVICES if each.name == name), None))
         try:
             response = super().get_online_features(config, features, *arguments, **options)
         finally:
-            _purpose.reset(token)
+            _use.reset(token)
         for vector in response.proto.results:
             for place, at in enumerate(vector.event_timestamps):
                 if vector.statuses[place] == FieldStatus.NOT_FOUND and at.seconds:
@@ -136,7 +127,7 @@ class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
                         at.Clear()
         return response
 
-    def update(  # noqa: PLR0917 (Feast's signature)
+    def update(
         self,
         config: Any,
         tables_to_delete: Sequence[Any],
@@ -155,6 +146,23 @@ class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
     def _store(self, config: Any) -> PackedStore:
         path = config.online_store.path
         return self._stores.setdefault(path, PackedStore(Path(path)))
+
+
+def _gate(view: View) -> Service | None:
+    """The service a personal view is being read for; None for what is not personal."""
+    if not view.is_personal:
+        return None
+    use = _use.get()
+    if use is None or view not in use.views:
+        raise FeatureError(
+            f"feature view {view.name}: expected a feature service of the catalogue that has it, "
+            f"found features asked for in another way. Ask for such a service: it names the purpose."
+        )
+    return use
+
+
+def _stands(use: Service, row: StoredRow | None, ledger_size: int | None, at: datetime) -> bool:
+    return standing(use.purpose_code or "", use.channel_code, row, ledger_size, at)[0]
 
 
 def _writable(view: View) -> View:

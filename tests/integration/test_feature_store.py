@@ -80,11 +80,15 @@ def test_feast_refuses_whom_we_refuse_and_says_so(home: Home) -> None:
     assert found["order_count_30d"] == ["PRESENT", "INVALID", "INVALID"]
 
 
-def test_a_personal_view_is_not_read_by_name_past_the_gate(home: Home) -> None:
-    with pytest.raises(FeatureError, match="expected a feature service that names a purpose"):
-        store_of(home).get_online_features(
-            features=["customer_purchases:order_count_30d"], entity_rows=[{"customer_id": ADA}]
-        )
+def test_a_personal_view_is_not_read_past_the_gate_by_name_or_by_a_service_made_up(home: Home) -> None:
+    store = store_of(home)
+    views = [store.get_feature_view("customer_purchases")]
+    made_up = feast().FeatureService(name="nosy_v1", features=views, tags={"purpose": "service"})
+    borrowed = feast().FeatureService(name="standing_v1", features=views, tags={"purpose": "service"})
+    store.apply([made_up, borrowed])
+    for features in (["customer_purchases:order_count_30d"], made_up, borrowed):
+        with pytest.raises(FeatureError, match="expected a feature service of the catalogue that has it"):
+            store.get_online_features(features=features, entity_rows=[{"customer_id": ADA}])
 
 
 def test_feast_refuses_everyone_when_the_ledger_cannot_be_read(home: Home) -> None:
