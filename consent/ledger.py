@@ -106,11 +106,14 @@ class Ledger:
 
     def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
         """RFC 9162 audit path of a leaf in the tree of `size` leaves."""
-        return merkle.inclusion_proof(index, self._size(size), self._node)
+        size = self._size(size)
+        if not 0 <= index < size:
+            raise ConsentError(f"ledger: expected a leaf below {size}, found {index}. Ask for a leaf it holds.")
+        return merkle.inclusion_proof(index, size, self._node)
 
     def consistency_proof(self, old_size: int, new_size: int | None = None) -> list[bytes]:
         """RFC 9162 proof that the tree of `new_size` begins with that of `old_size`."""
-        return merkle.consistency_proof(old_size, self._size(new_size), self._node)
+        return merkle.consistency_proof(self._size(old_size), self._size(new_size), self._node)
 
     def events(self, start: int = 0, stop: int | None = None) -> Iterator[Recorded]:
         """Events by leaf index."""
@@ -256,10 +259,7 @@ class Ledger:
         self._store.add_checkpoint(SignedSize(size, note, self._clock.now().isoformat()))
 
     def _refuse_rollback(self) -> None:
-        try:
-            self._trusted_size()
-        except VerificationError as evidence:
-            raise LedgerError(str(evidence)) from evidence
+        self._trusted_size()
         if self._mark is not None and self._mark.exists():
             self.check_extends(self._mark.read_text(encoding="utf-8"))
 
@@ -295,8 +295,8 @@ class Ledger:
             hashes = self._store.tile(tile_level, number)
             needed, held = offset + (1 << inside), len(hashes) // HASH_BYTES
             if held < needed:
-                tile = f"tile {tile_level}/{number}"
-                raise VerificationError(tile, f"{needed} hashes", f"{held}", "Restore the ledger from a backup")
+                tile = f"ledger tile {tile_level}/{number}"
+                raise LedgerError(f"{tile}: expected {needed} hashes, found {held}. Restore the ledger from a backup.")
             if len(hashes) < TILE_BYTES:
                 return _levels(hashes[offset * HASH_BYTES : needed * HASH_BYTES])[-1]
             levels = _levels(hashes)

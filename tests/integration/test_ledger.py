@@ -118,7 +118,9 @@ def test_a_ledger_larger_than_two_levels_of_tiles_still_proves(tmp_path: Path) -
         verify_consistency(65_500, 66_000, ledger.root(65_500), ledger.root(), ledger.consistency_proof(65_500))
 
 
-def test_a_size_the_ledger_never_had_is_refused(tmp_path: Path) -> None:
+def test_a_leaf_or_a_size_the_ledger_never_had_is_refused(tmp_path: Path) -> None:
+    with builders.open_ledger(tmp_path) as ledger, pytest.raises(ConsentError, match="a leaf below 0, found 0"):
+        ledger.inclusion_proof(0)
     with builders.open_ledger(tmp_path) as ledger, pytest.raises(ConsentError, match="a size up to 0, found 1"):
         ledger.frame(1)
 

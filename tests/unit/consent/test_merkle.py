@@ -121,6 +121,8 @@ def test_every_leaf_is_provably_in_its_tree_and_no_other_leaf_is(size: int, data
     verify_inclusion(tree.leaves[index], index, size, proof, root)
     with pytest.raises(VerificationError):
         verify_inclusion(leaf_hash(b"never said"), index, size, proof, root)
+    with pytest.raises(VerificationError):
+        verify_inclusion(tree.leaves[index], index, 2 * size, proof, root)
     for other in {index - 1, index + 1, size} - {index}:
         with pytest.raises(VerificationError):
             verify_inclusion(tree.leaves[index], other, size, proof, root)

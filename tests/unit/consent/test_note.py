@@ -71,6 +71,15 @@ def test_every_one_bit_change_of_a_key_is_caught() -> None:
             Verifier.parse(broken.decode())
 
 
+def test_base64_in_another_spelling_of_the_same_bytes_is_refused() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    last = NOTE[-3]  # before the padding and the newline: its two lowest bits carry nothing
+    respelled = NOTE[:-3] + alphabet[alphabet.index(last) + 1] + NOTE[-2:]
+    assert base64.b64decode(respelled.split()[-1]) == base64.b64decode(NOTE.split()[-1])
+    with pytest.raises(VerificationError):
+        open_note(respelled, [PIER.verifier])
+
+
 @pytest.mark.parametrize("tail", ["", "\n", "\n\n"])
 def test_an_empty_signature_list_never_verifies(tail: str) -> None:
     with pytest.raises(VerificationError):

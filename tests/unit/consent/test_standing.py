@@ -214,7 +214,10 @@ def test_a_merged_grant_ends_when_the_first_of_its_grants_ends() -> None:
 
 
 # Small worlds, so that events meet: few instants, purposes, channels, subjects.
-instants = st.integers(0, 6).map(lambda n: MONDAY + n * DAY) | st.just(MONDAY - 800 * DAY)
+# Days and a grant's whole life apart, so that ends are met to the instant.
+instants = st.builds(
+    lambda day, lives: MONDAY + (day - 730 * lives) * DAY, st.integers(0, 6), st.sampled_from((0, 0, 0, 1))
+)
 SUBJECTS = (ALMA, BORIS, "card_" + "carla" * 4 + "zz")
 said_events = st.builds(
     event,
@@ -245,21 +248,27 @@ def everyone(found: Sequence[Recorded], **changes: Any) -> dict[tuple[str, str, 
     return {(s, p, c): ask(found, p, c, subject_id=s, **changes) for s in SUBJECTS for p, c in ASKED}
 
 
+def linked_frame(linked: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
+    schema = dict.fromkeys(("customer_id", "identity_ref", "link_type"), pl.String())
+    return pl.DataFrame(linked, schema=schema, orient="row")
+
+
+@pytest.mark.parametrize(("at", "reason"), [(MONDAY + 729 * DAY, "granted"), (MONDAY + 730 * DAY, "expired")])
+def test_for_all_at_once_a_merged_grant_ends_with_the_first_of_its_grants(at: Any, reason: str) -> None:
+    found = recorded(grant(), grant(MONDAY + DAY, subject_id=BORIS))
+    both = linked_frame([("cus_1", ALMA, "hub"), ("cus_1", BORIS, "deterministic")])
+    frame = standing_frame(frame_of(found), both, POLICY, at).filter(purpose_code="personalization")
+    (row,) = frame.select("reason_code", "since_at", "expires_at").rows()
+    assert row == ((reason, MONDAY + DAY, MONDAY + 730 * DAY) if reason == "granted" else (reason, MONDAY, None))
+
+
 @settings(max_examples=60, deadline=None)
 @given(histories, links, instants, st.none() | instants)
 def test_the_frame_says_for_all_what_the_function_says_for_each(
     history: list[Event], linked: list[tuple[str, str, str]], at: Any, known_at: Any
 ) -> None:
     found = recorded(*history)
-    frame = standing_frame(
-        frame_of(found),
-        pl.DataFrame(
-            linked, schema=dict.fromkeys(("customer_id", "identity_ref", "link_type"), pl.String()), orient="row"
-        ),
-        POLICY,
-        at,
-        known_at,
-    )
+    frame = standing_frame(frame_of(found), linked_frame(linked), POLICY, at, known_at)
     one_by_one = everyone(found, at=at, known_at=known_at)
     expected = []
     for customer in sorted({customer for customer, _, _ in linked}):
