@@ -10,7 +10,7 @@ from simulator.spelling import DAY
 from simulator.world import World
 
 BULK = 50_000  # people whose history is written to one file
-TABLET_SHARE, LEAVING_PER_DAY, BROAD_SHARE = 0.008, 0.0007, 0.15
+BROAD_SHARE = 0.15
 
 
 class Audience:
@@ -94,7 +94,7 @@ class Audience:
             self.signals["web_banner"] = [lines]
 
     def _tablets(self, day: int, rng: np.random.Generator, trips: Trips) -> None:
-        asked = np.flatnonzero(rng.random(len(trips.person)) < TABLET_SHARE * (10 if len(self.world.people) < 1_000 else 1))
+        asked = np.flatnonzero(rng.random(len(trips.person)) < self.world.scale.tablet_rate)
         if len(asked):
             at = self.world.epoch(trips.place[asked], day, trips.second[asked] + 30)
             lines = consent.tablet(self.world.people, trips.person[asked], at, self.world.take("signal", len(asked)))
@@ -104,8 +104,7 @@ class Audience:
         """People who follow the unsubscribe link today."""
         people = self.world.people
         known = (np.minimum(people.member_day, people.account_day) < day) & self.subscribed & (self.left_at == 0)
-        rate = LEAVING_PER_DAY * (40 if len(people) < 1_000 else 1)
-        person = np.flatnonzero(known & (rng.random(len(people)) < rate))
+        person = np.flatnonzero(known & (rng.random(len(people)) < self.world.scale.unsubscribe_rate))
         at = self.world.epoch(people.home[person], day, 8 * 3600 + person * 13 % 40_000)
         self.left_at[person] = at
         if len(person):

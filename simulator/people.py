@@ -197,9 +197,9 @@ def _mistyped(rng: np.random.Generator, text: pl.Series, rate: float) -> pl.Seri
     return text.scatter(hit, swapped)
 
 
-def identifiers(people: People) -> pl.DataFrame:
+def identifiers(people: People, start: int, stop: int) -> pl.DataFrame:
     """The truth: which person stands behind each identifier, in every spelling that occurs. person_id, identifier_type, identifier."""
-    texts = people.texts
+    texts = people.texts[start:stop]
     parts = [
         texts.select("person_id", pl.lit(kind).alias("identifier_type"), pl.col(column).alias("identifier"))
         for kind, column in (
@@ -208,10 +208,10 @@ def identifiers(people: People) -> pl.DataFrame:
         )
     ]  # fmt: skip
     for which in range(3):
-        owners = np.flatnonzero(people.device_count > which)
+        owners = start + np.flatnonzero(people.device_count[start:stop] > which)
         parts.append(
             pl.DataFrame({
-                "person_id": texts["person_id"].gather(owners),
+                "person_id": people.texts["person_id"].gather(owners),
                 "identifier_type": ["device"] * len(owners),
                 "identifier": device_ids(owners, np.full(len(owners), which)),
             })

@@ -83,7 +83,7 @@ class Products:
     brand_start: np.ndarray  # flat: category x BRANDS, and the end
     categories: tuple[str, ...]
     brands: tuple[tuple[str, ...], ...]
-    is_serialised: np.ndarray
+    is_serialised: np.ndarray  # small quantities are listed one by one
 
     def __len__(self) -> int:
         return len(self.sku)
@@ -116,7 +116,7 @@ def found_places(scale: Scale, seed: int) -> Places:
     rng = np.random.default_rng([seed, 1])
     towns = postal_codes()
     crowd = towns.with_columns(pl.len().over("state", "county").alias("crowd"))["crowd"].to_numpy().astype(np.float64)
-    chosen = rng.choice(len(towns), scale.stores, replace=scale.stores > len(towns), p=crowd / crowd.sum())
+    chosen = rng.choice(len(towns), scale.stores, replace=scale.stores > len(towns), p=crowd**2 / (crowd**2).sum())
     latitude, longitude = towns["latitude"].to_numpy(), towns["longitude"].to_numpy()
     west_to_east = np.argsort(longitude[chosen], kind="stable")
     center_of_store = np.empty(scale.stores, np.int64)
@@ -225,7 +225,7 @@ def stock_shelves(scale: Scale, seed: int) -> Products:
         category=category, price=price, weight=weight, cumulative=np.r_[0.0, np.cumsum(weight)],
         category_start=np.searchsorted(category, np.arange(len(kinds) + 1)), brand_start=starts,
         categories=tuple(kind[0] for kind in kinds), brands=tuple(kind[5] for kind in kinds),
-        is_serialised=(np.array([kind[0] for kind in kinds])[category] == "Electronics") & (rng.random(count) < 0.3),
+        is_serialised=(rng.random(count) < 0.03) | (np.arange(count) == count // 2),
     )  # fmt: skip
 
 

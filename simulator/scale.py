@@ -24,15 +24,21 @@ class Scale:
     days: int = 60
     first_day: date = date(2026, 3, 2)
     # What people do.
-    store_trips_per_person_day: float = 0.034
+    store_trips_per_person_day: float = 0.035
     lines_per_trip: float = 2.7
-    web_orders_per_person_day: float = 0.024
+    web_orders_per_person_day: float = 0.022
     lines_per_order: float = 1.8
-    browse_sessions_per_person_day: float = 0.028
+    browse_sessions_per_person_day: float = 0.014
     member_share: float = 0.45
     account_share: float = 0.55
+    line_return_rate: float = 0.045
+    order_return_rate: float = 0.09
+    changed_mind_rate: float = 0.02
+    tablet_rate: float = 0.008
+    unsubscribe_rate: float = 0.0007
     # What becomes of the stock.
-    opening_error_rate: float = 0.35
+    store_cover_days: float = 45.0
+    opening_error_rate: float = 0.55
     shrink_per_position_day: float = 0.0006
     misplacement_per_position_day: float = 0.0006
     damage_per_position_day: float = 0.0001
@@ -40,6 +46,10 @@ class Scale:
     transit_loss_rate: float = 0.005
     counts_per_store_day: int = 3
     # What goes wrong on the way here.
+    void_line_rate: float = 0.010
+    false_receipt_rate: float = 0.006
+    nameless_event_rate: float = 0.05
+    corrected_event_rate: float = 0.02
     duplicated_record_rate: float = 0.002
     malformed_record_rate: float = 0.0004
     held_back_record_rate: float = 0.001
@@ -66,7 +76,7 @@ class Scale:
                 raise SimulatorError(f"{field.name}: expected a number from 0 to 1, found {value}. Correct it.")
             if "_per_" in field.name and value < 0:
                 raise SimulatorError(f"{field.name}: expected a number from 0, found {value}. Correct it.")
-        for name in ("lines_per_trip", "lines_per_order"):
+        for name in ("lines_per_trip", "lines_per_order", "store_cover_days"):
             if getattr(self, name) < 1:
                 raise SimulatorError(f"{name}: expected at least 1, found {getattr(self, name)}. Correct it.")
 
@@ -86,11 +96,21 @@ TINY = Scale(
     store_trips_per_person_day=0.6,
     web_orders_per_person_day=0.35,
     browse_sessions_per_person_day=0.2,
-    shrink_per_position_day=0.02,
-    misplacement_per_position_day=0.02,
-    damage_per_position_day=0.02,
+    line_return_rate=0.15,
+    order_return_rate=0.40,
+    changed_mind_rate=0.06,
+    tablet_rate=0.08,
+    unsubscribe_rate=0.03,
+    store_cover_days=6.0,
+    shrink_per_position_day=0.03,
+    misplacement_per_position_day=0.05,
+    damage_per_position_day=0.05,
     mis_scan_rate=0.02,
     transit_loss_rate=0.05,
+    void_line_rate=0.05,
+    false_receipt_rate=0.05,
+    nameless_event_rate=0.15,
+    corrected_event_rate=0.15,
     duplicated_record_rate=0.03,
     malformed_record_rate=0.02,
     held_back_record_rate=0.02,

@@ -44,13 +44,13 @@ class DayBook:
 
 class Stock:
     """State by position. `misplaced` is there but nobody finds it; `committed` is promised to web orders;
-    `unheard` is what left without the web shop being told; `on_order` is on its way."""
+    `unheard` is what left without the web shop being told; `on_order` is on its way; `announced` is the web shop's last word."""
 
     def __init__(self, places: int, skus: int) -> None:
         self.skus = skus
         size = places * skus
-        self.physical, self.recorded, self.misplaced, self.committed, self.unheard, self.on_order = (
-            np.zeros(size, np.int32) for _ in range(6)
+        self.physical, self.recorded, self.misplaced, self.committed, self.unheard, self.on_order, self.announced = (
+            np.zeros(size, np.int32) for _ in range(7)
         )
         self.told, self.true = DayBook(), DayBook()
 
@@ -72,10 +72,6 @@ class Stock:
     def findable(self, position: np.ndarray) -> np.ndarray:
         """Units a shopper or picker would find."""
         return np.maximum(self.physical[position] - self.misplaced[position], 0)
-
-    def offered(self, position: np.ndarray) -> np.ndarray:
-        """Units the web shop believes it can sell: the books less its own promises, or more where it is never told of picks."""
-        return self.recorded[position] - self.committed[position] + self.unheard[position]
 
 
 def rationed(available: np.ndarray, position: np.ndarray, wanted: np.ndarray, when: np.ndarray) -> np.ndarray:

@@ -13,8 +13,7 @@ from simulator.points import Points
 from simulator.spelling import DAY, typed
 from simulator.world import World
 
-RETURN_SHARE, RETURN_DAYS = 0.045, 20
-VOID_SHARE, FALSE_SHARE = 0.010, 0.006  # lines struck out; receipts cancelled or rung up in training
+RETURN_DAYS = 20
 CARD_SHOWN, CARD_PAID = 0.85, 0.80
 RECEIPT_SCHEMA = {
     "receipt": pl.Int64, "place": pl.Int64, "second": pl.Int64, "kind": pl.Int64, "person": pl.Int64, "shows_card": pl.Boolean,
@@ -126,7 +125,7 @@ class Stores:
         self, rng: np.random.Generator, receipts: pl.DataFrame, lines: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Copies of receipts that were cancelled at the till, or rung up to learn."""
-        chosen = receipts.filter(pl.Series(rng.random(len(receipts)) < FALSE_SHARE))
+        chosen = receipts.filter(pl.Series(rng.random(len(receipts)) < self.world.scale.false_receipt_rate))
         fresh = np.arange(self._next_receipt, self._next_receipt + len(chosen))
         self._next_receipt += len(chosen)
         kind = rng.choice([pos.CANCELLED, pos.TRAINING], len(chosen))
@@ -141,7 +140,7 @@ class Stores:
     def _struck_out(self, rng: np.random.Generator, lines: pl.DataFrame) -> pl.DataFrame:
         """Lines rung up once too often and struck out, at the end of their receipt."""
         count = lines.select("receipt", last=pl.len().over("receipt"))["last"]
-        chosen = pl.Series(rng.random(len(lines)) < VOID_SHARE) & lines["receipt"].is_first_distinct()
+        chosen = pl.Series(rng.random(len(lines)) < self.world.scale.void_line_rate) & lines["receipt"].is_first_distinct()
         return lines.with_columns(line_number=count.cast(pl.Int64) + 1, is_void=pl.lit(True)).filter(chosen)
 
     def _book(self, day: int, rng: np.random.Generator, receipts: pl.DataFrame, lines: pl.DataFrame, date_text: str) -> None:
@@ -187,15 +186,15 @@ class Stores:
     def _schedule(self, day: int, rng: np.random.Generator, sold: pl.DataFrame) -> None:
         """Some lines will be brought back, most of them to the same store."""
         world = self.world
-        chosen = sold.filter(pl.Series(rng.random(len(sold)) < RETURN_SHARE))
+        chosen = sold.filter(pl.Series(rng.random(len(sold)) < world.scale.line_return_rate))
         person, place = chosen["person"].to_numpy(), chosen["place"].to_numpy()
         place = np.where(rng.random(len(chosen)) < 0.9, place, world.people.second[person])
         due = day + rng.integers(1, max(2, min(RETURN_DAYS, world.scale.days)), len(chosen))
         frame = chosen.select("person", "sku", "quantity", "discount", "net", "tax", "reference").with_columns(
-            place=pl.Series(place), second=pl.Series(self.open_second(rng, place))
-        ).select(typed(BACK_SCHEMA))  # fmt: skip
-        for later in np.unique(due[due < world.scale.days]):
-            self.returns[int(later)].append(frame.filter(pl.Series(due == later)))
+            place=pl.Series(place), second=pl.Series(self.open_second(rng, place)), due=pl.Series(due)
+        ).filter(pl.col("due") < world.scale.days)  # fmt: skip
+        for key, part in frame.partition_by("due", as_dict=True, maintain_order=True).items():
+            self.returns[key[0]].append(part.select(typed(BACK_SCHEMA)))
 
     def open_second(self, rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
         """A moment within opening hours."""

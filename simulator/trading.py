@@ -22,7 +22,7 @@ from simulator.world import World
 from troth.home import Home
 
 Progress = Callable[[str, int, int], None]
-TASTE_BLOCK = 100_000
+BLOCK = 50_000  # people at a time, where all of them are written down
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def _open(world: World, warehouse: Warehouse, audience: Audience, points: Points
     warehouse.open_books()
     audience.open()
     points.carry_over()
-    truth.append("persons", people.identifiers(world.people))
-    for start in range(0, len(world.people), TASTE_BLOCK):
-        truth.append("tastes", people.tastes(world.people, world.products, start, min(start + TASTE_BLOCK, len(world.people))))
+    for start in range(0, len(world.people), BLOCK):
+        stop = min(start + BLOCK, len(world.people))
+        truth.append("persons", people.identifiers(world.people, start, stop))
+        truth.append("tastes", people.tastes(world.people, world.products, start, stop))
     landing.count("shared_emails", "people", int(world.people.shares_email.sum()))
     typed = world.people.texts.select(
         ((world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"]) | (world.people.texts["guest_email"] != world.people.texts["email"])).sum()

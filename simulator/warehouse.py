@@ -12,8 +12,7 @@ from simulator.stock import distinct, rationed
 from simulator.world import World
 
 PLACES_PER_DOCUMENT, ITEMS_PER_EVENT = 20, 500
-STORE_DAYS, CENTER_DAYS = 35, 30  # days of demand that the target stock covers
-NAMELESS_SHARE, CORRECTED_SHARE = 0.05, 0.02
+CENTER_COVER = 2 / 3  # of the days of demand that a store's target stock covers
 
 
 @dataclass
@@ -43,8 +42,10 @@ class Warehouse:
         self.world = world
         expected = expected_units(world.scale, world.people, world.products, world.places)
         center = (np.arange(len(world.places)) < world.places.centers)[:, None]
-        self.target = np.where(center, np.ceil(expected * CENTER_DAYS) + 20, 3 + np.ceil(expected * STORE_DAYS)).astype(np.int32).ravel()
-        self.reorder = np.where(center, expected * CENTER_DAYS // 2 + 8, (3 + expected * STORE_DAYS) // 4).astype(np.int32).ravel()
+        days = world.scale.store_cover_days
+        stored = expected * days * CENTER_COVER
+        self.target = np.where(center, np.ceil(stored) + 20, 4 + np.ceil(expected * days)).astype(np.int32).ravel()
+        self.reorder = np.where(center, stored // 2 + 8, (2 + expected * days) // 5).astype(np.int32).ravel()
         self.due: dict[int, list[Delivery]] = defaultdict(list)
         self.story = Story()
 
@@ -67,6 +68,7 @@ class Warehouse:
             world.stock.misplaced[position] = np.where(lost, np.minimum(physical, 2), 0)
             at = world.epoch(place, 0, 4 * 3600)
             world.stock.book("opening", position, recorded, at, physical)
+            world.stock.announced[position] = recorded  # what the shop shows on the first morning
             number = np.arange(len(position)) // skus * -(-skus // ITEMS_PER_EVENT) + item // ITEMS_PER_EVENT
             number += world.take("event", int(number.max()) + 1)
             self._tell(number, place, item, recorded, at, "OBSERVE", "stock_taking", "sellable_accessible", "inv", "OPENING")
@@ -247,10 +249,9 @@ class Warehouse:
         numbers = events["event"].to_numpy()
         small = np.isin(numbers, np.concatenate(story.small)) if story.small else np.zeros(len(numbers), bool)
         dice = world.random(66, int(numbers[0])).random(len(numbers))
-        ids = pl.Series(wms.event_ids(world.seed, numbers)).set(pl.Series(small & (dice < NAMELESS_SHARE)), None)
+        ids = pl.Series(wms.event_ids(world.seed, numbers)).set(pl.Series(small & (dice < world.scale.nameless_event_rate)), None)
         texts = wms.events_text(events, items, world.places, world.products, day, ids)
-        lively = 3 if len(world.products) < 100 else 1
-        doubtful = texts.filter(pl.Series(small & (dice > 1 - CORRECTED_SHARE * lively)))
+        doubtful = texts.filter(pl.Series(small & (dice > 1 - world.scale.corrected_event_rate)))
         wrong, declared = wms.declared_wrong(
             [text for text in doubtful if '"quantity":' in text], world.day_start(day) + 86_400 + 3_600
         )

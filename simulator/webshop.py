@@ -25,8 +25,7 @@ from simulator.stock import rationed
 from simulator.stores import BACK_SCHEMA, HANDOVER_SCHEMA, Stores
 from simulator.world import World
 
-CHANGED_MIND = 0.02  # orders cancelled by the shopper within half an hour
-RETURN_SHARE, GOODWILL_SHARE = 0.09, 0.008
+GOODWILL_SHARE = 0.008  # orders whose money goes back while the goods stay
 ORDER_SCHEMA = {
     "order": pl.Int64, "person": pl.Int64, "place": pl.Int64, "method": pl.Int64, "source": pl.Int64, "created": pl.Int64, "updated": pl.Int64,
     "offset": pl.Int64, "is_signed_in": pl.Boolean, "status": pl.Int64, "cancel_reason": pl.String, "refunded_cents": pl.Int64,
@@ -108,7 +107,7 @@ class Webshop:
         }, schema=ORDER_SCHEMA)  # fmt: skip
         self.versions.append((orders, lines))
         world.totals["web_lines"] += len(lines)
-        mind = rng.random(len(used)) < CHANGED_MIND
+        mind = rng.random(len(used)) < scale.changed_mind_rate
         self._announce(day, orders.filter(pl.Series(~mind)), lines)
         self._change_mind(day, orders.filter(pl.Series(mind)), lines)
         for later in np.unique(due_day[~mind]):
@@ -143,6 +142,7 @@ class Webshop:
         np.add.at(world.stock.committed, position, units.astype(np.int32))
         so_far = held.select(pl.col("quantity").cum_sum().over("place", "sku"))["quantity"].to_numpy()
         heard = ~world.places.is_unheard[place]
+        world.stock.announced[position[heard]] = (before - so_far)[heard]
         self.levels.append(
             ecommerce.levels_text(sku[heard], place[heard], (before - so_far)[heard], held["created"].to_numpy()[heard] + 2, world.places)
         )
@@ -247,61 +247,62 @@ class Webshop:
         frame = pl.DataFrame({
             "place": place, "second": self.stores.open_second(rng, place), "person": orders["person"], "order_name": ecommerce.order_names(orders["order"]),
         }, schema=HANDOVER_SCHEMA)  # fmt: skip
-        for when in np.unique(later[later < self.world.scale.days]):
-            self.stores.handovers[int(when)].append(frame.filter(pl.Series(later == when)))
+        frame = frame.with_columns(later=pl.Series(later)).filter(pl.Series(later < self.world.scale.days))
+        for when, part in _by_day(frame).items():
+            self.stores.handovers[when].append(part.select(typed(HANDOVER_SCHEMA)))
 
     def _schedule(self, day: int, rng: np.random.Generator, orders: pl.DataFrame, kept: pl.DataFrame, lines: pl.DataFrame) -> None:
         """Returns to come: by mail to the distribution centre, in a store, or money back without goods."""
-        world, last = self.world, self.world.scale.days
+        last, rate = self.world.scale.days, self.world.scale.order_return_rate
         dice = rng.random(len(orders))
         later = day + rng.integers(2, max(3, min(16, last)), len(orders))
-        way = np.where(dice < RETURN_SHARE * 0.6, RETURN, np.where(dice < RETURN_SHARE, NO_RESTOCK, NO_RESTOCK + 1))
+        way = np.where(dice < rate * 0.6, RETURN, np.where(dice < rate, NO_RESTOCK, NO_RESTOCK + 1))
         marketplace = orders["source"].to_numpy() == MARKETPLACE
         way = np.where((way == NO_RESTOCK) & marketplace, RETURN, way)
-        chosen = pl.Series((dice < RETURN_SHARE + GOODWILL_SHARE) & (later < last))
+        chosen = pl.Series((dice < rate + GOODWILL_SHARE) & (later < last))
         orders = orders.with_columns(way=pl.Series(way), later=pl.Series(later)).filter(chosen)
         if not len(orders):
             return
         back = kept.join(orders.select("order", "way", "later"), on="order", how="inner", maintain_order="left")
         back = back.filter(pl.Series(rng.random(len(back)) < 0.6) | pl.col("order").is_first_distinct())
-        for when in orders["later"].unique().sort():
-            part = orders.filter(pl.col("later") == when)
-            goods = back.filter(pl.col("later") == when)
-            old = lines.join(part.select("order"), on="order", how="semi", maintain_order="left")
-            self.sent_back[when].append((part, goods, old))
-            self._to_store(when, rng, goods.filter(pl.col("way") == NO_RESTOCK))
+        old = lines.join(orders.select("order", "later"), on="order", how="inner", maintain_order="left")
+        parts = [_by_day(frame) for frame in (orders, back, old)]
+        for when in sorted(parts[0]):
+            self.sent_back[when].append((parts[0][when], parts[1][when], parts[2][when].select(typed(LINE_SCHEMA))))
+        self._to_store(rng, back.filter(pl.col("way") == NO_RESTOCK))
 
-    def _to_store(self, day: int, rng: np.random.Generator, goods: pl.DataFrame) -> None:
+    def _to_store(self, rng: np.random.Generator, goods: pl.DataFrame) -> None:
         """Lines of web orders that a till will take back, with reference to the order."""
         place = self.world.people.home[goods["person"].to_numpy()].astype(np.int64)
         name = ecommerce.order_names(goods["order"])
-        frame = goods.select("person", "sku", "discount", "net", "tax", quantity="granted").with_columns(
+        frame = goods.select("person", "sku", "discount", "net", "tax", "later", quantity="granted").with_columns(
             place=pl.Series(place), second=pl.Series(self.stores.open_second(rng, place)), discount=pl.lit(0, pl.Int64),
             reference=pl.select(pl.concat_str([pl.lit("<OrderReference>"), name, pl.lit("</OrderReference>")])).to_series(),
-        ).select(typed(BACK_SCHEMA))  # fmt: skip
-        self.stores.returns[day].append(frame)
+        )  # fmt: skip
+        for when, part in _by_day(frame).items():
+            self.stores.returns[when].append(part.select(typed(BACK_SCHEMA)))
 
     def take_back(self, day: int) -> None:
         """Refunds of what was sent back: mailed goods go on the shelf of the distribution centre, others are no restock here."""
-        world = self.world
-        for orders, goods, lines in self.sent_back.pop(day, []):
-            home = world.people.home[goods["person"].to_numpy()]
-            center = world.places.center_of[home]
-            way, method = goods["way"].to_numpy(), goods["method"].to_numpy()
-            restocked = (way == RETURN) & (method != DROP_SHIP)
-            at = world.epoch(center, day, 15 * 3600 + goods["line"].to_numpy() * 0)
-            refunds = goods.with_columns(
-                quantity=pl.col("granted"), restock=pl.Series(np.where(restocked, RETURN, NO_RESTOCK)),
-                place=pl.Series(np.where(restocked, center, -1)), at=pl.Series(at),
-            )  # fmt: skip
-            self.refunds.append(refunds.select(typed(REFUND_SCHEMA)))
-            position = world.position(center, goods["sku"].to_numpy())
-            world.stock.book("web_return", position[restocked], goods["granted"].to_numpy()[restocked], at[restocked])
-            given = refunds.group_by("order", maintain_order=True).agg(given=(pl.col("net") + pl.col("tax")).sum(), at=pl.col("at").first())
-            changed = orders.join(given, on="order", how="inner", maintain_order="left").with_columns(
-                refunded_cents=pl.col("refunded_cents") + pl.col("given"), updated=pl.col("at")
-            )
-            self.versions.append((changed.select(typed(ORDER_SCHEMA)), lines))
+        world, parts = self.world, self.sent_back.pop(day, [])
+        if not parts:
+            return
+        orders, goods, lines = (pl.concat([part[piece] for part in parts]) for piece in range(3))
+        center = world.places.center_of[world.people.home[goods["person"].to_numpy()]]
+        restocked = (goods["way"].to_numpy() == RETURN) & (goods["method"].to_numpy() != DROP_SHIP)
+        at = world.epoch(center, day, np.full(len(goods), 15 * 3600))
+        refunds = goods.with_columns(
+            quantity=pl.col("granted"), restock=pl.Series(np.where(restocked, RETURN, NO_RESTOCK)),
+            place=pl.Series(np.where(restocked, center, -1)), at=pl.Series(at),
+        )  # fmt: skip
+        self.refunds.append(refunds.select(typed(REFUND_SCHEMA)))
+        position = world.position(center, goods["sku"].to_numpy())
+        world.stock.book("web_return", position[restocked], goods["granted"].to_numpy()[restocked], at[restocked])
+        given = refunds.group_by("order", maintain_order=True).agg(given=(pl.col("net") + pl.col("tax")).sum(), at=pl.col("at").first())
+        changed = orders.join(given, on="order", how="inner", maintain_order="left").with_columns(
+            refunded_cents=pl.col("refunded_cents") + pl.col("given"), updated=pl.col("at")
+        )
+        self.versions.append((changed.select(typed(ORDER_SCHEMA)), lines))
 
     def _write_picks(self, day: int, rng: np.random.Generator, picks: pl.DataFrame) -> None:
         world = self.world
@@ -353,10 +354,13 @@ class Webshop:
     def write(self, day: int, moved: np.ndarray) -> None:
         """The day's order versions, refunds and levels; `moved` are positions whose books changed."""
         world = self.world
-        versions = [ecommerce.orders_text(*version, world.people, world.places, world.products) for version in self.versions if len(version[0])]
         date_text = world.date(day)
-        empty = pl.Series([], dtype=pl.String)
-        world.landing.write_records(ecommerce.ORDERS, day, f"orders_{date_text}.jsonl", pl.concat([empty, *versions]))
+        # One order may stand here in several versions: its lines belong to (version list, order).
+        orders, lines = (
+            pl.concat([version[half].with_columns(version=pl.lit(place)) for place, version in enumerate(self.versions)]) for half in (0, 1)
+        )
+        texts = ecommerce.orders_text(orders, lines, world.people, world.places, world.products)
+        world.landing.write_records(ecommerce.ORDERS, day, f"orders_{date_text}.jsonl", texts)
         refunds = pl.concat([pl.DataFrame(schema=REFUND_SCHEMA), *self.refunds])
         if len(refunds):
             number = world.take("refund", len(refunds))
@@ -367,9 +371,13 @@ class Webshop:
             texts = ecommerce.refunds_text(refunds, world.places, world.products)
             world.landing.write_records(ecommerce.REFUNDS, day, f"refunds_{date_text}.jsonl", texts)
         position = np.union1d(moved, self.committed_today)
+        offered = world.offered(position)
+        news = offered != world.stock.announced[position]
+        position, offered = position[news], offered[news]
+        world.stock.announced[position] = offered
         place, sku = world.split(position)
         at = world.epoch(place, day, np.where(world.places.closes[place] > 86_000, 88_500, 86_370))
-        levels = pl.concat([*self.levels, ecommerce.levels_text(sku, place, world.offered(position), at, world.places)])
+        levels = pl.concat([*self.levels, ecommerce.levels_text(sku, place, offered, at, world.places)])
         world.landing.write_records(ecommerce.LEVELS, day, f"inventory_levels_{date_text}.jsonl", levels)
         self._clear()
 
@@ -378,3 +386,8 @@ class Webshop:
         for parts in self.pending.values():
             for orders, lines in parts:
                 self._truth(orders, lines)
+
+
+def _by_day(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
+    """Rows by the day in `later`, in order of first appearance."""
+    return {int(key[0]): part for key, part in frame.partition_by("later", as_dict=True, maintain_order=True).items()}  # type: ignore[call-overload]

@@ -109,15 +109,15 @@ def orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: People, place
     """Each order as it stands.
 
     `orders`: order, person (-1 for a tester), place (-1 for drop-ship), method, source, created, updated, offset (minutes), is_signed_in,
-    status, cancel_reason, refunded_cents, shipping; `lines`: order, line, sku, quantity, price, discount, net, tax, in order of `orders`.
+    status, cancel_reason, refunded_cents, shipping, version; `lines`: order, line, sku, quantity, price, discount, net, tax, version.
     """
     line_id = FIRST_LINE_ID + lines["line"]
-    items = lines.select("order", "net", "tax", "discount", item=pl.struct(
+    items = lines.select("version", "order", "net", "tax", "discount", item=pl.struct(
         id=line_id, admin_graphql_api_id=_gid("LineItem", line_id), sku=products.sku.gather(lines["sku"]), quantity=lines["quantity"],
         price=money(lines["price"].to_numpy()), total_discount=money(lines["discount"].to_numpy()),
         tax_lines=pl.concat_list(pl.struct(price=money(lines["tax"].to_numpy()))),
-    )).group_by("order", maintain_order=True).agg("item", pl.col("net", "tax", "discount").sum())  # fmt: skip
-    whole = orders.join(items, on="order", how="left", maintain_order="left")
+    )).group_by("version", "order", maintain_order=True).agg("item", pl.col("net", "tax", "discount").sum())  # fmt: skip
+    whole = orders.join(items, on=["version", "order"], how="left", maintain_order="left")
     array = {name: whole[name].to_numpy() for name in ("person", "place", "method", "source", "status", "net", "tax", "discount", "shipping", "refunded_cents")}
     person = array["person"]
     gross = array["net"] + array["tax"] + array["shipping"]

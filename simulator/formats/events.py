@@ -34,14 +34,14 @@ def browsing(rng: np.random.Generator, person: np.ndarray, device: np.ndarray, s
 
 
 def buying(orders: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """The minutes before an order: each line viewed and added, checkout, completion. `orders`: order, person, device, is_signed_in, created."""
+    """The minutes before an order: a product viewed, each line added, checkout, completion. `orders`: order, person, device, is_signed_in, created."""
     whole = orders.select("order", "person", "device", pl.col("is_signed_in").alias("signed"), pl.col("created").alias("at"))
     items = lines.select("order", "sku").with_columns(place=pl.int_range(pl.len()).over("order")).join(
         whole, on="order", how="inner", maintain_order="left"
     )  # fmt: skip
     nothing = pl.lit(None, pl.Int64)
     return pl.concat([
-        _conformed(items.with_columns(pl.col("at") - 400 + pl.col("place") * 40, event=pl.lit(VIEWED), order=nothing)),
+        _conformed(items.filter(pl.col("place") == 0).with_columns(pl.col("at") - 400, event=pl.lit(VIEWED), order=nothing)),
         _conformed(items.with_columns(pl.col("at") - 385 + pl.col("place") * 40, event=pl.lit(ADDED), order=nothing)),
         _conformed(whole.with_columns(pl.col("at") - 60, event=pl.lit(CHECKOUT), sku=nothing, order=nothing)),
         _conformed(whole.with_columns(event=pl.lit(COMPLETED), sku=nothing)),
@@ -80,7 +80,7 @@ def text(events: pl.DataFrame, people: People, products: Products, first_number:
             consent=pl.struct(categoryPreferences=pl.struct(analytics=allowed)), gpc=pl.Series(people.has_gpc[person]),
         ),
         properties=pl.struct(
-            sku=pl.when(pl.Series(kind != SEARCHED)).then(products.sku.gather(events["sku"].fill_null(0))).otherwise(None),
+            sku=pl.when(pl.Series(kind != SEARCHED) & events["sku"].is_not_null()).then(products.sku.gather(events["sku"].fill_null(0))),
             order_id=order.cast(pl.String), query=query,
         ),
     ))  # fmt: skip

@@ -41,7 +41,7 @@ def _miscounted_set(transaction_set: str) -> str:
 
 
 LOCATIONS = Kind("wms", "raw_wms__locations", may_repeat=False)
-EPCIS = Kind("wms", "raw_wms__epcis_events", (("raw_wms__epcis_events", _event_without_time),), ",\n", may_wait=True)
+EPCIS = Kind("wms", "raw_wms__epcis_events", (("raw_wms__epcis_events", _event_without_time),), ",\n", may_wait=True, fragility=6.0)
 OPENING = Kind("wms", "raw_wms__epcis_events", (), ",\n")
 ADVICE = Kind("wms", "raw_wms__stock_advice", (("raw_wms__stock_advice", _miscounted_set),), "", may_repeat=False, fragility=250.0)
 SHIPMENTS = Kind("wms", "raw_wms__shipments", (("raw_wms__shipments", _miscounted_set),), "", may_repeat=False, fragility=4.0)
