@@ -91,7 +91,7 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
     event = items["event"].to_numpy()[single]
     number = pl.Series(scatter(33, event, np.arange(len(single))) % np.uint64(10**12)).cast(pl.String)
     one = pl.select(
-        pl.when(pl.Series(event % 3 == 0))
+        pl.when(pl.Series(np.arange(len(single)) % 3 == 0))
         .then(pl.concat_str([pl.lit('"https://id.gs1.org/01/'), products.gtin.gather(sku[single]), pl.lit("/21/"), number, pl.lit('"')]))
         .otherwise(pl.concat_str([pl.lit('"urn:epc:id:sgtin:'), products.epc_class.gather(sku[single]), pl.lit("."), number, pl.lit('"')]))
     ).to_series()
