@@ -100,29 +100,32 @@ def standing(
     """Whether a use is allowed at `at`, and why, from a subject's projected standing and the ledger's size now.
 
     The projection must have seen every event the ledger holds; otherwise a withdrawal could be among the unseen ones.
+    A yes must also be recent, since links between identities and the policy change without an event; a no need not.
     """
     slot = catalogue.standing_slot(purpose_code, channel_code)
-    if row is None or ledger_size is None:
-        return False, "ledger_unreadable" if ledger_size is None else "projection_missing"
-    fault = _fault(row, ledger_size, at) if slot else "unknown_purpose"
-    if fault:
-        return False, fault
+    fault = _fault(row, ledger_size) if slot else "unknown_purpose"
+    if row is None or fault:
+        return False, fault or "projection_missing"
     reason = row.values.get(f"reason_{slot}")
     if row.values.get(f"is_{slot}_allowed") is not True:
         return False, reason or "never_asked"
     expires_at = row.values.get(f"expires_{slot}_at")
-    is_over = expires_at is not None and expires_at <= at
-    return not is_over, "expired" if is_over else reason or "granted"
+    if expires_at is not None and expires_at <= at:
+        return False, "expired"
+    is_current = is_fresh(SUBJECT_STANDING, row.event_us, at)
+    return is_current, (reason or "granted") if is_current else "projection_stale"
 
 
-def _fault(row: StoredRow, ledger_size: int, at: datetime) -> str | None:
+def _fault(row: StoredRow | None, ledger_size: int | None) -> str | None:
     """Why a projection of standing cannot be trusted now, if so."""
+    if ledger_size is None:
+        return "ledger_unreadable"
+    if row is None:
+        return "projection_missing"
     seen = row.values.get("ledger_size")
     if seen is None or seen < ledger_size:
         return "projection_behind"
-    if seen > ledger_size:
-        return "projection_ahead"
-    return None if is_fresh(SUBJECT_STANDING, row.event_us, at) else "projection_stale"
+    return "projection_ahead" if seen > ledger_size else None
 
 
 def is_fresh(view: View, event_us: int, at: datetime) -> bool:

@@ -17,6 +17,7 @@ from feature_repo.packed import from_microseconds, to_microseconds
 from feature_repo.reads import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, Answer, Evidence, Source, is_fresh, read_features
 from feature_repo.store import StoredRow, entity_key, entity_values
 from serving.errors import ServingError
+from troth.clock import Clock, FixedClock, SystemClock
 from troth.home import Home
 
 CUSTOMER_PREFIX = "cus_"
@@ -198,6 +199,12 @@ def known_until(at_home: Home | Desk) -> datetime | None:
     store = _at_desk(at_home).source.store
     newest = [as_of_us for _, as_of_us in store.versions().values() if as_of_us]
     return from_microseconds(max(newest)) if newest else None
+
+
+def clock_of(home: Home) -> Clock:
+    """The time to answer for: the machine's, or, for a generated retailer, whose time stands still, what it knows until."""
+    until = known_until(home) if home.truth.exists() else None
+    return FixedClock(until) if until else SystemClock()
 
 
 def health(at_home: Home | Desk, at: datetime) -> Health:

@@ -23,9 +23,6 @@ from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
 
-LOOPBACK = "127.0.0.1"
-PORT = 8420
-
 
 def create_app(home: Home, clock: Clock) -> Starlette:
     """The service of a home, told the time by a clock. Keys are read at start; restart after making one."""
@@ -45,15 +42,6 @@ def create_app(home: Home, clock: Clock) -> Starlette:
         Exception: problems.on_fault,
     }
     return Starlette(routes=routes, exception_handlers=handlers)
-
-
-def serve(home: Home, clock: Clock, host: str = LOOPBACK, port: int = PORT) -> None:
-    """Run the service until it is stopped; one process, this machine only unless told otherwise."""
-    import uvicorn
-
-    uvicorn.run(
-        create_app(home, clock), host=host, port=port, log_level="warning", access_log=False, server_header=False
-    )
 
 
 class Service:

@@ -13,7 +13,8 @@ import uvicorn
 
 from consent.ledger import open_ledger
 from serving import keys
-from serving.app import LOOPBACK, create_app
+from serving.app import create_app
+from serving.server import LOOPBACK
 from tests.unit.feature_repo.published_home import ADA, STANDING, view_frame
 from tests.unit.serving.open_shop import AT, open_shop
 from troth.clock import FixedClock
@@ -77,3 +78,22 @@ def test_the_service_answers_over_a_socket_from_many_threads(tmp_path: Path) -> 
         server.should_exit = True
         thread.join(timeout=30)
     assert found == [12_345] * 8
+
+
+def test_the_first_start_shows_a_key_once_and_listens_to_this_machine_only(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+    code = f"from pathlib import Path; from serving.server import serve; from troth.home import Home; serve(Home(Path({str(tmp_path)!r})), port={port})"
+    shown = []
+    for _ in range(2):
+        run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=Path.cwd())
+        assert run.stderr is not None
+        lines = [run.stderr.readline()]
+        if "API key" in lines[0]:
+            lines.append(run.stderr.readline())
+        run.terminate()
+        run.communicate(timeout=30)
+        shown.append(lines)
+    assert [len(lines) for lines in shown] == [2, 1]
+    assert shown[0][0].startswith("API key (shown once, keep it): troth_")
+    assert f"http://127.0.0.1:{port}" in shown[1][0]

@@ -98,6 +98,11 @@ def test_no_personal_service_answers_without_a_projection(service: Service, tmp_
     assert (answer.features, answer.reason_code) == (None, "projection_missing")
 
 
+def test_a_no_stays_a_no_with_its_own_reason_however_old_the_projection(tmp_path: Path) -> None:
+    (answer,) = ask(source(home_with_tables(tmp_path)), CLEO, at=AT + timedelta(days=400))
+    assert (answer.features, answer.reason_code) == (None, "withdrawn")
+
+
 @pytest.mark.parametrize("service", PERSONAL, ids=lambda each: each.name)
 def test_no_personal_service_answers_from_an_old_projection(service: Service, tmp_path: Path) -> None:
     late = AT + SUBJECT_STANDING.time_to_live

@@ -4,10 +4,19 @@ from pathlib import Path
 import pytest
 
 from feature_repo.errors import FeatureError
-from serving.answers import ask_availabilities, ask_availability, ask_customer, ask_recommend, health, known_until
+from serving.answers import (
+    ask_availabilities,
+    ask_availability,
+    ask_customer,
+    ask_recommend,
+    clock_of,
+    health,
+    known_until,
+)
 from serving.errors import ServingError
 from tests.unit.feature_repo.published_home import ADA, AS_OF, BRAM, CLEO, LEDGER_SIZE, view_frame
 from tests.unit.serving.open_shop import AT, open_shop, train
+from troth.clock import SystemClock
 from troth.errors import TrothError
 from troth.home import Home
 
@@ -151,6 +160,13 @@ def test_health_says_what_answers_rest_on(tmp_path: Path) -> None:
     assert found.known_until == known_until(desk) == AS_OF.replace(tzinfo=UTC)
     late = health(desk, AT + timedelta(days=30))
     assert (late.status, late.reason_code) == ("degraded", "projection_stale")
+
+
+def test_a_real_retailer_is_answered_for_now_and_a_generated_one_for_the_end_of_its_time(tmp_path: Path) -> None:
+    desk = open_shop(tmp_path)
+    assert isinstance(clock_of(desk.home), SystemClock)
+    desk.home.truth.mkdir()
+    assert clock_of(desk.home).now() == AS_OF.replace(tzinfo=UTC)
 
 
 def test_a_home_without_a_run_says_what_to_run(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from starlette.routing import Route
 
 from consent.ledger import open_ledger
 from serving import keys
-from serving.app import LOOPBACK, create_app
+from serving.app import create_app
 from serving.requests import MOST_BYTES, MOST_PAIRS
 from tests.unit.feature_repo.published_home import ADA, BRAM, STANDING, view_frame
 from tests.unit.serving.open_shop import AT, Caller, open_shop, train
@@ -172,7 +172,3 @@ def test_every_route_is_in_the_document_and_the_document_has_no_other(tmp_path: 
     assert routes == {(path, method) for path, methods in document["paths"].items() for method in methods}
     references = set(msgspec.json.encode(document).decode().split('"#/components/schemas/')[1:])
     assert {reference.split('"')[0] for reference in references} <= set(document["components"]["schemas"])
-
-
-def test_the_service_listens_to_this_machine_unless_told_otherwise() -> None:
-    assert LOOPBACK == "127.0.0.1"
