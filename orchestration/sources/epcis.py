@@ -34,7 +34,7 @@ _CONTEXT = "https://ref.gs1.org/standards/epcis/2.0.0/epcis-context.jsonld"
 _CONTEXT_FILE = "e532647e8eb371379b8b0e8602d8981c8566bc60f7351f22c76a5bc865962008.jsonld"
 _LIST_START = re.compile(r'"(?:epcis:)?eventList"\s*:\s*\[')
 _CONTEXT_START = re.compile(r'"@context"\s*:\s*')
-_NEXT_EVENT = re.compile(r"\}\s*,?\s*(?=\{)")
+_NEXT_EVENT = re.compile(r"[,}]\s*(?=\{)")
 _SPACE = re.compile(r"[\s,]*")
 _OFFSET = re.compile(r"[+-][0-9]{2}:?[0-9]{2}$|[Zz]$")
 

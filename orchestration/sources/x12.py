@@ -1,8 +1,8 @@
 """X12 interchanges (ANSI ASC X12, releases 004010 and 005010) as transaction sets of segments, control numbers checked.
 
 Our own segment reader, because `pyx12` 4.0 serves a validator and not a landing: it refuses an interchange for an
-unknown release, stops without a word at an empty segment, fails with an IndexError at a GE without GS, and reports
-counts that differ without saying which transaction set to set aside.
+unknown release, ends without a word at an empty segment, fails with an IndexError at a GE without GS, and tells of a
+wrong count in a message for people, after it has handed the segments out.
 """
 
 import re
