@@ -14,11 +14,3 @@
 {% macro age_days(moment) -%}
     cast(floor(({{ epoch_microseconds(as_of_at()) }} - {{ epoch_microseconds(moment) }}) / 86400000000.0) as integer)
 {%- endmacro %}
-
-{# The times for which feature tables hold a row: now, and weekly back for training. One row per feature_at. #}
-{% macro feature_times() -%}
-    select
-        week.age_days,
-        {{ add_days(as_of_at(), '-week.age_days') }} as feature_at
-    from (values (0), (7), (14), (21), (28), (35), (42), (49), (56)) as week (age_days)
-{%- endmacro %}

@@ -2,6 +2,10 @@ with feature_times as (
     {{ feature_times() }}
 ),
 
+feature_days as (
+    {{ feature_days(28) }}
+),
+
 products as (
     select sku from {{ ref('products') }}
 ),
@@ -19,14 +23,14 @@ sales as (
 sold as (
     select
         sales.sku,
-        feature_times.feature_at,
-        sum(case when sales.age_days < feature_times.age_days + 7 then sales.quantity_units else 0 end) as sold_units_7d,
+        feature_days.feature_at,
+        sum(case when feature_days.days_before < 7 then sales.quantity_units else 0 end) as sold_units_7d,
         sum(sales.quantity_units) as sold_units_28d,
         count(distinct sales.order_id) as order_count_28d
     from sales
-    inner join feature_times
-        on sales.age_days >= feature_times.age_days and sales.age_days < feature_times.age_days + 28
-    group by sales.sku, feature_times.feature_at
+    inner join feature_days
+        on sales.age_days = feature_days.age_days
+    group by sales.sku, feature_days.feature_at
 ),
 
 return_days as (
@@ -42,12 +46,12 @@ return_days as (
 returned as (
     select
         return_days.sku,
-        feature_times.feature_at,
+        feature_days.feature_at,
         sum(return_days.units) as returned_units_28d
     from return_days
-    inner join feature_times
-        on return_days.age_days >= feature_times.age_days and return_days.age_days < feature_times.age_days + 28
-    group by return_days.sku, feature_times.feature_at
+    inner join feature_days
+        on return_days.age_days = feature_days.age_days
+    group by return_days.sku, feature_days.feature_at
 ),
 
 view_days as (
@@ -63,12 +67,12 @@ view_days as (
 viewed as (
     select
         view_days.sku,
-        feature_times.feature_at,
+        feature_days.feature_at,
         sum(view_days.views) as view_count_28d
     from view_days
-    inner join feature_times
-        on view_days.age_days >= feature_times.age_days and view_days.age_days < feature_times.age_days + 28
-    group by view_days.sku, feature_times.feature_at
+    inner join feature_days
+        on view_days.age_days = feature_days.age_days
+    group by view_days.sku, feature_days.feature_at
 ),
 
 final as (

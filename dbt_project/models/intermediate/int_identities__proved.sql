@@ -10,14 +10,8 @@ orders as (
     select * from {{ ref('stg_ecommerce__orders') }} where not is_test
 ),
 
-events as (
-    select
-        device_ref,
-        account_ref,
-        min(recorded_at) as seen_at
-    from {{ ref('stg_ecommerce__events') }}
-    where account_ref is not null
-    group by device_ref, account_ref
+seen_devices as (
+    select * from {{ ref('int_devices__seen') }}
 ),
 
 -- An account is a hub wherever it was first seen: its master record may come later than its first order.
@@ -26,7 +20,7 @@ account_sightings as (
     union all
     select account_ref, 'ecommerce' as source_name, created_at as seen_at from orders
     union all
-    select account_ref, 'ecommerce' as source_name, seen_at from events
+    select account_ref, 'ecommerce' as source_name, seen_at from seen_devices
     union all
     select account_ref, 'loyalty' as source_name, updated_at as seen_at from members where is_latest
 ),
@@ -112,7 +106,7 @@ devices as (
         device_ref,
         min(account_ref) as account_ref,
         min(seen_at) as linked_at
-    from events
+    from seen_devices
     where device_ref is not null
     group by device_ref
     having count(distinct account_ref) = 1

@@ -19,14 +19,8 @@ orders as (
     where not is_test
 ),
 
-events as (
-    select
-        device_ref,
-        account_ref,
-        min(recorded_at) as seen_at
-    from {{ ref('stg_ecommerce__events') }}
-    where device_ref is not null and account_ref is not null
-    group by device_ref, account_ref
+seen_devices as (
+    select * from {{ ref('int_devices__seen') }}
 ),
 
 -- Two identifiers in one record, however old: not proof of one person, but enough to carry a refusal.
@@ -49,7 +43,7 @@ seen_together as (
     union all
     select 'phone', phone_ref, by_type, by_ref, 'ecommerce', created_at from orders
     union all
-    select 'device', device_ref, 'account', account_ref, 'ecommerce', seen_at from events
+    select 'device', device_ref, 'account', account_ref, 'ecommerce', seen_at from seen_devices
 ),
 
 contacts as (
