@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 __all__ = ["SCALES", "TINY", "Scale", "SimulatorError", "simulate"]
 
 
-def simulate(home: Home, scale: Scale, seed: int, progress: Callable[[str, int, int], None] | None = None) -> "SimulationReport":
+def simulate(
+    home: Home, scale: Scale, seed: int, progress: Callable[[str, int, int], None] | None = None
+) -> "SimulationReport":
     """Write `landing/` and `truth/` of a home. The same scale and seed give the same bytes and the same file times."""
     from simulator import trading
 

@@ -15,14 +15,23 @@ from troth.home import Home
 
 def arguments() -> argparse.ArgumentParser:
     """One flag per field of `Scale`, and where to write."""
-    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m simulator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, required=True, help="the home to write into: DIR/landing and DIR/truth")
-    parser.add_argument("--scale", choices=[*SCALES, "tiny"], default="small", help="a size with a name; the flags below change parts of it")
+    parser.add_argument(
+        "--scale",
+        choices=[*SCALES, "tiny"],
+        default="small",
+        help="a size with a name; the flags below change parts of it",
+    )
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same bytes")
     parser.add_argument("--force", action="store_true", help="remove what DIR/landing and DIR/truth hold first")
     for field in fields(Scale):
         kind: Callable[[str], object] = _day if field.type is date else type(getattr(SCALES["small"], field.name))
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=None, metavar=kind.__name__.strip("_").upper())
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=None, metavar=kind.__name__.strip("_").upper()
+        )
     return parser
 
 
@@ -74,8 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{report.files:,} files, {report.bytes / 1e6:,.0f} MB in {home.landing}; the truth is in {home.truth}")
     for table, count in report.records.items():
         print(f"  {table:36} {count:12,} records")
-    print(f"{report.store_lines:,} lines sold in stores and {report.web_lines:,} ordered online, {report.lines_per_second:,.0f} lines/s")
-    print(f"{report.wrong_record_share:.0%} of store stock records are wrong at the end; {sum(report.malformed.values()):,} records are malformed")
+    print(
+        f"{report.store_lines:,} lines sold in stores and {report.web_lines:,} ordered online, {report.lines_per_second:,.0f} lines/s"
+    )
+    print(
+        f"{report.wrong_record_share:.0%} of store stock records are wrong at the end; {sum(report.malformed.values()):,} records are malformed"
+    )
     return 0
 
 

@@ -26,7 +26,7 @@ class Audience:
 
     def _moment(self, day: np.ndarray, person: np.ndarray) -> np.ndarray:
         """UTC second of an afternoon, days from the first one."""
-        return self.world.day_start(0) + day.astype(np.int64) * DAY + 18 * 3600 + person * 7 % 7_200
+        return np.asarray(self.world.day_start(0) + day.astype(np.int64) * DAY + 18 * 3600 + person * 7 % 7_200)
 
     def open(self) -> None:
         """What was known before the first day: accounts, and consent given when members enrolled."""
@@ -41,15 +41,25 @@ class Audience:
             landing.write_records(ecommerce.CUSTOMERS, 0, name, lines)
         for part, first in enumerate(range(0, len(old_members), BULK)):
             person = old_members[first : first + BULK]
-            lines = consent.enrolment(people, person, self._moment(people.member_day[person], person), world.take("signal", len(person)))
-            landing.write_records(consent.BULK, 0, f"loyalty_enrolment_{date_text}{f'_{part + 1}' if part else ''}.jsonl", lines)
+            lines = consent.enrolment(
+                people, person, self._moment(people.member_day[person], person), world.take("signal", len(person))
+            )
+            landing.write_records(
+                consent.BULK, 0, f"loyalty_enrolment_{date_text}{f'_{part + 1}' if part else ''}.jsonl", lines
+            )
 
     def _accounts(self, person: np.ndarray, updated: np.ndarray) -> pl.Series:
         people = self.world.people
         created = self._moment(people.account_day[person], person)
         left = self.left_at[person] > 0
         return ecommerce.customers_text(
-            people, person, created, updated, self.subscribed[person], left, np.where(left, self.left_at[person], created)
+            people,
+            person,
+            created,
+            updated,
+            self.subscribed[person],
+            left,
+            np.where(left, self.left_at[person], created),
         )
 
     def trade(self, day: int, day_of_year: int, trips: Trips, orders: pl.DataFrame, lines: pl.DataFrame) -> None:
@@ -73,13 +83,17 @@ class Audience:
         signed = (people.account_day[person] <= day) & (rng.random(len(person)) < 0.5)
         second = np.clip(rng.normal(17.0, 4.0, len(person)), 6.0, 23.7) * 3600
         at = world.epoch(people.home[person], day, second.astype(np.int64))
-        browsing = events.browsing(rng, person, device, signed, at, picked(rng, people, world.products, person, day_of_year))
+        browsing = events.browsing(
+            rng, person, device, signed, at, picked(rng, people, world.products, person, day_of_year)
+        )
         own = orders.filter((pl.col("source") < 2) & (pl.col("person") >= 0))
         buyer = own["person"].to_numpy()
         device = (rng.random(len(own)) * people.device_count[buyer]).astype(np.int64)
         buying = events.buying(own.with_columns(device=pl.Series(device)), lines)
         stream = pl.concat([browsing, buying]).sort("at", "person", "event", maintain_order=True)
-        texts = events.text(stream, people, world.products, world.take("message", len(stream)), ecommerce.FIRST_ORDER_ID)
+        texts = events.text(
+            stream, people, world.products, world.take("message", len(stream)), ecommerce.FIRST_ORDER_ID
+        )
         events.write(world.landing, day, texts)
         return stream
 
@@ -90,7 +104,9 @@ class Audience:
         self.seen[person[new], device[new]] = True
         if new.any():
             number = self.world.take("signal", int(new.sum()))
-            lines = consent.banner(self.world.people, person[new], device[new], first["at"].to_numpy()[new] - 4, day, number)
+            lines = consent.banner(
+                self.world.people, person[new], device[new], first["at"].to_numpy()[new] - 4, day, number
+            )
             self.signals["web_banner"] = [lines]
 
     def _tablets(self, day: int, rng: np.random.Generator, trips: Trips) -> None:
@@ -109,7 +125,9 @@ class Audience:
         self.left_at[person] = at
         if len(person):
             number = self.world.take("signal", len(person))
-            self.signals["unsubscribe"] = [consent.unsubscribe(people, person, at, number, rng.random(len(person)) < BROAD_SHARE)]
+            self.signals["unsubscribe"] = [
+                consent.unsubscribe(people, person, at, number, rng.random(len(person)) < BROAD_SHARE)
+            ]
         return person
 
     def _join(self, day: int, leavers: np.ndarray) -> None:
@@ -120,8 +138,12 @@ class Audience:
         person = np.r_[new, changed]
         updated = np.r_[self._moment(people.account_day[new], new), self.left_at[changed]]
         if len(person) and day > 0:
-            world.landing.write_records(ecommerce.CUSTOMERS, day, f"customers_{world.date(day)}.jsonl", self._accounts(person, updated))
+            world.landing.write_records(
+                ecommerce.CUSTOMERS, day, f"customers_{world.date(day)}.jsonl", self._accounts(person, updated)
+            )
         members = np.flatnonzero(people.member_day == day)
         if len(members) and day > 0:
             number = world.take("signal", len(members))
-            self.signals["loyalty_enrolment"] = [consent.enrolment(people, members, self._moment(people.member_day[members], members), number)]
+            self.signals["loyalty_enrolment"] = [
+                consent.enrolment(people, members, self._moment(people.member_day[members], members), number)
+            ]

@@ -40,16 +40,20 @@ class Baskets:
 
 def year_swing(day_of_year: int) -> float:
     """Busier towards the holidays, quiet after them."""
-    return float(1.0 + 0.35 * np.exp(-(((day_of_year - 345) / 18.0) ** 2)) - 0.10 * np.exp(-(((day_of_year - 25) / 20.0) ** 2)))
+    return float(
+        1.0 + 0.35 * np.exp(-(((day_of_year - 345) / 18.0) ** 2)) - 0.10 * np.exp(-(((day_of_year - 25) / 20.0) ** 2))
+    )
 
 
 def drawn_people(rng: np.random.Generator, people: People, expected: float) -> np.ndarray:
     """A Poisson number of people, the active ones more often."""
     count = rng.poisson(expected)
-    return np.searchsorted(people.activity, rng.random(count) * people.activity[-1], side="right")
+    return np.asarray(np.searchsorted(people.activity, rng.random(count) * people.activity[-1], side="right"))
 
 
-def trips(rng: np.random.Generator, scale: Scale, people: People, places: Places, weekday: int, day_of_year: int) -> Trips:
+def trips(
+    rng: np.random.Generator, scale: Scale, people: People, places: Places, weekday: int, day_of_year: int
+) -> Trips:
     """Visits of a day: mostly to the nearest store, at hours when it is open, most in the late afternoon."""
     person = drawn_people(
         rng, people, len(people) * scale.store_trips_per_person_day * STORE_WEEK[weekday] * year_swing(day_of_year)
@@ -61,7 +65,12 @@ def trips(rng: np.random.Generator, scale: Scale, people: People, places: Places
 
 
 def baskets(
-    rng: np.random.Generator, people: People, products: Products, person: np.ndarray, mean_lines: float, day_of_year: int
+    rng: np.random.Generator,
+    people: People,
+    products: Products,
+    person: np.ndarray,
+    mean_lines: float,
+    day_of_year: int,
 ) -> Baskets:
     """Lines for each person: at least one, `mean_lines` on average."""
     owner = np.repeat(np.arange(len(person)), 1 + rng.poisson(mean_lines - 1.0, len(person)))
@@ -70,7 +79,9 @@ def baskets(
     return Baskets(owner=owner, sku=sku, quantity=quantity)
 
 
-def picked(rng: np.random.Generator, people: People, products: Products, person: np.ndarray, day_of_year: int) -> np.ndarray:
+def picked(
+    rng: np.random.Generator, people: People, products: Products, person: np.ndarray, day_of_year: int
+) -> np.ndarray:
     """One SKU for each person: category by taste and season, then the favourite brand or any, then popularity.
 
     About a third of purchases are habits: the same few goods for the same person at any time.
@@ -91,7 +102,7 @@ def picked(rng: np.random.Generator, people: People, products: Products, person:
     low, high = np.where(loyal, brand_low, low), np.where(loyal, brand_high, high)
     bottom, top = products.cumulative[low], products.cumulative[high]
     sku = np.searchsorted(products.cumulative, bottom + draws[2] * (top - bottom), side="right") - 1
-    return sku.clip(low, high - 1)
+    return np.asarray(sku.clip(low, high - 1))
 
 
 def _stocked(products: Products, category: np.ndarray) -> np.ndarray:
@@ -103,17 +114,22 @@ def _stocked(products: Products, category: np.ndarray) -> np.ndarray:
 def expected_units(scale: Scale, people: People, products: Products, places: Places) -> np.ndarray:
     """Expected daily demand of each place and SKU in units, place by place: what replenishment is planned on."""
     share = people.taste.mean(axis=0)
-    category_weight = np.array([
-        products.cumulative[stop] - products.cumulative[start]
-        for start, stop in zip(products.category_start[:-1], products.category_start[1:], strict=True)
-    ])
+    category_weight = np.array(
+        [
+            products.cumulative[stop] - products.cumulative[start]
+            for start, stop in zip(products.category_start[:-1], products.category_start[1:], strict=True)
+        ]
+    )
     by_sku = share[products.category] * products.weight / category_weight[products.category]
     by_sku /= by_sku.sum()
-    crowd = np.bincount(people.home, minlength=len(places)) * 0.86 + np.bincount(people.second, minlength=len(places)) * 0.14
+    crowd = (
+        np.bincount(people.home, minlength=len(places)) * 0.86
+        + np.bincount(people.second, minlength=len(places)) * 0.14
+    )
     store_lines = scale.store_trips_per_person_day * scale.lines_per_trip
     web_lines = scale.web_orders_per_person_day * scale.lines_per_order
     at_store = crowd * (store_lines + 0.47 * web_lines) * 1.23
     at_center = np.zeros(len(places))
     np.add.at(at_center, places.center_of, at_store + crowd * 0.45 * web_lines * 1.23)
     at_center[places.centers :] = 0.0
-    return ((at_store + at_center)[:, None] * by_sku[None, :]).astype(np.float32)
+    return np.asarray((at_store + at_center)[:, None] * by_sku[None, :], np.float32)

@@ -95,8 +95,16 @@ class Landing:
         if kind.may_wait:
             records = self._held_back(kind, name, day, records, rng)
         count = len(records)
-        repeats = np.flatnonzero(rng.random(count) < scale.duplicated_record_rate) if kind.may_repeat else np.zeros(0, np.int64)
-        broken = np.flatnonzero(rng.random(count) < scale.malformed_record_rate * kind.fragility) if kind.garblers else np.zeros(0, np.int64)
+        repeats = (
+            np.flatnonzero(rng.random(count) < scale.duplicated_record_rate)
+            if kind.may_repeat
+            else np.zeros(0, np.int64)
+        )
+        broken = (
+            np.flatnonzero(rng.random(count) < scale.malformed_record_rate * kind.fragility)
+            if kind.garblers
+            else np.zeros(0, np.int64)
+        )
         self.count("duplicated_records", kind.table, len(repeats))
         garbled = self._garbled(kind, records, broken, rng)
         if kind.in_place and garbled:
@@ -105,7 +113,9 @@ class Landing:
             marks = np.isin(origin, list(garbled))
             return Disturbed(records.gather(origin), origin, marks)
         origin = np.r_[np.arange(count), repeats, np.fromiter(garbled, np.int64, len(garbled))]
-        texts = pl.concat([records.gather(origin[: count + len(repeats)]), pl.Series(list(garbled.values()), dtype=pl.String)])
+        texts = pl.concat(
+            [records.gather(origin[: count + len(repeats)]), pl.Series(list(garbled.values()), dtype=pl.String)]
+        )
         marks = np.arange(len(origin)) >= count + len(repeats)
         order = np.argsort(origin, kind="stable")
         return Disturbed(texts.gather(order), origin[order], marks[order])
@@ -137,7 +147,7 @@ class Landing:
         self, kind: Kind, day: int, name: str, records: pl.Series, head: str = "", tail: str | Callable[[int], str] = ""
     ) -> None:
         """Disturb the records and write them as one file."""
-        disturbed = self.disturbed(kind, day, records, name.split("_" + str(self.date(day)))[0])
+        disturbed = self.disturbed(kind, day, records, name.split(f"_{self.date(day)}", maxsplit=1)[0])
         self.write(kind, day, name, disturbed.records, int(disturbed.is_garbled.sum()), head, tail)
 
     def write(
@@ -148,7 +158,11 @@ class Landing:
         if not len(records):
             return
         rng, scale = self.random(kind, day, name), self.scale
-        late, again, shuffled = rng.random(3) < (scale.late_file_rate, scale.resent_file_rate, scale.out_of_order_file_rate)
+        late, again, shuffled = rng.random(3) < (
+            scale.late_file_rate,
+            scale.resent_file_rate,
+            scale.out_of_order_file_rate,
+        )
         if shuffled and len(records) > 1:
             records = pl.Series(records, dtype=pl.String).gather(rng.permutation(len(records)))
             self.count("out_of_order_files", kind.source)

@@ -29,7 +29,22 @@ LAST_NAMES = (
     "Howard", "Ward", "Cox", "Diallo", "Richardson", "Watson", "Brooks", "Chavez", "Wood", "James", "Bennett", "Gray", "Mendoza", "Ruiz",
     "Hughes", "Price", "Alvarez", "Castillo", "Sanders", "Myers", "Long", "Ross", "Foster", "Jimenez", "Lindqvist", "Yamada", "O'Brien",
 )  # fmt: skip
-STREETS = ("Main", "Oak", "Maple", "Cedar", "Elm", "Washington", "Lake", "Hill", "Walnut", "Park", "Sunset", "River", "Church", "Spring")
+STREETS = (
+    "Main",
+    "Oak",
+    "Maple",
+    "Cedar",
+    "Elm",
+    "Washington",
+    "Lake",
+    "Hill",
+    "Walnut",
+    "Park",
+    "Sunset",
+    "River",
+    "Church",
+    "Spring",
+)
 SUFFIXES = (("Street", "St"), ("Avenue", "Ave"), ("Road", "Rd"), ("Lane", "Ln"))
 MAIL_HOSTS = ("example.com", "example.org", "example.net", "mail.example.com")
 # North American area codes with a 9 in the middle are reserved: no such phone rings anywhere.
@@ -83,10 +98,11 @@ def settle(scale: Scale, places: Places, products: Products, seed: int) -> Peopl
     is_member = rng.random(count) < scale.member_share
     has_account = rng.random(count) < scale.account_share
     joins_now = rng.random(count) < 0.12  # during the simulated days
-    shares_email = (rng.random(size.shape[0]) < scale.shared_email_rate)[household] & (size[household] > 1)
+    sharing: np.ndarray = np.less(rng.random(len(size)), scale.shared_email_rate)
+    shares_email = sharing[household] & (size[household] > 1)
     day = np.where(joins_now, rng.integers(1, max(2, scale.days), count), rng.integers(-900, 0, count))
     account_day = np.where(joins_now, rng.integers(1, max(2, scale.days), count), rng.integers(-900, 0, count))
-    people = People(
+    return People(
         texts=_texts(rng, scale, towns, household, size, shares_email, is_member, has_account),
         household=household, home=home, second=second,
         activity=np.cumsum(rng.gamma(1.2, 1.0, count)),
@@ -98,7 +114,6 @@ def settle(scale: Scale, places: Places, products: Products, seed: int) -> Peopl
         device_count=rng.choice([1, 2, 3], count, p=[0.5, 0.35, 0.15]).astype(np.uint8),
         shares_email=shares_email,
     )  # fmt: skip
-    return people
 
 
 def _households(rng: np.random.Generator, people: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +124,9 @@ def _households(rng: np.random.Generator, people: int) -> tuple[np.ndarray, np.n
     return household, np.bincount(household, minlength=used)
 
 
-def _homes(rng: np.random.Generator, places: Places, household: np.ndarray) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+def _homes(
+    rng: np.random.Generator, places: Places, household: np.ndarray
+) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
     """Town of each household, thinning out with distance from a store, and each person's two nearest stores."""
     towns = postal_codes()
     latitude, longitude = towns["latitude"].to_numpy(), towns["longitude"].to_numpy()
@@ -128,7 +145,11 @@ def _homes(rng: np.random.Generator, places: Places, household: np.ndarray) -> t
     nearest = np.argsort(far[:, used], axis=0, kind="stable")[:2]
     second = nearest[1] if stores > 1 else nearest[0]
     home_town = place[household]
-    return towns[town[household]], (nearest[0][home_town] + first).astype(np.int32), (second[home_town] + first).astype(np.int32)
+    return (
+        towns[town[household]],
+        (nearest[0][home_town] + first).astype(np.int32),
+        (second[home_town] + first).astype(np.int32),
+    )
 
 
 def _texts(
@@ -142,10 +163,14 @@ def _texts(
     number = pl.Series(person)
     first = pl.Series(FIRST_NAMES).gather(rng.integers(0, len(FIRST_NAMES), count))
     family = rng.integers(0, len(LAST_NAMES), homes)[household]
-    last = pl.Series(LAST_NAMES).gather(np.where(rng.random(count) < 0.9, family, rng.integers(0, len(LAST_NAMES), count)))
+    last = pl.Series(LAST_NAMES).gather(
+        np.where(rng.random(count) < 0.9, family, rng.integers(0, len(LAST_NAMES), count))
+    )
     host = pl.Series(MAIL_HOSTS).gather(rng.choice(len(MAIL_HOSTS), count, p=[0.55, 0.2, 0.15, 0.1]))
     own_email = pl.select(
-        pl.concat_str([first, pl.lit("."), last.str.replace("'", "", literal=True), number.cast(pl.String), pl.lit("@"), host]).str.to_lowercase()
+        pl.concat_str(
+            [first, pl.lit("."), last.str.replace("'", "", literal=True), number.cast(pl.String), pl.lit("@"), host]
+        ).str.to_lowercase()
     ).to_series()
     email = own_email.gather(np.where(shares_email, head, person))
     suffix = rng.integers(0, len(SUFFIXES), homes)[household]
@@ -155,7 +180,9 @@ def _texts(
     line = np.where((rng.random(homes) < 0.3)[household], head, person)  # one line for the whole house
     area = pl.Series(AREA_CODES).gather(line % len(AREA_CODES))
     exchange = pl.Series(200 + line // 80 % 800).cast(pl.String)
-    rest = pl.Series(1000 + (line // 64_000 * 37 + scatter(5, line % 80) % np.uint64(37)).astype(np.int64)).cast(pl.String)
+    rest = pl.Series(1000 + (line // 64_000 * 37 + scatter(5, line % 80) % np.uint64(37)).astype(np.int64)).cast(
+        pl.String
+    )
     born = epoch_day(scale.first_day) - rng.integers(18 * 365, 85 * 365, count)
     form_first, form_last = _mistyped(rng, first, scale.typo_rate / 2), _mistyped(rng, last, scale.typo_rate / 2)
     return pl.DataFrame({
@@ -191,7 +218,16 @@ def _mistyped(rng: np.random.Generator, text: pl.Series, rate: float) -> pl.Seri
     at = pl.Series(1 + rng.integers(0, 6, len(hit)))
     swapped = pl.select(
         pl.when(words.str.len_chars() > at + 2)
-        .then(pl.concat_str([words.str.slice(pl.lit(0), at), words.str.slice(at + 1, 1), words.str.slice(at, 1), words.str.slice(at + 2)]))
+        .then(
+            pl.concat_str(
+                [
+                    words.str.slice(pl.lit(0), at),
+                    words.str.slice(at + 1, 1),
+                    words.str.slice(at, 1),
+                    words.str.slice(at + 2),
+                ]
+            )
+        )
         .otherwise(words)
     ).to_series()
     return text.scatter(hit, swapped)
@@ -210,11 +246,13 @@ def identifiers(people: People, start: int, stop: int) -> pl.DataFrame:
     for which in range(3):
         owners = start + np.flatnonzero(people.device_count[start:stop] > which)
         parts.append(
-            pl.DataFrame({
-                "person_id": people.texts["person_id"].gather(owners),
-                "identifier_type": ["device"] * len(owners),
-                "identifier": device_ids(owners, np.full(len(owners), which)),
-            })
+            pl.DataFrame(
+                {
+                    "person_id": people.texts["person_id"].gather(owners),
+                    "identifier_type": ["device"] * len(owners),
+                    "identifier": device_ids(owners, np.full(len(owners), which)),
+                }
+            )
         )
     return pl.concat(parts).drop_nulls("identifier").unique(maintain_order=True)
 
@@ -224,12 +262,14 @@ def tastes(people: People, products: Products, start: int, stop: int) -> pl.Data
     kinds, count = len(products.categories), stop - start
     brand = pl.Series([name for names in products.brands for name in names])
     flat = np.tile(np.arange(kinds), count) * BRANDS + people.favourite[start:stop].ravel()
-    return pl.DataFrame({
-        "person_id": people.texts["person_id"].gather(np.repeat(np.arange(start, stop), kinds)),
-        "category_name": pl.Series(products.categories).gather(np.tile(np.arange(kinds), count)),
-        "demand_share": people.taste[start:stop].ravel(),
-        "favourite_brand_name": brand.gather(flat),
-    })
+    return pl.DataFrame(
+        {
+            "person_id": people.texts["person_id"].gather(np.repeat(np.arange(start, stop), kinds)),
+            "category_name": pl.Series(products.categories).gather(np.tile(np.arange(kinds), count)),
+            "demand_share": people.taste[start:stop].ravel(),
+            "favourite_brand_name": brand.gather(flat),
+        }
+    )
 
 
 def leans(people: People, person: np.ndarray, stream: int) -> np.ndarray:

@@ -25,7 +25,9 @@ class Points:
         self._points: list[np.ndarray] = []
         self._reference: list[pl.Series] = []
 
-    def add(self, person: np.ndarray, at: np.ndarray, kind: np.ndarray, points: np.ndarray, reference: pl.Series) -> None:
+    def add(
+        self, person: np.ndarray, at: np.ndarray, kind: np.ndarray, points: np.ndarray, reference: pl.Series
+    ) -> None:
         if len(person):
             self._person.append(person)
             self._at.append(at)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from simulator.scale import Scale
-from simulator.spelling import offsets, with_check_digit
+from simulator.spelling import with_check_digit
 
 COMPANY_PREFIX = "0614141"
 # The contiguous states and the District: one calendar day ends everywhere before 10:00 UTC of the next.
@@ -21,20 +21,129 @@ EARTH_KM = 6_371.0
 
 # name, list price in cents (median), grams, week of the year in which it sells best, how strongly, brands, nouns
 CATEGORIES = (
-    ("Kitchen", 2400, 700, 50, 0.5, ("Copper Kettle", "Alder", "Hearthstone", "Nonna", "Plainware"), ("Skillet", "Mill", "Colander", "Carafe", "Board", "Whisk")),
-    ("Garden", 1900, 1500, 19, 0.9, ("Fernhill", "Loam", "Greenspan", "Thistle", "Old Spade"), ("Trowel", "Planter", "Hose", "Shears", "Lantern", "Seed Set")),
-    ("Bedding", 4500, 1200, 4, 0.3, ("Lull", "Snowfield", "Linden", "Quiet Hours", "Plainware"), ("Duvet", "Pillow", "Sheet Set", "Throw", "Quilt")),
-    ("Toys", 1600, 400, 49, 1.2, ("Pip", "Tumble", "Kite & Co", "Marble", "Bramble"), ("Puzzle", "Blocks", "Kite", "Train", "Bear", "Game")),
-    ("Apparel", 2900, 300, 40, 0.4, ("Harbour", "Tamarack", "Juno", "Field Day", "Northline"), ("Shirt", "Jacket", "Socks", "Scarf", "Trousers", "Cap")),
-    ("Footwear", 6200, 900, 35, 0.4, ("Cobble", "Northline", "Strider", "Juno", "Marsh"), ("Boots", "Sneakers", "Sandals", "Slippers")),
-    ("Beauty", 1300, 150, 7, 0.3, ("Salt Rose", "Verbena", "Dew", "Clay", "Marigold"), ("Balm", "Soap", "Serum", "Shampoo", "Lotion")),
-    ("Pantry", 700, 500, 47, 0.3, ("Nonna", "Millrace", "Sunday", "Orchard", "Saltworks"), ("Olive Oil", "Granola", "Tea", "Honey", "Salt & Pepper Set", "Pasta")),
-    ("Electronics", 5900, 450, 48, 0.8, ("Volta", "Lumen", "Hertz", "Northline", "Relay"), ("Headphones", "Charger", "Speaker", "Lamp", "Clock")),
-    ("Sports", 3300, 800, 24, 0.6, ("Strider", "Cairn", "Field Day", "Rapid", "Marsh"), ("Mat", "Bottle", "Tent", "Ball", "Racket", "Towel")),
-    ("Books", 1500, 350, 49, 0.4, ("Lantern Press", "Quarto", "Foolscap", "Marginalia", "Blue Door"), ("Novel", "Atlas", "Cookbook", "Diary", "Picture Book")),
-    ("Pets", 1400, 900, 1, 0.1, ("Bramble", "Whisker", "Good Dog", "Pondlife", "Plainware"), ("Leash", "Bowl", "Bed", "Kibble", "Scratch Post")),
+    (
+        "Kitchen",
+        2400,
+        700,
+        50,
+        0.5,
+        ("Copper Kettle", "Alder", "Hearthstone", "Nonna", "Plainware"),
+        ("Skillet", "Mill", "Colander", "Carafe", "Board", "Whisk"),
+    ),
+    (
+        "Garden",
+        1900,
+        1500,
+        19,
+        0.9,
+        ("Fernhill", "Loam", "Greenspan", "Thistle", "Old Spade"),
+        ("Trowel", "Planter", "Hose", "Shears", "Lantern", "Seed Set"),
+    ),
+    (
+        "Bedding",
+        4500,
+        1200,
+        4,
+        0.3,
+        ("Lull", "Snowfield", "Linden", "Quiet Hours", "Plainware"),
+        ("Duvet", "Pillow", "Sheet Set", "Throw", "Quilt"),
+    ),
+    (
+        "Toys",
+        1600,
+        400,
+        49,
+        1.2,
+        ("Pip", "Tumble", "Kite & Co", "Marble", "Bramble"),
+        ("Puzzle", "Blocks", "Kite", "Train", "Bear", "Game"),
+    ),
+    (
+        "Apparel",
+        2900,
+        300,
+        40,
+        0.4,
+        ("Harbour", "Tamarack", "Juno", "Field Day", "Northline"),
+        ("Shirt", "Jacket", "Socks", "Scarf", "Trousers", "Cap"),
+    ),
+    (
+        "Footwear",
+        6200,
+        900,
+        35,
+        0.4,
+        ("Cobble", "Northline", "Strider", "Juno", "Marsh"),
+        ("Boots", "Sneakers", "Sandals", "Slippers"),
+    ),
+    (
+        "Beauty",
+        1300,
+        150,
+        7,
+        0.3,
+        ("Salt Rose", "Verbena", "Dew", "Clay", "Marigold"),
+        ("Balm", "Soap", "Serum", "Shampoo", "Lotion"),
+    ),
+    (
+        "Pantry",
+        700,
+        500,
+        47,
+        0.3,
+        ("Nonna", "Millrace", "Sunday", "Orchard", "Saltworks"),
+        ("Olive Oil", "Granola", "Tea", "Honey", "Salt & Pepper Set", "Pasta"),
+    ),
+    (
+        "Electronics",
+        5900,
+        450,
+        48,
+        0.8,
+        ("Volta", "Lumen", "Hertz", "Northline", "Relay"),
+        ("Headphones", "Charger", "Speaker", "Lamp", "Clock"),
+    ),
+    (
+        "Sports",
+        3300,
+        800,
+        24,
+        0.6,
+        ("Strider", "Cairn", "Field Day", "Rapid", "Marsh"),
+        ("Mat", "Bottle", "Tent", "Ball", "Racket", "Towel"),
+    ),
+    (
+        "Books",
+        1500,
+        350,
+        49,
+        0.4,
+        ("Lantern Press", "Quarto", "Foolscap", "Marginalia", "Blue Door"),
+        ("Novel", "Atlas", "Cookbook", "Diary", "Picture Book"),
+    ),
+    (
+        "Pets",
+        1400,
+        900,
+        1,
+        0.1,
+        ("Bramble", "Whisker", "Good Dog", "Pondlife", "Plainware"),
+        ("Leash", "Bowl", "Bed", "Kibble", "Scratch Post"),
+    ),
 )
-MANNERS = ("Classic", "Little", "Grand", "Everyday", "Sunday", "Traveller's", "Folding", "Heirloom", "Striped", "Blue", "Ochre", "Moss")
+MANNERS = (
+    "Classic",
+    "Little",
+    "Grand",
+    "Everyday",
+    "Sunday",
+    "Traveller's",
+    "Folding",
+    "Heirloom",
+    "Striped",
+    "Blue",
+    "Ochre",
+    "Moss",
+)
 BRANDS = 5
 
 
@@ -60,11 +169,6 @@ class Places:
 
     def __len__(self) -> int:
         return len(self.code)
-
-    def epoch(self, place: np.ndarray, day: int, first_epoch_day: int, second: np.ndarray) -> np.ndarray:
-        """UTC seconds of a wall-clock second of a trading day at a place."""
-        wall = (first_epoch_day + day) * 86_400 + np.asarray(second, np.int64)
-        return wall - self.offset_minutes[place, day].astype(np.int64) * 60
 
 
 @dataclass(frozen=True)
@@ -103,12 +207,15 @@ def postal_codes() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=names, orient="row")
 
 
-def distance_km(latitude: np.ndarray, longitude: np.ndarray, to_latitude: np.ndarray, to_longitude: np.ndarray) -> np.ndarray:
+def distance_km(
+    latitude: np.ndarray, longitude: np.ndarray, to_latitude: np.ndarray, to_longitude: np.ndarray
+) -> np.ndarray:
     """Great-circle distance (haversine), one row per first pair and one column per second."""
     a, b = np.radians(latitude)[:, None], np.radians(to_latitude)[None, :]
     half = np.sin((b - a) / 2) ** 2
     half += np.cos(a) * np.cos(b) * np.sin(np.radians(to_longitude[None, :] - longitude[:, None]) / 2) ** 2
-    return 2 * EARTH_KM * np.arcsin(np.sqrt(half))
+    kilometres: np.ndarray = 2 * EARTH_KM * np.arcsin(np.sqrt(half))
+    return kilometres
 
 
 def found_places(scale: Scale, seed: int) -> Places:
@@ -142,32 +249,38 @@ def _places(scale: Scale, rng: np.random.Generator, towns: pl.DataFrame, center_
     gln = pl.Series(with_check_digit([f"{COMPANY_PREFIX}{n + 1:05d}" for n in range(count)]))
     shop_id = pl.Series([str(7_000_000_001 + n) for n in range(count)])
     states = towns["state"].to_list()
-    rates = {state: 0.0 if state in UNTAXED else round(float(rng.uniform(0.04, 0.095)), 4) for state in sorted(set(states))}
+    rates = {
+        state: 0.0 if state in UNTAXED else round(float(rng.uniform(0.04, 0.095)), 4) for state in sorted(set(states))
+    }
     offset_minutes = _offset_minutes(towns["timezone"].to_list(), scale)
     per_store = scale.people / stores
     tills = np.r_[np.zeros(centers, np.int64), np.full(stores, min(12, max(2, math.ceil(per_store / 250))))]
     unheard = np.zeros(count, bool)
     unheard[centers + rng.choice(stores, math.ceil(stores * scale.unheard_store_share), replace=False)] = True
     opened = [scale.first_day - timedelta(int(n)) for n in rng.integers(200, 6_000, count)]
-    master = pl.DataFrame({
-        "location_code": code,
-        "location_type": ["distribution_center"] * centers + ["store"] * stores,
-        "location_name": [f"{city} {'Distribution Center' if n < centers else 'Store'}" for n, city in enumerate(towns["city"])],
-        "gln": gln,
-        "pos_store_code": [None] * centers + [str(n + 1) for n in range(stores)],
-        "ecommerce_location_id": shop_id,
-        "timezone_name": towns["timezone"],
-        "latitude": towns["latitude"],
-        "longitude": towns["longitude"],
-        "city": towns["city"],
-        "region_code": towns["state"],
-        "postal_code": towns["zip"],
-        "country_code": ["US"] * count,
-        "opens_at": [None] * centers + [_wall(s) for s in opens[centers:]],
-        "closes_at": [None] * centers + [_wall(s) for s in closes[centers:]],
-        "opened_date": opened,
-        "updated_at": [f"{scale.first_day - timedelta(30)}T12:00:00Z"] * count,
-    })
+    master = pl.DataFrame(
+        {
+            "location_code": code,
+            "location_type": ["distribution_center"] * centers + ["store"] * stores,
+            "location_name": [
+                f"{city} {'Distribution Center' if n < centers else 'Store'}" for n, city in enumerate(towns["city"])
+            ],
+            "gln": gln,
+            "pos_store_code": [None] * centers + [str(n + 1) for n in range(stores)],
+            "ecommerce_location_id": shop_id,
+            "timezone_name": towns["timezone"],
+            "latitude": towns["latitude"],
+            "longitude": towns["longitude"],
+            "city": towns["city"],
+            "region_code": towns["state"],
+            "postal_code": towns["zip"],
+            "country_code": ["US"] * count,
+            "opens_at": [None] * centers + [_wall(s) for s in opens[centers:]],
+            "closes_at": [None] * centers + [_wall(s) for s in closes[centers:]],
+            "opened_date": opened,
+            "updated_at": [f"{scale.first_day - timedelta(30)}T12:00:00Z"] * count,
+        }
+    )
     return Places(
         master=master, code=code, gln=gln, shop_id=shop_id, centers=centers,
         latitude=towns["latitude"].to_numpy(), longitude=towns["longitude"].to_numpy(),
@@ -234,9 +347,5 @@ def season(products: Products, day_of_year: int) -> np.ndarray:
     week = day_of_year / 7.0
     kinds = CATEGORIES[: len(products.categories)]
     peak, swing = np.array([kind[3] for kind in kinds]), np.array([kind[4] for kind in kinds])
-    return np.exp(swing * np.cos((week - peak) / 52.0 * 2 * math.pi))
-
-
-def bare_offsets(places: Places, place: np.ndarray, day: int) -> pl.Series:
-    """Offset text of each place on a day."""
-    return offsets(places.offset_minutes[place, day])
+    wanted: np.ndarray = np.exp(swing * np.cos((week - peak) / 52.0 * 2 * math.pi))
+    return wanted

@@ -20,7 +20,10 @@ def epoch_day(day: date) -> int:
 @lru_cache
 def _clock() -> pl.Series:
     second = np.arange(DAY)
-    parts = [pl.Series(f"{n:02d}" for n in range(60)).gather(part) for part in (second // 3600, second // 60 % 60, second % 60)]
+    parts = [
+        pl.Series(f"{n:02d}" for n in range(60)).gather(part)
+        for part in (second // 3600, second // 60 % 60, second % 60)
+    ]
     return pl.select(pl.concat_str([*parts], separator=":")).to_series()
 
 
@@ -64,14 +67,14 @@ def with_check_digit(codes: Sequence[str]) -> list[str]:
 
 def scatter(*parts: int | np.ndarray) -> np.ndarray:
     """Whole numbers mixed to 64 pseudo-random bits (SplitMix64, Steele et al. 2014): the same parts, the same bits."""
-    mixed = np.uint64(0)
+    mixed: np.ndarray = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
             mixed = (mixed ^ np.asarray(part).astype(np.uint64)) + _GOLDEN
             mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             mixed = mixed ^ (mixed >> np.uint64(31))
-    return np.asarray(mixed)
+    return mixed
 
 
 def fractions(*parts: int | np.ndarray) -> np.ndarray:

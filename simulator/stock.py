@@ -36,7 +36,12 @@ class DayBook:
         """Kind, position, units and time of everything, and an empty book again."""
         arrays = tuple(
             np.concatenate(part) if part else np.zeros(0, kind)
-            for part, kind in ((self.kind, np.int8), (self.position, np.int64), (self.units, np.int64), (self.at, np.int64))
+            for part, kind in (
+                (self.kind, np.int8),
+                (self.position, np.int64),
+                (self.units, np.int64),
+                (self.at, np.int64),
+            )
         )
         self.kind, self.position, self.units, self.at = [], [], [], []
         return arrays  # type: ignore[return-value]
@@ -71,7 +76,8 @@ class Stock:
 
     def findable(self, position: np.ndarray) -> np.ndarray:
         """Units a shopper or picker would find."""
-        return np.maximum(self.physical[position] - self.misplaced[position], 0)
+        found: np.ndarray = np.maximum(self.physical[position] - self.misplaced[position], 0)
+        return found
 
 
 def rationed(available: np.ndarray, position: np.ndarray, wanted: np.ndarray, when: np.ndarray) -> np.ndarray:

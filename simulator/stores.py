@@ -51,16 +51,20 @@ class Stores:
         false, false_lines = self._never_happened(rng, receipts, lines)
         struck = self._struck_out(rng, lines)
         receipts = pl.concat([receipts, back, over, false])
-        receipts = receipts.with_columns(shows_card=pl.col("shows_card") & pl.Series(self._has_card(receipts["person"].to_numpy(), day)))
+        receipts = receipts.with_columns(
+            shows_card=pl.col("shows_card") & pl.Series(self._has_card(receipts["person"].to_numpy(), day))
+        )
         receipts = pos.numbered(receipts, rng, world.places, self.next_number)
         lines = pl.concat([lines, struck, back_lines, false_lines]).sort("receipt", "line_number", maintain_order=True)
-        texts = pos.receipt_text(receipts, lines, world.places, world.products, world.people, world.day_start(day), date_text, day)
+        texts = pos.receipt_text(
+            receipts, lines, world.places, world.products, world.people, world.day_start(day), date_text, day
+        )
         pos.write(world.landing, day, receipts, texts, world.places)
         self._book(day, rng, receipts, lines, date_text)
         world.totals["store_lines"] += int((~(lines["is_void"] | lines["is_return"])).sum()) - len(false_lines)
 
     def _has_card(self, person: np.ndarray, day: int) -> np.ndarray:
-        return (person >= 0) & (self.world.people.member_day[np.maximum(person, 0)] < min(day, NEVER))
+        return np.asarray((person >= 0) & (self.world.people.member_day[np.maximum(person, 0)] < min(day, NEVER)))
 
     def _sales(
         self, day: int, rng: np.random.Generator, trips: Trips, baskets: Baskets, granted: np.ndarray
@@ -78,7 +82,11 @@ class Stores:
         net = gross - discount
         tax = np.rint(net * world.places.tax_rate[trips.place[owner]]).astype(np.int64)
         first = np.r_[True, owner[1:] != owner[:-1]] if len(owner) else np.zeros(0, bool)
-        number = np.arange(len(owner)) - np.repeat(np.flatnonzero(first), np.diff(np.r_[np.flatnonzero(first), len(owner)])) + 1
+        number = (
+            np.arange(len(owner))
+            - np.repeat(np.flatnonzero(first), np.diff(np.r_[np.flatnonzero(first), len(owner)]))
+            + 1
+        )
         lines = pl.DataFrame({
             "receipt": owner, "line_number": number, "sku": rung_up, "true_sku": sku, "quantity": quantity, "discount": discount, "net": net,
             "tax": tax, "is_keyed": keyed, "is_void": np.zeros(len(sku), bool), "is_return": np.zeros(len(sku), bool),
@@ -101,7 +109,9 @@ class Stores:
         receipt = np.arange(self._next_receipt, self._next_receipt + count)
         self._next_receipt += count
         restocked = rng.random(count) < 0.8
-        disposition = pl.Series(["<Disposition>Damaged</Disposition>", "<Disposition>Restock</Disposition>"]).gather(restocked.astype(np.int64))
+        disposition = pl.Series(["<Disposition>Damaged</Disposition>", "<Disposition>Restock</Disposition>"]).gather(
+            restocked.astype(np.int64)
+        )
         lines = due.select("sku", pl.col("sku").alias("true_sku"), "quantity", "discount", "net", "tax").with_columns(
             receipt=pl.Series(receipt), line_number=pl.lit(1, pl.Int64), is_keyed=pl.lit(False), is_void=pl.lit(False), is_return=pl.lit(True),
             is_restocked=pl.Series(restocked), link=pl.concat_str([due["reference"], disposition]),
@@ -118,7 +128,10 @@ class Stores:
         receipt = np.arange(self._next_receipt, self._next_receipt + len(due))
         self._next_receipt += len(due)
         return due.with_columns(
-            receipt=pl.Series(receipt), kind=pl.lit(pos.HANDOVER, pl.Int64), shows_card=pl.lit(False), pays_card=pl.lit(False)
+            receipt=pl.Series(receipt),
+            kind=pl.lit(pos.HANDOVER, pl.Int64),
+            shows_card=pl.lit(False),
+            pays_card=pl.lit(False),
         ).select(typed(RECEIPT_SCHEMA))
 
     def _never_happened(
@@ -130,7 +143,11 @@ class Stores:
         self._next_receipt += len(chosen)
         kind = rng.choice([pos.CANCELLED, pos.TRAINING], len(chosen))
         map_to = chosen.select("receipt", fresh=pl.Series(fresh))
-        copied = lines.join(map_to, on="receipt", how="inner", maintain_order="left").with_columns(receipt=pl.col("fresh")).select(typed(LINE_SCHEMA))
+        copied = (
+            lines.join(map_to, on="receipt", how="inner", maintain_order="left")
+            .with_columns(receipt=pl.col("fresh"))
+            .select(typed(LINE_SCHEMA))
+        )
         copies = chosen.with_columns(
             receipt=pl.Series(fresh), kind=pl.Series(kind), second=pl.col("second") - 40,
             person=pl.when(pl.Series(kind == pos.TRAINING)).then(-1).otherwise("person"), pays_card=pl.lit(False),
@@ -140,15 +157,23 @@ class Stores:
     def _struck_out(self, rng: np.random.Generator, lines: pl.DataFrame) -> pl.DataFrame:
         """Lines rung up once too often and struck out, at the end of their receipt."""
         count = lines.select("receipt", last=pl.len().over("receipt"))["last"]
-        chosen = pl.Series(rng.random(len(lines)) < self.world.scale.void_line_rate) & lines["receipt"].is_first_distinct()
+        chosen = (
+            pl.Series(rng.random(len(lines)) < self.world.scale.void_line_rate) & lines["receipt"].is_first_distinct()
+        )
         return lines.with_columns(line_number=count.cast(pl.Int64) + 1, is_void=pl.lit(True)).filter(chosen)
 
-    def _book(self, day: int, rng: np.random.Generator, receipts: pl.DataFrame, lines: pl.DataFrame, date_text: str) -> None:
+    def _book(
+        self, day: int, rng: np.random.Generator, receipts: pl.DataFrame, lines: pl.DataFrame, date_text: str
+    ) -> None:
         """Stock, points, truth, and what will come back."""
         world = self.world
         real = receipts.filter(pl.col("kind").is_in([pos.SALE, pos.RETURN]))
         at = world.epoch(real["place"].to_numpy(), day, real["second"].to_numpy())
-        real = real.with_columns(at=pl.Series(at), name=pos.receipt_names(real, world.places, date_text), reference=pos.links(real, world.places, date_text))
+        real = real.with_columns(
+            at=pl.Series(at),
+            name=pos.receipt_names(real, world.places, date_text),
+            reference=pos.links(real, world.places, date_text),
+        )
         whole = lines.filter(~pl.col("is_void")).join(real, on="receipt", how="inner", maintain_order="left")
         position = world.position(whole["place"].to_numpy(), whole["sku"].to_numpy())
         true_position = world.position(whole["place"].to_numpy(), whole["true_sku"].to_numpy())
@@ -159,7 +184,9 @@ class Stores:
         shelved = back & whole["is_restocked"].to_numpy()
         world.stock.book("return", position[shelved], units[shelved], when[shelved])
         sums = whole.group_by("receipt", maintain_order=True).agg(
-            pl.col("net", "tax").sum(), pl.col("is_return", "name", "at", "person", "shows_card", "place").first(), count=pl.len()
+            pl.col("net", "tax").sum(),
+            pl.col("is_return", "name", "at", "person", "shows_card", "place").first(),
+            count=pl.len(),
         )
         self._truth(sums.filter(~pl.col("is_return")))
         self._points(sums)
@@ -180,7 +207,11 @@ class Stores:
         back = earned["is_return"].to_numpy()
         points = earned["net"].to_numpy() // 100
         self.points.add(
-            earned["person"].to_numpy(), earned["at"].to_numpy(), np.where(back, ADJUST, ACCUMULATE), np.where(back, -points, points), earned["name"]
+            earned["person"].to_numpy(),
+            earned["at"].to_numpy(),
+            np.where(back, ADJUST, ACCUMULATE),
+            np.where(back, -points, points),
+            earned["name"],
         )
 
     def _schedule(self, day: int, rng: np.random.Generator, sold: pl.DataFrame) -> None:
@@ -199,4 +230,4 @@ class Stores:
     def open_second(self, rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
         """A moment within opening hours."""
         opens, closes = self.world.places.opens[place], np.minimum(self.world.places.closes[place], DAY)
-        return (opens + 600 + rng.random(len(place)) * (closes - opens - 1_800)).astype(np.int64)
+        return np.asarray(opens + 600 + rng.random(len(place)) * (closes - opens - 1_800)).astype(np.int64)

@@ -89,7 +89,10 @@ def _open(world: World, warehouse: Warehouse, audience: Audience, points: Points
         truth.append("tastes", people.tastes(world.people, world.products, start, stop))
     landing.count("shared_emails", "people", int(world.people.shares_email.sum()))
     typed = world.people.texts.select(
-        ((world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"]) | (world.people.texts["guest_email"] != world.people.texts["email"])).sum()
+        (
+            (world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"])
+            | (world.people.texts["guest_email"] != world.people.texts["email"])
+        ).sum()
     ).item()
     landing.count("mistyped_emails", "people", typed)
     for place in np.flatnonzero(world.places.is_unheard):

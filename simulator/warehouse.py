@@ -71,7 +71,9 @@ class Warehouse:
             world.stock.announced[position] = recorded  # what the shop shows on the first morning
             number = np.arange(len(position)) // skus * -(-skus // ITEMS_PER_EVENT) + item // ITEMS_PER_EVENT
             number += world.take("event", int(number.max()) + 1)
-            self._tell(number, place, item, recorded, at, "OBSERVE", "stock_taking", "sellable_accessible", "inv", "OPENING")
+            self._tell(
+                number, place, item, recorded, at, "OBSERVE", "stock_taking", "sellable_accessible", "inv", "OPENING"
+            )
             document = wms.write_epcis(world.landing, wms.OPENING, 0, self._told(0), document)
             world.write_truth(0)
         self._document = document
@@ -82,7 +84,9 @@ class Warehouse:
         for delivery in self.due.pop(day, []):
             position = world.position(delivery.place, delivery.sku)
             supplier = delivery.source < 0
-            second = np.where(supplier, 6 * 3600 + delivery.number * 613 % 7_000, 5 * 3600 + delivery.number * 311 % 3_000)
+            second = np.where(
+                supplier, 6 * 3600 + delivery.number * 613 % 7_000, 5 * 3600 + delivery.number * 311 % 3_000
+            )
             at = world.epoch(delivery.place, day, second)
             lost = np.where(world.random(61, day).random(len(position)) < world.scale.transit_loss_rate, 1, 0)
             np.subtract.at(world.stock.on_order, position, delivery.units.astype(np.int32))
@@ -92,7 +96,19 @@ class Warehouse:
             first = world.take("event", int(delivery.number.max() - delivery.number.min()) + 1)
             number = delivery.number - delivery.number.min() + first
             if supplier.all():
-                self._tell(number, delivery.place, delivery.sku, delivery.units, at, "ADD", "receiving", "in_progress", "po", "PO", delivery.number)
+                self._tell(
+                    number,
+                    delivery.place,
+                    delivery.sku,
+                    delivery.units,
+                    at,
+                    "ADD",
+                    "receiving",
+                    "in_progress",
+                    "po",
+                    "PO",
+                    delivery.number,
+                )
             else:
                 self._tell(
                     number, delivery.place, delivery.sku, delivery.units, at, "OBSERVE", "receiving", "in_progress", "desadv", "TR",
@@ -104,7 +120,9 @@ class Warehouse:
         world, scale = self.world, self.world.scale
         rng, skus = world.random(62, day), len(world.products)
         each = min(scale.counts_per_store_day, skus)
-        position = (np.arange(len(world.places))[:, None] * skus + rng.integers(0, skus, (len(world.places), each))).ravel()
+        position = (
+            np.arange(len(world.places))[:, None] * skus + rng.integers(0, skus, (len(world.places), each))
+        ).ravel()
         negative = np.flatnonzero(world.stock.recorded < 0)
         position = np.unique(np.r_[position, negative[rng.random(len(negative)) < 0.3]])
         if not len(position):
@@ -117,11 +135,22 @@ class Warehouse:
         used, which = np.unique(place, return_inverse=True)
         at = world.epoch(place, day, 6 * 3600 + 2_400 + (place * 37 % 600))
         number = which + world.take("event", len(used))
-        self._tell(number, place, sku, counted, at, "OBSERVE", "cycle_counting", "sellable_accessible", "inv", "COUNT", number)
+        self._tell(
+            number, place, sku, counted, at, "OBSERVE", "cycle_counting", "sellable_accessible", "inv", "COUNT", number
+        )
         change = counted.astype(np.int64) - world.stock.recorded[position]
         world.stock.book("adjustment", position, change, at + 300, np.zeros_like(change))
         for action, mask in (("ADD", change > 0), ("DELETE", change < 0)):
-            self._tell_singly(position[mask], np.abs(change[mask]), at[mask] + 300, action, "inspecting", "sellable_accessible", "urn:troth:btt:adjustment", "ADJ")
+            self._tell_singly(
+                position[mask],
+                np.abs(change[mask]),
+                at[mask] + 300,
+                action,
+                "inspecting",
+                "sellable_accessible",
+                "urn:troth:btt:adjustment",
+                "ADJ",
+            )
 
     def lose(self, day: int) -> None:
         """Known damage, which is booked; theft and misplacement, which are not; now and then something turns up again."""
@@ -160,7 +189,10 @@ class Warehouse:
             order = world.random(64, day).random(len(position))
             units = rationed(np.maximum(free, 0), source, want, order)
             self._ship(day, center[units > 0], place[units > 0], sku[units > 0], units[units > 0])
-        low = np.flatnonzero(stock.recorded[: places.centers * skus] + stock.on_order[: places.centers * skus] <= self.reorder[: places.centers * skus])
+        low = np.flatnonzero(
+            stock.recorded[: places.centers * skus] + stock.on_order[: places.centers * skus]
+            <= self.reorder[: places.centers * skus]
+        )
         if len(low):
             place, sku = world.split(low)
             units = (self.target[low] - stock.recorded[low] - stock.on_order[low]).astype(np.int64)
@@ -179,7 +211,9 @@ class Warehouse:
         world.stock.book("transfer_out", position, -units, at)
         np.add.at(world.stock.on_order, world.position(place, sku), units.astype(np.int32))
         event = which + world.take("event", len(used))
-        self._tell(event, center, sku, units, at, "OBSERVE", "shipping", "in_transit", "desadv", "TR", number, center, place)
+        self._tell(
+            event, center, sku, units, at, "OBSERVE", "shipping", "in_transit", "desadv", "TR", number, center, place
+        )
         lead = 1 + (world.places.offset_minutes[place, day] != world.places.offset_minutes[center, day])
         for days in (1, 2):
             due = lead == days
@@ -198,11 +232,26 @@ class Warehouse:
             world.landing.count("blind_snapshots", world.places.code[place], int(blind))
             known = int(world.epoch(np.array([place]), day, 23 * 3600 if blind else 3 * 3600)[0])
             wms.write_stock_advice(
-                world.landing, day, place, world.places, world.products, world.stock.recorded[own], world.stock.committed[own], known
+                world.landing,
+                day,
+                place,
+                world.places,
+                world.products,
+                world.stock.recorded[own],
+                world.stock.committed[own],
+                known,
             )
 
     def _tell_singly(
-        self, position: np.ndarray, units: np.ndarray, at: np.ndarray, action: str, step: str, disposition: str, kind: str, prefix: str
+        self,
+        position: np.ndarray,
+        units: np.ndarray,
+        at: np.ndarray,
+        action: str,
+        step: str,
+        disposition: str,
+        kind: str,
+        prefix: str,
     ) -> None:
         """One event per position."""
         place, sku = self.world.split(position)
@@ -233,7 +282,9 @@ class Warehouse:
             "place": place[first], "at": at[first], "reference_type": [kind] * len(first), "reference": name,
             "source": nowhere if source is None else source[first], "destination": nowhere if destination is None else destination[first],
         }, schema=wms.EVENT_SCHEMA))  # fmt: skip
-        self.story.items.append(pl.DataFrame({"event": event, "sku": sku[order], "units": units[order]}, schema=wms.ITEM_SCHEMA))
+        self.story.items.append(
+            pl.DataFrame({"event": event, "sku": sku[order], "units": units[order]}, schema=wms.ITEM_SCHEMA)
+        )
 
     def write(self, day: int) -> None:
         """The day's documents, after those of the opening count on the first day."""
@@ -249,7 +300,9 @@ class Warehouse:
         numbers = events["event"].to_numpy()
         small = np.isin(numbers, np.concatenate(story.small)) if story.small else np.zeros(len(numbers), bool)
         dice = world.random(66, int(numbers[0])).random(len(numbers))
-        ids = pl.Series(wms.event_ids(world.seed, numbers)).set(pl.Series(small & (dice < world.scale.nameless_event_rate)), None)
+        ids = pl.Series(wms.event_ids(world.seed, numbers)).set(
+            pl.Series(small & (dice < world.scale.nameless_event_rate)), None
+        )
         texts = wms.events_text(events, items, world.places, world.products, day, ids)
         doubtful = texts.filter(pl.Series(small & (dice > 1 - world.scale.corrected_event_rate)))
         wrong, declared = wms.declared_wrong(

@@ -70,9 +70,21 @@ class Webshop:
         """Orders placed today, with lines the shop could promise. Returns those of shoppers, for the event stream."""
         world, scale, people = self.world, self.world.scale, self.world.people
         rng = world.random(90, day)
-        person = drawn_people(rng, people, len(people) * scale.web_orders_per_person_day * WEB_WEEK[(scale.first_day.weekday() + day) % 7] * year_swing(day_of_year))
+        person = drawn_people(
+            rng,
+            people,
+            len(people)
+            * scale.web_orders_per_person_day
+            * WEB_WEEK[(scale.first_day.weekday() + day) % 7]
+            * year_swing(day_of_year),
+        )
         evening = rng.random(len(person)) < 0.6
-        second = np.clip(np.where(evening, rng.normal(20.0, 1.8, len(person)), rng.normal(12.5, 2.4, len(person))), 6.0, 23.8) * 3600
+        second = (
+            np.clip(
+                np.where(evening, rng.normal(20.0, 1.8, len(person)), rng.normal(12.5, 2.4, len(person))), 6.0, 23.8
+            )
+            * 3600
+        )
         created = world.epoch(people.home[person], day, second.astype(np.int64))
         order = np.lexsort((person, created))
         person, second, created = person[order], second[order].astype(np.int64), created[order]
@@ -112,12 +124,20 @@ class Webshop:
         self._change_mind(day, orders.filter(pl.Series(mind)), lines)
         for later in np.unique(due_day[~mind]):
             part = orders.filter(pl.Series((due_day == later) & ~mind))
-            self.pending[int(later)].append((part, lines.join(part.select("order"), on="order", how="semi", maintain_order="left")))
+            self.pending[int(later)].append(
+                (part, lines.join(part.select("order"), on="order", how="semi", maintain_order="left"))
+            )
         self._test(day, rng, orders, lines, number + len(used))
         return orders, lines
 
     def _due(
-        self, rng: np.random.Generator, day: int, place: np.ndarray, method: np.ndarray, second: np.ndarray, created: np.ndarray
+        self,
+        rng: np.random.Generator,
+        day: int,
+        place: np.ndarray,
+        method: np.ndarray,
+        second: np.ndarray,
+        created: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Day and UTC second at which each order is picked or shipped."""
         places, at = self.world.places, np.maximum(place, 0)
@@ -126,16 +146,28 @@ class Webshop:
         store_today = store < np.minimum(places.closes[at], 23 * 3600) - 600
         center_today = second < 14 * 3600
         center = np.where(center_today, 16 * 3600 + wait * 14_000, 9 * 3600 + wait * 14_000).astype(np.int64)
-        days = np.where(method == DROP_SHIP, 2, np.where(method == SHIP_TO_HOME, ~center_today, ~store_today)).astype(np.int64)
+        days = np.where(method == DROP_SHIP, 2, np.where(method == SHIP_TO_HOME, ~center_today, ~store_today)).astype(
+            np.int64
+        )
         morning = places.opens[at] + 300 + (wait * 7_200).astype(np.int64)
-        moment = np.where(method == DROP_SHIP, 17 * 3600, np.where(method == SHIP_TO_HOME, center, np.where(store_today, store, morning)))
-        due = np.array([self.world.epoch(at, day + ahead, moment) for ahead in range(3)])[days, np.arange(len(at))] if len(at) else moment
+        moment = np.where(
+            method == DROP_SHIP,
+            17 * 3600,
+            np.where(method == SHIP_TO_HOME, center, np.where(store_today, store, morning)),
+        )
+        due = (
+            np.array([self.world.epoch(at, day + ahead, moment) for ahead in range(3)])[days, np.arange(len(at))]
+            if len(at)
+            else moment
+        )
         return day + days, np.maximum(due, created + 900)
 
     def _announce(self, day: int, orders: pl.DataFrame, lines: pl.DataFrame) -> None:
         """Promise the units, and let the shop announce each new level at once, unless it is deaf to that store."""
         world = self.world
-        held = lines.join(orders.select("order", "place", "created"), on="order", how="inner", maintain_order="left").filter(pl.col("place") >= 0)
+        held = lines.join(
+            orders.select("order", "place", "created"), on="order", how="inner", maintain_order="left"
+        ).filter(pl.col("place") >= 0)
         place, sku, units = held["place"].to_numpy(), held["sku"].to_numpy(), held["quantity"].to_numpy()
         position = world.position(place, sku)
         before = world.offered(position)
@@ -144,20 +176,28 @@ class Webshop:
         heard = ~world.places.is_unheard[place]
         world.stock.announced[position[heard]] = (before - so_far)[heard]
         self.levels.append(
-            ecommerce.levels_text(sku[heard], place[heard], (before - so_far)[heard], held["created"].to_numpy()[heard] + 2, world.places)
+            ecommerce.levels_text(
+                sku[heard], place[heard], (before - so_far)[heard], held["created"].to_numpy()[heard] + 2, world.places
+            )
         )
         self.committed_today = position
 
     def _change_mind(self, day: int, orders: pl.DataFrame, lines: pl.DataFrame) -> None:
         if not len(orders):
             return
-        gone = lines.join(orders.select("order", "place", "created", "shipping"), on="order", how="inner", maintain_order="left")
-        money = gone.group_by("order", maintain_order=True).agg(total=(pl.col("net") + pl.col("tax")).sum() + pl.col("shipping").first())
+        gone = lines.join(
+            orders.select("order", "place", "created", "shipping"), on="order", how="inner", maintain_order="left"
+        )
+        money = gone.group_by("order", maintain_order=True).agg(
+            total=(pl.col("net") + pl.col("tax")).sum() + pl.col("shipping").first()
+        )
         cancelled = orders.with_columns(
             updated=pl.col("created") + 1_200, status=pl.lit(CANCELLED, pl.Int64), cancel_reason=pl.lit("customer"),
             refunded_cents=money["total"],
         )  # fmt: skip
-        self.refunds.append(gone.with_columns(restock=pl.lit(CANCEL), at=pl.col("created") + 1_200).select(typed(REFUND_SCHEMA)))
+        self.refunds.append(
+            gone.with_columns(restock=pl.lit(CANCEL), at=pl.col("created") + 1_200).select(typed(REFUND_SCHEMA))
+        )
         self._close(cancelled, lines)
 
     def _test(self, day: int, rng: np.random.Generator, orders: pl.DataFrame, lines: pl.DataFrame, number: int) -> None:
@@ -168,7 +208,9 @@ class Webshop:
             order=pl.lit(number, pl.Int64), person=pl.lit(-1, pl.Int64), source=pl.lit(0, pl.Int64), is_signed_in=pl.lit(True),
             created=pl.col("created") + 5, updated=pl.col("created") + 5,
         )  # fmt: skip
-        line = lines[:1].with_columns(order=pl.lit(number, pl.Int64), line=pl.lit(int(lines["line"].max()) + 1, pl.Int64))  # type: ignore[arg-type]
+        line = lines[:1].with_columns(
+            order=pl.lit(number, pl.Int64), line=pl.lit(lines["line"].to_numpy().max() + 1, pl.Int64)
+        )
         self.versions.append((sample, line))
         self._truth(sample, line)
 
@@ -209,9 +251,13 @@ class Webshop:
 
     def _settle(self, day: int, rng: np.random.Generator, due: Due, whole: pl.DataFrame, missing: pl.DataFrame) -> None:
         """The order as it stands afterwards, points for what was sent, collection, and returns to come."""
-        result = whole.group_by("order", maintain_order=True).agg(asked=pl.col("quantity").sum(), got=pl.col("granted").sum())
+        result = whole.group_by("order", maintain_order=True).agg(
+            asked=pl.col("quantity").sum(), got=pl.col("granted").sum()
+        )
         lost = missing.group_by("order").agg(lost=(pl.col("net") + pl.col("tax")).sum())
-        orders = due.orders.join(result, on="order", how="left", maintain_order="left").join(lost, on="order", how="left", maintain_order="left")
+        orders = due.orders.join(result, on="order", how="left", maintain_order="left").join(
+            lost, on="order", how="left", maintain_order="left"
+        )
         orders = orders.with_columns(
             status=pl.when(pl.col("got") == 0).then(CANCELLED).when(pl.col("got") < pl.col("asked")).then(PARTIAL).otherwise(FULFILLED),
             updated=pl.col("due") + 660,
@@ -232,7 +278,11 @@ class Webshop:
 
     def _earn(self, day: int, kept: pl.DataFrame) -> None:
         people = self.world.people
-        sums = kept.filter("is_signed_in").group_by("order", maintain_order=True).agg(pl.col("net").sum(), pl.col("person", "at").first())
+        sums = (
+            kept.filter("is_signed_in")
+            .group_by("order", maintain_order=True)
+            .agg(pl.col("net").sum(), pl.col("person", "at").first())
+        )
         person = sums["person"].to_numpy()
         member = people.is_linked[person] & (people.member_day[person] < day) & (sums["net"].to_numpy() >= 100)
         sums = sums.filter(pl.Series(member))
@@ -251,7 +301,9 @@ class Webshop:
         for when, part in _by_day(frame).items():
             self.stores.handovers[when].append(part.select(typed(HANDOVER_SCHEMA)))
 
-    def _schedule(self, day: int, rng: np.random.Generator, orders: pl.DataFrame, kept: pl.DataFrame, lines: pl.DataFrame) -> None:
+    def _schedule(
+        self, day: int, rng: np.random.Generator, orders: pl.DataFrame, kept: pl.DataFrame, lines: pl.DataFrame
+    ) -> None:
         """Returns to come: by mail to the distribution centre, in a store, or money back without goods."""
         last, rate = self.world.scale.days, self.world.scale.order_return_rate
         dice = rng.random(len(orders))
@@ -298,7 +350,9 @@ class Webshop:
         self.refunds.append(refunds.select(typed(REFUND_SCHEMA)))
         position = world.position(center, goods["sku"].to_numpy())
         world.stock.book("web_return", position[restocked], goods["granted"].to_numpy()[restocked], at[restocked])
-        given = refunds.group_by("order", maintain_order=True).agg(given=(pl.col("net") + pl.col("tax")).sum(), at=pl.col("at").first())
+        given = refunds.group_by("order", maintain_order=True).agg(
+            given=(pl.col("net") + pl.col("tax")).sum(), at=pl.col("at").first()
+        )
         changed = orders.join(given, on="order", how="inner", maintain_order="left").with_columns(
             refunded_cents=pl.col("refunded_cents") + pl.col("given"), updated=pl.col("at")
         )
@@ -324,7 +378,13 @@ class Webshop:
         world = self.world
         first = world.take("shipment", lines["order"].n_unique())
         lines = lines.select(
-            "place", "at", "sku", "order", ordered="quantity", shipped="granted", shipment=pl.col("order").rank("dense").cast(pl.Int64) - 1 + first
+            "place",
+            "at",
+            "sku",
+            "order",
+            ordered="quantity",
+            shipped="granted",
+            shipment=pl.col("order").rank("dense").cast(pl.Int64) - 1 + first,
         ).sort("shipment", maintain_order=True)
         lines = lines.with_columns(order_name=ecommerce.order_names(lines["order"]))
         for place in range(world.places.centers):
@@ -357,7 +417,10 @@ class Webshop:
         date_text = world.date(day)
         # One order may stand here in several versions: its lines belong to (version list, order).
         orders, lines = (
-            pl.concat([version[half].with_columns(version=pl.lit(place)) for place, version in enumerate(self.versions)]) for half in (0, 1)
+            pl.concat(
+                [version[half].with_columns(version=pl.lit(place)) for place, version in enumerate(self.versions)]
+            )
+            for half in (0, 1)
         )
         texts = ecommerce.orders_text(orders, lines, world.people, world.places, world.products)
         world.landing.write_records(ecommerce.ORDERS, day, f"orders_{date_text}.jsonl", texts)
@@ -366,7 +429,9 @@ class Webshop:
             number = world.take("refund", len(refunds))
             key = refunds.select("order", "at").with_columns(place=pl.int_range(pl.len()))
             group = key.with_columns(first=pl.col("place").min().over("order", "at"))["first"].to_numpy()
-            refunds = refunds.with_columns(refund=pl.Series(group + number), refund_line=pl.Series(np.arange(len(refunds)) + number))
+            refunds = refunds.with_columns(
+                refund=pl.Series(group + number), refund_line=pl.Series(np.arange(len(refunds)) + number)
+            )
             refunds = refunds.sort("refund", "refund_line")
             texts = ecommerce.refunds_text(refunds, world.places, world.products)
             world.landing.write_records(ecommerce.REFUNDS, day, f"refunds_{date_text}.jsonl", texts)
@@ -390,4 +455,4 @@ class Webshop:
 
 def _by_day(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:
     """Rows by the day in `later`, in order of first appearance."""
-    return {int(key[0]): part for key, part in frame.partition_by("later", as_dict=True, maintain_order=True).items()}  # type: ignore[call-overload]
+    return {int(key[0]): part for key, part in frame.partition_by("later", as_dict=True, maintain_order=True).items()}

@@ -11,7 +11,7 @@ from simulator.landing import Landing
 from simulator.people import People
 from simulator.retailer import Places, Products
 from simulator.scale import Scale
-from simulator.spelling import DAY, epoch_day
+from simulator.spelling import DAY, epoch_day, fractions
 from simulator.stock import MOVEMENTS, Stock
 from simulator.truth import Truth
 
@@ -50,10 +50,11 @@ class World:
 
     def epoch(self, place: np.ndarray, day: int, second: np.ndarray | int) -> np.ndarray:
         """UTC seconds of a wall-clock second of a trading day at a place."""
-        return self.day_start(day) + np.asarray(second, np.int64) - self.places.offset_minutes[place, day].astype(np.int64) * 60
+        wall = self.day_start(day) + np.asarray(second, np.int64)
+        return np.asarray(wall - self.places.offset_minutes[place, day].astype(np.int64) * 60)
 
     def position(self, place: np.ndarray | int, sku: np.ndarray) -> np.ndarray:
-        return np.asarray(place, np.int64) * len(self.products) + sku
+        return np.asarray(np.asarray(place, np.int64) * len(self.products) + sku)
 
     def split(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Place and SKU of positions."""
@@ -62,12 +63,12 @@ class World:
     def offered(self, position: np.ndarray) -> np.ndarray:
         """Units the web shop believes it can sell. Where it is never told of picks it subtracts none, promised or done."""
         stock, deaf = self.stock, self.places.is_unheard[position // len(self.products)]
-        return stock.recorded[position] + np.where(deaf, stock.unheard[position], -stock.committed[position])
+        return np.asarray(
+            stock.recorded[position] + np.where(deaf, stock.unheard[position], -stock.committed[position])
+        )
 
     def discount_cents(self, sku: np.ndarray, gross: np.ndarray, day: int, dice: np.ndarray) -> np.ndarray:
         """Category promotions by week, and a coupon now and then."""
-        from simulator.spelling import fractions
-
         promoted = fractions(51, self.products.category[sku], (day + 3) // 7) < 0.22
         percent = np.where(promoted, 15, np.where(dice < 0.06, 10, 0))
         return gross * percent // 100

@@ -14,7 +14,12 @@ GARBLERS = ((TABLE, cut_short), (TABLE, spoiled(r'"occurredAt":"[^"]*"', '"occur
 KIND = Kind("consent", TABLE, GARBLERS, may_wait=True)
 BULK = Kind("consent", TABLE, GARBLERS)
 # (purpose, channel): what each place asks, and how readily people agree.
-BANNER = (("analytics", "*", 0.70), ("personalization", "*", 0.62), ("model_training", "*", 0.48), ("third_party_sharing", "*", 0.30))
+BANNER = (
+    ("analytics", "*", 0.70),
+    ("personalization", "*", 0.62),
+    ("model_training", "*", 0.48),
+    ("third_party_sharing", "*", 0.30),
+)
 ENROLMENT = (
     ("profile_unification", "*", 0.82), ("personalization", "*", 0.72), ("model_training", "*", 0.58), ("analytics", "*", 0.70),
     ("marketing", "email", 0.66), ("marketing", "sms", 0.36), ("marketing", "post", 0.45), ("third_party_sharing", "*", 0.18),
@@ -27,14 +32,18 @@ LANGUAGES = ("en", "es")
 def agrees(people: People, person: np.ndarray, purpose: str, channel: str, ease: float) -> np.ndarray:
     """Whether each person says yes: the same answer to the same question wherever it is asked, mostly."""
     stream = 900 + sum(map(ord, purpose + channel))
-    return leans(people, person, stream) * 0.5 + people.wariness[person] * 0.5 < ease
+    return np.asarray(leans(people, person, stream) * 0.5 + people.wariness[person] * 0.5 < ease)
 
 
-def _decisions(people: People, person: np.ndarray, questions: Sequence[tuple[str, str, float]], refusing: str = "refuse") -> pl.Series:
+def _decisions(
+    people: People, person: np.ndarray, questions: Sequence[tuple[str, str, float]], refusing: str = "refuse"
+) -> pl.Series:
     """List of decisions of each person, as structs."""
     answers = [
         pl.struct(
-            event=pl.when(pl.Series(agrees(people, person, purpose, channel, ease))).then(pl.lit("grant")).otherwise(pl.lit(refusing)),
+            event=pl.when(pl.Series(agrees(people, person, purpose, channel, ease)))
+            .then(pl.lit("grant"))
+            .otherwise(pl.lit(refusing)),
             purpose=pl.lit(purpose),
             channel=pl.lit(channel),
         )
@@ -47,24 +56,30 @@ def _signals(
     people: People, person: np.ndarray, at: np.ndarray, first_number: int, identifier_type: str | pl.Series, identifier: pl.Series,
     place: str | pl.Series, method: str | pl.Series, actor: str, notice: pl.Expr, decisions: pl.Series, gpc: pl.Expr | None = None,
 ) -> pl.Series:  # fmt: skip
-    def column(value: str | pl.Series) -> pl.Expr:
-        return pl.lit(value)
-
-    columns = {
-        "signalId": pl.concat_str([pl.lit("sig-"), pl.Series(np.arange(first_number, first_number + len(person))).cast(pl.String).str.zfill(10)]),
+    columns: dict[str, str | pl.Series | pl.Expr] = {
+        "signalId": pl.concat_str(
+            [
+                pl.lit("sig-"),
+                pl.Series(np.arange(first_number, first_number + len(person))).cast(pl.String).str.zfill(10),
+            ]
+        ),
         "occurredAt": moments(at),
         "recordedAt": moments(at + 2),
-        "identifier": pl.struct(type=column(identifier_type), value=identifier),
-        "place": column(place),
-        "method": column(method),
+        "identifier": pl.struct(type=_expression(identifier_type), value=identifier),
+        "place": _expression(place),
+        "method": _expression(method),
         "actor": pl.lit(actor),
         "jurisdiction": pl.concat_str([pl.lit("US-"), people.text("region", person)]),
         "notice": notice,
         "gpc": pl.lit(None, pl.Boolean) if gpc is None else gpc,
         "decisions": decisions,
     }
-    lines = json_lines(pl.select(**columns))
+    lines = json_lines(pl.select([_expression(value).alias(name) for name, value in columns.items()]))
     return lines.str.replace('"gpc":null,', "", literal=True)
+
+
+def _expression(value: str | pl.Series | pl.Expr) -> pl.Expr:
+    return value if isinstance(value, pl.Expr) else pl.lit(value)
 
 
 def _notice(name: str, version: int, person: np.ndarray) -> pl.Expr:
@@ -72,7 +87,9 @@ def _notice(name: str, version: int, person: np.ndarray) -> pl.Expr:
     return pl.struct(id=pl.lit(name), version=pl.lit(version), language=language)
 
 
-def banner(people: People, person: np.ndarray, device: np.ndarray, at: np.ndarray, day: int, first_number: int) -> pl.Series:
+def banner(
+    people: People, person: np.ndarray, device: np.ndarray, at: np.ndarray, day: int, first_number: int
+) -> pl.Series:
     """First sight of a device: the banner's answers; with Global Privacy Control the browser says so too."""
     decisions = _decisions(people, person, BANNER)
     eager = pl.Series(people.wariness[person] < 0.5)
@@ -97,14 +114,18 @@ def tablet(people: People, person: np.ndarray, at: np.ndarray, first_number: int
     """Asked at the till: members by card, others by e-mail or phone, entered by an associate."""
     kind = np.where(people.member_day[person] < 0, 0, 1 + person % 2)
     values = [people.text(column, person) for column in ("card", "email", "phone")]
-    value = pl.select(pl.when(pl.Series(kind == 0)).then(values[0]).when(pl.Series(kind == 1)).then(values[1]).otherwise(values[2])).to_series()
+    value = pl.select(
+        pl.when(pl.Series(kind == 0)).then(values[0]).when(pl.Series(kind == 1)).then(values[1]).otherwise(values[2])
+    ).to_series()
     return _signals(
         people, person, at, first_number, pl.Series(["card", "email", "phone"]).gather(kind), value, "till_tablet", "associate_entry",
         "associate", _notice("till_tablet", 1, person), _decisions(people, person, TABLET),
     )  # fmt: skip
 
 
-def unsubscribe(people: People, person: np.ndarray, at: np.ndarray, first_number: int, is_broad: np.ndarray) -> pl.Series:
+def unsubscribe(
+    people: People, person: np.ndarray, at: np.ndarray, first_number: int, is_broad: np.ndarray
+) -> pl.Series:
     """One click in an e-mail withdraws e-mail marketing; in the preference centre some withdraw all of it and object to profiling."""
     narrow = [{"event": "withdraw", "purpose": "marketing", "channel": "email"}]
     broad = [
@@ -115,9 +136,23 @@ def unsubscribe(people: People, person: np.ndarray, at: np.ndarray, first_number
     decisions = pl.Series([broad if wide else narrow for wide in is_broad])
     wide = pl.Series(is_broad)
     place = pl.select(pl.when(wide).then(pl.lit("preference_centre")).otherwise(pl.lit("unsubscribe_link"))).to_series()
-    method = pl.select(pl.when(wide).then(pl.lit("preference_form")).otherwise(pl.lit("one_click_unsubscribe"))).to_series()
+    method = pl.select(
+        pl.when(wide).then(pl.lit("preference_form")).otherwise(pl.lit("one_click_unsubscribe"))
+    ).to_series()
     notice = pl.when(wide).then(_notice("preference_centre", 1, person))
-    return _signals(people, person, at, first_number, "email", people.text("email", person), place, method, "subject", notice, decisions)
+    return _signals(
+        people,
+        person,
+        at,
+        first_number,
+        "email",
+        people.text("email", person),
+        place,
+        method,
+        "subject",
+        notice,
+        decisions,
+    )
 
 
 def write(landing: Landing, day: int, place: str, lines: Sequence[pl.Series]) -> None:

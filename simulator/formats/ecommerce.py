@@ -8,7 +8,7 @@ from simulator.landing import Kind, Landing, cut_short, spoiled
 from simulator.people import NEVER, People
 from simulator.retailer import Places, Products
 from simulator.scale import Scale
-from simulator.spelling import DAY, epoch_day, json_lines, money, moments, offsets
+from simulator.spelling import DAY, epoch_day, json_lines, moments, money, offsets
 
 FIRST_ORDER_ID, FIRST_ORDER_NAME = 5_000_000_000_000, 10_001
 FIRST_LINE_ID, FIRST_REFUND_ID, FIRST_REFUND_LINE_ID = 13_000_000_000_000, 900_000_000_000, 400_000_000_000
@@ -69,7 +69,12 @@ def customers_text(
         return people.text(column, person)
 
     account = text("account_id").cast(pl.Int64)
-    state = pl.when(pl.Series(has_left)).then(pl.lit("unsubscribed")).when(pl.Series(is_subscribed)).then(pl.lit("subscribed"))
+    state = (
+        pl.when(pl.Series(has_left))
+        .then(pl.lit("unsubscribed"))
+        .when(pl.Series(is_subscribed))
+        .then(pl.lit("subscribed"))
+    )
     return json_lines(pl.select(
         id=account, admin_graphql_api_id=_gid("Customer", account), email=text("email"), phone=text("phone"),
         first_name=text("first_name"), last_name=text("last_name"), verified_email=pl.Series(person % 20 != 0),
@@ -103,9 +108,9 @@ def tester_accounts(scale: Scale) -> pl.Series:
     ))  # fmt: skip
 
 
-
-
-def orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: People, places: Places, products: Products) -> pl.Series:
+def orders_text(
+    orders: pl.DataFrame, lines: pl.DataFrame, people: People, places: Places, products: Products
+) -> pl.Series:
     """Each order as it stands.
 
     `orders`: order, person (-1 for a tester), place (-1 for drop-ship), method, source, created, updated, offset (minutes), is_signed_in,
@@ -118,12 +123,29 @@ def orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: People, place
         tax_lines=pl.concat_list(pl.struct(price=money(lines["tax"].to_numpy()))),
     )).group_by("version", "order", maintain_order=True).agg("item", pl.col("net", "tax", "discount").sum())  # fmt: skip
     whole = orders.join(items, on=["version", "order"], how="left", maintain_order="left")
-    array = {name: whole[name].to_numpy() for name in ("person", "place", "method", "source", "status", "net", "tax", "discount", "shipping", "refunded_cents")}
+    array = {
+        name: whole[name].to_numpy()
+        for name in (
+            "person",
+            "place",
+            "method",
+            "source",
+            "status",
+            "net",
+            "tax",
+            "discount",
+            "shipping",
+            "refunded_cents",
+        )
+    }
     person = array["person"]
     gross = array["net"] + array["tax"] + array["shipping"]
     zone = offsets(whole["offset"].to_numpy())
     wall = 60 * whole["offset"].to_numpy().astype(np.int64)
-    created, updated = moments(whole["created"].to_numpy() + wall, zone), moments(whole["updated"].to_numpy() + wall, zone)
+    created, updated = (
+        moments(whole["created"].to_numpy() + wall, zone),
+        moments(whole["updated"].to_numpy() + wall, zone),
+    )
     signed = whole["is_signed_in"] & (whole["person"] >= 0)
     tester = pl.Series(person < 0)
     email = (
@@ -131,8 +153,12 @@ def orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: People, place
         .when(pl.Series(array["source"] == MARKETPLACE)).then(people.text("relay_email", person))
         .when(signed).then(people.text("email", person)).otherwise(people.text("guest_email", person))
     )  # fmt: skip
-    phone = pl.when(tester | pl.Series(array["source"] == MARKETPLACE) | pl.Series(person % 4 == 1)).then(pl.lit(None, pl.String))
-    account = pl.select(pl.when(signed).then(people.text("account_id", person).cast(pl.Int64)).when(tester).then(6_800_000_000_001)).to_series()
+    phone = pl.when(tester | pl.Series(array["source"] == MARKETPLACE) | pl.Series(person % 4 == 1)).then(
+        pl.lit(None, pl.String)
+    )
+    account = pl.select(
+        pl.when(signed).then(people.text("account_id", person).cast(pl.Int64)).when(tester).then(6_800_000_000_001)
+    ).to_series()
     cancelled = pl.Series(array["status"] == CANCELLED)
     order_id = FIRST_ORDER_ID + whole["order"]
     status = pl.Series([None, "fulfilled", "partial", None], dtype=pl.String).gather(array["status"])
@@ -199,7 +225,9 @@ def levels_text(sku: np.ndarray, place: np.ndarray, available: np.ndarray, at: n
     ))  # fmt: skip
 
 
-def drawn_sources(rng: np.random.Generator, people: People, person: np.ndarray, day: int) -> tuple[np.ndarray, np.ndarray]:
+def drawn_sources(
+    rng: np.random.Generator, people: People, person: np.ndarray, day: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Where each order is placed, and whether its person is signed in. The app needs an account."""
     has_account = people.account_day[person] <= day
     has_account &= people.account_day[person] < NEVER

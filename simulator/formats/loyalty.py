@@ -12,7 +12,12 @@ MEMBERS = Kind(
     "loyalty", "raw_loyalty__members",
     (("raw_loyalty__members", cut_short), ("raw_loyalty__members", spoiled(r",(basic|silver|gold),-?\d+,", r",\1,n/a,"))),
 )  # fmt: skip
-POINTS = Kind("loyalty", "raw_loyalty__points", (("raw_loyalty__points", spoiled(r",-?\d+,([^,]*)$", r",ten,\1")),), may_wait=False)
+POINTS = Kind(
+    "loyalty",
+    "raw_loyalty__points",
+    (("raw_loyalty__points", spoiled(r",-?\d+,([^,]*)$", r",ten,\1")),),
+    may_wait=False,
+)
 MEMBER_COLUMNS = (
     "member_id,card_number,enrolled_at,enrolled_store_code,updated_at,first_name,last_name,email,phone,birth_date,street_address,city,"
     "region_code,postal_code,tier_code,points_balance,account_id"
@@ -23,7 +28,13 @@ ACCUMULATE, REDEEM, ADJUST, EXPIRE = range(4)
 
 
 def members_text(
-    people: People, places: Places, person: np.ndarray, enrolled: np.ndarray, updated: np.ndarray, balance: np.ndarray, day: int
+    people: People,
+    places: Places,
+    person: np.ndarray,
+    enrolled: np.ndarray,
+    updated: np.ndarray,
+    balance: np.ndarray,
+    day: int,
 ) -> pl.Series:
     """Members as they stand on a day; the account shows once both halves exist and were linked under one login."""
 
@@ -45,7 +56,15 @@ def members_text(
     ))  # fmt: skip
 
 
-def points_text(people: People, person: np.ndarray, at: np.ndarray, kind: np.ndarray, points: np.ndarray, reference: pl.Series, first: int) -> pl.Series:
+def points_text(
+    people: People,
+    person: np.ndarray,
+    at: np.ndarray,
+    kind: np.ndarray,
+    points: np.ndarray,
+    reference: pl.Series,
+    first: int,
+) -> pl.Series:
     """Ledger entries."""
     return csv_lines(pl.select(
         pl.concat_str([pl.lit("E"), pl.Series(np.arange(first, first + len(person))).cast(pl.String).str.zfill(10)]).alias("entry_id"),

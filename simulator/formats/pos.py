@@ -6,7 +6,7 @@ import polars as pl
 from simulator.landing import Kind, Landing
 from simulator.people import People
 from simulator.retailer import Places, Products
-from simulator.spelling import money, moments, offsets
+from simulator.spelling import moments, money, offsets
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<POSLog xmlns="http://www.nrf-arts.org/IXRetail/namespace/">\n'
 TAIL = "\n</POSLog>"
@@ -44,10 +44,15 @@ def numbered(receipts: pl.DataFrame, rng: np.random.Generator, places: Places, n
     used = receipts.group_by("place", "till", maintain_order=True).agg(
         on=pl.col("second").min() - 240, off=pl.col("second").max() + 120
     )
-    controls = pl.concat([
-        used.select("place", "till", second=pl.col(at), kind=pl.lit(kind, pl.Int64)) for at, kind in (("on", SIGN_ON), ("off", SIGN_OFF))
-    ])
-    receipts = pl.concat([receipts, controls], how="diagonal").sort("place", "till", "second", "kind", maintain_order=True)
+    controls = pl.concat(
+        [
+            used.select("place", "till", second=pl.col(at), kind=pl.lit(kind, pl.Int64))
+            for at, kind in (("on", SIGN_ON), ("off", SIGN_OFF))
+        ]
+    )
+    receipts = pl.concat([receipts, controls], how="diagonal").sort(
+        "place", "till", "second", "kind", maintain_order=True
+    )
     place, till = receipts["place"].to_numpy(), receipts["till"].to_numpy()
     key = place * next_number.shape[1] + till
     first = np.r_[True, key[1:] != key[:-1]]
@@ -74,7 +79,9 @@ def lines_text(lines: pl.DataFrame, products: Products) -> pl.Series:
     which = lines["is_void"].cast(pl.Int64) * 2 + lines["is_keyed"].cast(pl.Int64)
     tag = pl.Series(["</SequenceNumber><Sale>", "</SequenceNumber><Return>"]).gather(lines["is_return"].cast(pl.Int64))
     ending = pl.Series(["</Sale></LineItem>", "</Return></LineItem>"]).gather(lines["is_return"].cast(pl.Int64))
-    taxed = pl.when(lines["tax"] > 0).then(pl.concat_str([pl.lit("<Tax><Amount>"), money(lines["tax"].to_numpy()), pl.lit("</Amount></Tax>")]))
+    taxed = pl.when(lines["tax"] > 0).then(
+        pl.concat_str([pl.lit("<Tax><Amount>"), money(lines["tax"].to_numpy()), pl.lit("</Amount></Tax>")])
+    )
     return pl.select(
         pl.concat_str([
             opening.gather(which), lines["line_number"].cast(pl.String), tag, item.gather(lines["sku"]), money(lines["net"].to_numpy()),
@@ -89,7 +96,11 @@ def receipt_text(
 ) -> pl.Series:  # fmt: skip
     """`<Transaction>` of each numbered receipt, in order. `receipts` has receipt, place, till, number, second, kind,
     person, shows_card, pays_card, order_name; `lines` has receipt as well, and is in order of it."""
-    bodies = lines.select("receipt", xml=lines_text(lines, products)).group_by("receipt", maintain_order=True).agg(pl.col("xml").str.join(""))
+    bodies = (
+        lines.select("receipt", xml=lines_text(lines, products))
+        .group_by("receipt", maintain_order=True)
+        .agg(pl.col("xml").str.join(""))
+    )
     sign = pl.when("is_return").then(-1).otherwise(1) * (~pl.col("is_void")).cast(pl.Int64)
     sums = lines.group_by("receipt", maintain_order=True).agg(
         net=(pl.col("net") * sign).sum(), tax=(pl.col("tax") * sign).sum(), count=pl.len()
@@ -98,13 +109,23 @@ def receipt_text(
         sums, on="receipt", how="left", maintain_order="left"
     ).with_columns(pl.col("net", "tax", "count").fill_null(0), pl.col("person").fill_null(-1), pl.col("shows_card", "pays_card").fill_null(False))  # fmt: skip
     place, second, kind = (whole[name].to_numpy() for name in ("place", "second", "kind"))
-    offset = pl.select(pl.when(pl.Series(places.writes_offset[place])).then(offsets(places.offset_minutes[place, day])).otherwise(pl.lit(""))).to_series()
+    offset = pl.select(
+        pl.when(pl.Series(places.writes_offset[place]))
+        .then(offsets(places.offset_minutes[place, day]))
+        .otherwise(pl.lit(""))
+    ).to_series()
     net, tax = whole["net"].to_numpy(), whole["tax"].to_numpy()
     person = whole["person"].to_numpy()
     retail = kind <= TRAINING
     began = np.where(retail, second - 25 - 14 * whole["count"].to_numpy(), second)
     card = pl.when(whole["shows_card"]).then(
-        pl.concat_str([pl.lit("<LoyaltyAccount><LoyaltyCardNumber>"), people.text("card", person), pl.lit("</LoyaltyCardNumber></LoyaltyAccount>")])
+        pl.concat_str(
+            [
+                pl.lit("<LoyaltyAccount><LoyaltyCardNumber>"),
+                people.text("card", person),
+                pl.lit("</LoyaltyCardNumber></LoyaltyAccount>"),
+            ]
+        )
     )
     order = pl.concat_str([pl.lit("<OrderReference>"), whole["order_name"], pl.lit("</OrderReference>")])
     amount = money(net + tax)
@@ -161,7 +182,10 @@ def receipt_names(receipts: pl.DataFrame, places: Places, date_text: str) -> pl.
     """`store/till/number/day` of each receipt, as loyalty writes it."""
     code = places.master["pos_store_code"].gather(receipts["place"])
     return pl.select(
-        pl.concat_str([code, receipts["till"].cast(pl.String), receipts["number"].cast(pl.String), pl.lit(date_text)], separator="/")
+        pl.concat_str(
+            [code, receipts["till"].cast(pl.String), receipts["number"].cast(pl.String), pl.lit(date_text)],
+            separator="/",
+        )
     ).to_series()
 
 

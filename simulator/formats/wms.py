@@ -12,9 +12,7 @@ from simulator.spelling import DAY, csv_lines, epoch_day, moments, offsets, scat
 
 EPCIS_TAIL = "\n]}}"
 EVENTS_PER_DOCUMENT = 400
-PICK_COLUMNS = (
-    "pick_id,order_ref,location_code,sku,requested_units,picked_units,pick_status,reason_code,started_at,finished_at,packed_at"
-)
+PICK_COLUMNS = "pick_id,order_ref,location_code,sku,requested_units,picked_units,pick_status,reason_code,started_at,finished_at,packed_at"
 EVENT_SCHEMA = {
     "event": pl.Int64, "action": pl.String, "step": pl.String, "disposition": pl.String, "place": pl.Int64, "at": pl.Int64,
     "reference_type": pl.String, "reference": pl.String, "source": pl.Int64, "destination": pl.Int64,
@@ -41,10 +39,21 @@ def _miscounted_set(transaction_set: str) -> str:
 
 
 LOCATIONS = Kind("wms", "raw_wms__locations", may_repeat=False)
-EPCIS = Kind("wms", "raw_wms__epcis_events", (("raw_wms__epcis_events", _event_without_time),), ",\n", may_wait=True, fragility=6.0)
+EPCIS = Kind(
+    "wms",
+    "raw_wms__epcis_events",
+    (("raw_wms__epcis_events", _event_without_time),),
+    ",\n",
+    may_wait=True,
+    fragility=6.0,
+)
 OPENING = Kind("wms", "raw_wms__epcis_events", (), ",\n")
-ADVICE = Kind("wms", "raw_wms__stock_advice", (("raw_wms__stock_advice", _miscounted_set),), "", may_repeat=False, fragility=250.0)
-SHIPMENTS = Kind("wms", "raw_wms__shipments", (("raw_wms__shipments", _miscounted_set),), "", may_repeat=False, fragility=4.0)
+ADVICE = Kind(
+    "wms", "raw_wms__stock_advice", (("raw_wms__stock_advice", _miscounted_set),), "", may_repeat=False, fragility=250.0
+)
+SHIPMENTS = Kind(
+    "wms", "raw_wms__shipments", (("raw_wms__shipments", _miscounted_set),), "", may_repeat=False, fragility=4.0
+)
 PICKS = Kind(
     "wms",
     "raw_wms__picks",
@@ -55,19 +64,26 @@ PICKS = Kind(
 
 def write_locations(landing: Landing, places: Places) -> None:
     frame = places.master
-    landing.write_records(LOCATIONS, 0, f"locations_{landing.date(0)}.csv", csv_lines(frame), ",".join(frame.columns) + "\n")
+    landing.write_records(
+        LOCATIONS, 0, f"locations_{landing.date(0)}.csv", csv_lines(frame), ",".join(frame.columns) + "\n"
+    )
 
 
 def sgln(places: Places) -> pl.Series:
     """SGLN URN of each place: the GLN without its check digit, split after the company prefix."""
     gln = places.gln
-    return pl.select(pl.concat_str([pl.lit(f"urn:epc:id:sgln:{COMPANY_PREFIX}."), gln.str.slice(7, 5), pl.lit(".0")])).to_series()
+    return pl.select(
+        pl.concat_str([pl.lit(f"urn:epc:id:sgln:{COMPANY_PREFIX}."), gln.str.slice(7, 5), pl.lit(".0")])
+    ).to_series()
 
 
 def event_ids(seed: int, numbers: np.ndarray) -> list[str]:
     """One UUID URN per event number."""
     high, low = scatter(31, seed, numbers), scatter(32, seed, numbers)
-    return [f"urn:uuid:{uuid.UUID(int=(int(h) << 64) | int(low_bits), version=4)}" for h, low_bits in zip(high, low, strict=True)]
+    return [
+        f"urn:uuid:{uuid.UUID(int=(int(h) << 64) | int(low_bits), version=4)}"
+        for h, low_bits in zip(high, low, strict=True)
+    ]
 
 
 def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
@@ -76,7 +92,11 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
     serial = products.is_serialised[sku] & (units > 0) & (units <= 24) & ~items["event"].is_duplicated().to_numpy()
     bulk = items.filter(pl.Series(~serial))
     pattern = pl.Series(["urn:epc:class:lgtin:", "urn:epc:idpat:sgtin:"]).gather(bulk["sku"] % 2)
-    lot = pl.when(bulk["sku"] % 2 == 0).then(pl.concat_str([pl.lit(".L"), (bulk["event"] % 97).cast(pl.String)])).otherwise(pl.lit(".*"))
+    lot = (
+        pl.when(bulk["sku"] % 2 == 0)
+        .then(pl.concat_str([pl.lit(".L"), (bulk["event"] % 97).cast(pl.String)]))
+        .otherwise(pl.lit(".*"))
+    )
     text = pl.select(
         pl.concat_str([
             pl.lit('{"epcClass":"'), pattern, products.epc_class.gather(bulk["sku"]), lot, pl.lit('","quantity":'),
@@ -92,10 +112,28 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
     number = pl.Series(scatter(33, event, np.arange(len(single))) % np.uint64(10**12)).cast(pl.String)
     one = pl.select(
         pl.when(pl.Series(np.arange(len(single)) % 3 == 0))
-        .then(pl.concat_str([pl.lit('"https://id.gs1.org/01/'), products.gtin.gather(sku[single]), pl.lit("/21/"), number, pl.lit('"')]))
-        .otherwise(pl.concat_str([pl.lit('"urn:epc:id:sgtin:'), products.epc_class.gather(sku[single]), pl.lit("."), number, pl.lit('"')]))
+        .then(
+            pl.concat_str(
+                [
+                    pl.lit('"https://id.gs1.org/01/'),
+                    products.gtin.gather(sku[single]),
+                    pl.lit("/21/"),
+                    number,
+                    pl.lit('"'),
+                ]
+            )
+        )
+        .otherwise(
+            pl.concat_str(
+                [pl.lit('"urn:epc:id:sgtin:'), products.epc_class.gather(sku[single]), pl.lit("."), number, pl.lit('"')]
+            )
+        )
     ).to_series()
-    each = pl.DataFrame({"event": event, "text": one}).group_by("event", maintain_order=True).agg(pl.col("text").str.join(","))
+    each = (
+        pl.DataFrame({"event": event, "text": one})
+        .group_by("event", maintain_order=True)
+        .agg(pl.col("text").str.join(","))
+    )
     return pl.concat([listed, each.with_columns(text=pl.concat_str([pl.lit('"epcList":['), "text", pl.lit("]")]))])
 
 
@@ -158,7 +196,8 @@ def declared_wrong(events: list[str], at: int) -> tuple[list[str], list[str]]:
             continue
         wrong_id = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, right_id[1])}"
         text = event.replace(right_id[1], wrong_id)
-        text = re.sub(r'"quantity":(\d+)', lambda found: f'"quantity":{int(found[1]) + 7 + number % 5}', text)
+        before, units, after = re.split(r'(?<="quantity":)(\d+)', text, maxsplit=1)
+        text = f"{before}{int(units) + 7 + number % 5}{after}"
         wrong.append(text)
         declaration = f'"errorDeclaration":{{"declarationTime":"{said}","reason":"incorrect_data","correctiveEventIDs":["{right_id[1]}"]}}'
         declarations.append(f"{text[:-1]},{declaration}}}")
@@ -180,7 +219,14 @@ def _interchange(kind: str, group: str, day_text: str, control: int) -> tuple[st
 
 
 def write_stock_advice(
-    landing: Landing, day: int, place: int, places: Places, products: Products, on_hand: np.ndarray, committed: np.ndarray, known_until: int
+    landing: Landing,
+    day: int,
+    place: int,
+    places: Places,
+    products: Products,
+    on_hand: np.ndarray,
+    committed: np.ndarray,
+    known_until: int,
 ) -> None:
     """X12 846 of one distribution centre: on hand (QTY 17) of every SKU, committed (QTY 20) where there is any."""
     date_text = str(landing.date(day))
@@ -204,7 +250,9 @@ def write_stock_advice(
     landing.write_records(ADVICE, day, name, pl.Series([text]), head, tail.format)
 
 
-def write_shipments(landing: Landing, day: int, place: int, places: Places, products: Products, lines: pl.DataFrame) -> None:
+def write_shipments(
+    landing: Landing, day: int, place: int, places: Places, products: Products, lines: pl.DataFrame
+) -> None:
     """X12 945 of one distribution centre. `lines`: order_name, shipment, at, sku, ordered, shipped, in order of shipment."""
     date_text = str(landing.date(day))
     lines = lines.with_columns(line=pl.int_range(pl.len()).over("shipment") + 1)

@@ -54,7 +54,10 @@ def transactions(landing: Path) -> dict[tuple[str, ...], Any]:
     found = {}
     for path in files(landing, "pos", "*.xml"):
         for element in etree.parse(path).getroot():
-            key = tuple(str(local(element, name)) for name in ("RetailStoreID", "WorkstationID", "SequenceNumber", "BusinessDayDate"))
+            key = tuple(
+                str(local(element, name))
+                for name in ("RetailStoreID", "WorkstationID", "SequenceNumber", "BusinessDayDate")
+            )
             found[key] = element
     return found
 
@@ -164,7 +167,13 @@ def web_return_movements(landing: Path) -> Iterator[Movement]:
     for refund in refunds.values():
         for line in refund["refund_line_items"]:
             if line["restock_type"] == "return":
-                yield places[line["location_id"]], line["line_item"]["sku"], "web_return", line["quantity"], moment(refund["created_at"])
+                yield (
+                    places[line["location_id"]],
+                    line["line_item"]["sku"],
+                    "web_return",
+                    line["quantity"],
+                    moment(refund["created_at"]),
+                )
 
 
 def movements(landing: Path) -> dict[tuple[str, str, str, datetime], int]:

@@ -71,7 +71,12 @@ def test_a_perfect_reader_agrees_across_the_change_of_clocks(seed: int, tmp_path
 
 def test_physical_stock_is_opening_plus_in_less_out(home: Home) -> None:
     moved = truth(home, "physical_movements").group_by("location_code", "sku").agg(pl.col("units").sum())
-    closing = truth(home, "physical_stock").sort("day").group_by("location_code", "sku", maintain_order=True).agg(pl.col("on_hand").last())
+    closing = (
+        truth(home, "physical_stock")
+        .sort("day")
+        .group_by("location_code", "sku", maintain_order=True)
+        .agg(pl.col("on_hand").last())
+    )
     both = moved.join(closing, on=["location_code", "sku"], how="full", coalesce=True).fill_null(0)
     assert both.filter(pl.col("units") != pl.col("on_hand")).is_empty()
 
@@ -84,16 +89,27 @@ def test_the_shelf_never_holds_less_than_nothing(home: Home) -> None:
 
 def test_books_and_shelves_differ(home: Home) -> None:
     told, true = (
-        truth(home, table).group_by("location_code", "sku").agg(pl.col("units").sum()) for table in ("recorded_movements", "physical_movements")
+        truth(home, table).group_by("location_code", "sku").agg(pl.col("units").sum())
+        for table in ("recorded_movements", "physical_movements")
     )
     both = told.join(true, on=["location_code", "sku"], suffix="_true")
     assert both.filter(pl.col("units") != pl.col("units_true")).height > len(both) // 5
 
 
 def test_points_sum_to_the_stated_balance(home: Home) -> None:
-    entries = {row["entry_id"]: row for row in reader.csv_rows(home.landing, "loyalty", "points_*.csv") if re.fullmatch(r"-?\d+", row["points"])}
-    members = (row for row in reader.csv_rows(home.landing, "loyalty", "members_*.csv") if re.fullmatch(r"-?\d+", row["points_balance"]))
-    stated = {code: int(row["points_balance"]) for code, row in reader.latest(members, "member_id", "updated_at").items()}
+    entries = {
+        row["entry_id"]: row
+        for row in reader.csv_rows(home.landing, "loyalty", "points_*.csv")
+        if re.fullmatch(r"-?\d+", row["points"])
+    }
+    members = (
+        row
+        for row in reader.csv_rows(home.landing, "loyalty", "members_*.csv")
+        if re.fullmatch(r"-?\d+", row["points_balance"])
+    )
+    stated = {
+        code: int(row["points_balance"]) for code, row in reader.latest(members, "member_id", "updated_at").items()
+    }
     summed = dict.fromkeys(stated, 0)
     for row in entries.values():
         summed[row["member_id"]] += int(row["points"])
@@ -104,11 +120,18 @@ def test_receipts_add_up(home: Home) -> None:
     for key, element in reader.transactions(home.landing).items():
         totals = {total.get("TotalType"): Decimal(total.text) for total in element.iter("{*}Total")}
         signed = [
-            (1 if kind == "Sale" else -1, Decimal(str(reader.local(line, "ExtendedAmount"))), Decimal(line.findtext("{*}Tax/{*}Amount") or 0))
+            (
+                1 if kind == "Sale" else -1,
+                Decimal(str(reader.local(line, "ExtendedAmount"))),
+                Decimal(line.findtext("{*}Tax/{*}Amount") or 0),
+            )
             for kind, line in reader.lines(element)
         ]
         if totals:
-            net, tax = sum(sign * amount for sign, amount, _ in signed), sum(sign * amount for sign, _, amount in signed)
+            net, tax = (
+                sum(sign * amount for sign, amount, _ in signed),
+                sum(sign * amount for sign, _, amount in signed),
+            )
             tendered = [Decimal(str(reader.local(tender, "Amount"))) for tender in element.iter("{*}Tender")]
             assert (totals["TransactionNetAmount"], totals["TransactionTaxAmount"]) == (net, tax), key
             assert totals["TransactionGrossAmount"] == net + tax, key
@@ -118,14 +141,19 @@ def test_receipts_add_up(home: Home) -> None:
 def test_lines_are_price_times_quantity_less_discount(home: Home) -> None:
     for element in reader.transactions(home.landing).values():
         for kind, line in reader.lines(element):
-            price, discount, net = (Decimal(str(reader.local(line, name))) for name in ("RegularSalesUnitPrice", "DiscountAmount", "ExtendedAmount"))
+            price, discount, net = (
+                Decimal(str(reader.local(line, name)))
+                for name in ("RegularSalesUnitPrice", "DiscountAmount", "ExtendedAmount")
+            )
             assert net <= price * int(str(reader.local(line, "Quantity")))
             assert kind == "Return" or net == price * int(str(reader.local(line, "Quantity"))) - discount
 
 
 def test_web_orders_add_up(home: Home) -> None:
     for order in reader.json_objects(home.landing, "ecommerce", "orders_*.jsonl"):
-        net = sum(Decimal(line["price"]) * line["quantity"] - Decimal(line["total_discount"]) for line in order["line_items"])
+        net = sum(
+            Decimal(line["price"]) * line["quantity"] - Decimal(line["total_discount"]) for line in order["line_items"]
+        )
         tax = sum(Decimal(line["tax_lines"][0]["price"]) for line in order["line_items"])
         shipping = Decimal(order["total_shipping_price_set"]["shop_money"]["amount"])
         assert (Decimal(order["subtotal_price"]), Decimal(order["total_tax"])) == (net, tax)
@@ -137,11 +165,16 @@ def test_the_truth_of_orders_is_what_receipts_and_the_shop_say(home: Home) -> No
     for (store, till, number, day), element in reader.transactions(home.landing).items():
         sold = [line for kind, line in reader.lines(element) if kind == "Sale"]
         if sold and not element.get("CancelFlag") and not element.get("TrainingModeFlag"):
-            told[f"pos/{store}/{till}/{number}/{day}"] = (len(sold), sum(round(Decimal(str(reader.local(line, "ExtendedAmount"))) * 100) for line in sold))
+            told[f"pos/{store}/{till}/{number}/{day}"] = (
+                len(sold),
+                sum(round(Decimal(str(reader.local(line, "ExtendedAmount"))) * 100) for line in sold),
+            )
     orders = reader.latest(reader.json_objects(home.landing, "ecommerce", "orders_*.jsonl"), "id", "updated_at")
     for order in orders.values():
         told[f"ecommerce/{order['id']}"] = (len(order["line_items"]), round(Decimal(order["subtotal_price"]) * 100))
-    kept = {row["order_id"]: (row["line_count"], row["net_cents"]) for row in truth(home, "orders").iter_rows(named=True)}
+    kept = {
+        row["order_id"]: (row["line_count"], row["net_cents"]) for row in truth(home, "orders").iter_rows(named=True)
+    }
     assert kept == told
 
 
@@ -150,9 +183,15 @@ def test_every_identifier_has_its_person_in_the_truth(home: Home) -> None:
     orders = [order for order in reader.json_objects(home.landing, "ecommerce", "orders_*.jsonl") if not order["test"]]
     used = {("email", order["email"]) for order in orders}
     used |= {("phone", order["phone"]) for order in orders if order["phone"]}
-    used |= {("payment", order["payment_details"]["card_token"]) for order in orders if order["payment_details"]["card_token"]}
+    used |= {
+        ("payment", order["payment_details"]["card_token"])
+        for order in orders
+        if order["payment_details"]["card_token"]
+    }
     used |= {("account", str(order["customer"]["id"])) for order in orders if order["customer"]}
-    used |= {("device", event["anonymousId"]) for event in reader.json_objects(home.landing, "ecommerce", "events_*.jsonl")}
+    used |= {
+        ("device", event["anonymousId"]) for event in reader.json_objects(home.landing, "ecommerce", "events_*.jsonl")
+    }
     for element in reader.transactions(home.landing).values():
         used |= {("card", card.text) for card in element.iter("{*}LoyaltyCardNumber")}
         used |= {("payment", card.text) for card in element.iter("{*}TokenizedCard")}
@@ -188,7 +227,13 @@ def test_four_tiny_days_hold_one_of_everything(home: Home) -> None:
         "accumulate", "adjust", "@relay.bazaar.example",
     )  # fmt: skip
     assert [word for word in wanted if word not in text] == []
-    assert set(json.loads((home.truth / "faults.json").read_text())) >= {"malformed", "duplicated_records", "late_files", "resent_files", "out_of_order_files"}
+    assert set(json.loads((home.truth / "faults.json").read_text())) >= {
+        "malformed",
+        "duplicated_records",
+        "late_files",
+        "resent_files",
+        "out_of_order_files",
+    }
 
 
 def test_faults_can_be_switched_off(tmp_path: Path) -> None:
@@ -200,12 +245,18 @@ def test_faults_can_be_switched_off(tmp_path: Path) -> None:
     report = simulate(home, spotless, 3)
     assert report.malformed == {}
     faults = json.loads((home.truth / "faults.json").read_text())
-    assert not {"duplicated_records", "held_back_records", "resent_files", "late_files", "out_of_order_files"} & set(faults)
+    assert not {"duplicated_records", "held_back_records", "resent_files", "late_files", "out_of_order_files"} & set(
+        faults
+    )
 
 
 def test_every_code_carries_its_check_digit(home: Home) -> None:
     glns = [row["gln"] for row in reader.locations(home.landing)]
-    gtins = [variant["barcode"] for product in reader.json_objects(home.landing, "ecommerce", "products_*.jsonl") for variant in product["variants"]]
+    gtins = [
+        variant["barcode"]
+        for product in reader.json_objects(home.landing, "ecommerce", "products_*.jsonl")
+        for variant in product["variants"]
+    ]
     assert {len(code) for code in glns} == {13}
     assert {len(code) for code in gtins} == {14}
     for code in (*glns, *gtins):
@@ -219,7 +270,9 @@ def test_progress_is_told_from_the_first_day_to_the_last(tmp_path: Path) -> None
     assert [done for stage, done, _ in steps if stage == "trading"] == [0, 1, 2]
 
 
-def test_a_landing_folder_with_files_is_refused_unless_forced(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_landing_folder_with_files_is_refused_unless_forced(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "landing" / "pos" / "mine.xml"
     mine.parent.mkdir(parents=True)
     mine.write_text("<POSLog/>")
@@ -231,7 +284,10 @@ def test_a_landing_folder_with_files_is_refused_unless_forced(home: Home, tmp_pa
     assert not mine.exists()
 
 
-@pytest.mark.parametrize("wrong", [{"people": 0}, {"skus": 100_000}, {"typo_rate": 1.5}, {"lines_per_trip": 0.5}, {"damage_per_position_day": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"people": 0}, {"skus": 100_000}, {"typo_rate": 1.5}, {"lines_per_trip": 0.5}, {"damage_per_position_day": -1.0}],
+)
 def test_an_impossible_scale_is_refused_with_its_name(wrong: dict[str, float]) -> None:
     with pytest.raises(SimulatorError, match=f"{next(iter(wrong))}: expected .*, found"):
         replace(TINY, **wrong)  # type: ignore[arg-type]
