@@ -111,14 +111,12 @@ class Landing:
             records = records.scatter(list(garbled), list(garbled.values()))
             origin = np.sort(np.r_[np.arange(count), repeats[~np.isin(repeats, list(garbled))]])
             marks = np.isin(origin, list(garbled))
-            return Disturbed(records.gather(origin), origin, marks)
+            return Disturbed(records[origin], origin, marks)
         origin = np.r_[np.arange(count), repeats, np.fromiter(garbled, np.int64, len(garbled))]
-        texts = pl.concat(
-            [records.gather(origin[: count + len(repeats)]), pl.Series(list(garbled.values()), dtype=pl.String)]
-        )
+        texts = pl.concat([records[origin[: count + len(repeats)]], pl.Series(list(garbled.values()), dtype=pl.String)])
         marks = np.arange(len(origin)) >= count + len(repeats)
         order = np.argsort(origin, kind="stable")
-        return Disturbed(texts.gather(order), origin[order], marks[order])
+        return Disturbed(texts[order], origin[order], marks[order])
 
     def _held_back(self, kind: Kind, name: str, day: int, records: pl.Series, rng: np.random.Generator) -> pl.Series:
         key = (kind.table, name)
@@ -164,7 +162,7 @@ class Landing:
             scale.out_of_order_file_rate,
         )
         if shuffled and len(records) > 1:
-            records = pl.Series(records, dtype=pl.String).gather(rng.permutation(len(records)))
+            records = pl.Series(records, dtype=pl.String)[rng.permutation(len(records))]
             self.count("out_of_order_files", kind.source)
         text = kind.separator.join(records)
         ending = tail(len(records)) if callable(tail) else tail

@@ -75,7 +75,7 @@ class People:
 
     def text(self, column: str, person: np.ndarray) -> pl.Series:
         """One printed column for many persons; a negative person is null."""
-        found = self.texts[column].gather(np.maximum(person, 0))
+        found: pl.Series = self.texts[column][np.maximum(person, 0)]
         if len(person) and person.min() < 0:
             return pl.select(pl.when(pl.Series(person >= 0)).then(found)).to_series()
         return found
@@ -161,24 +161,22 @@ def _texts(
     person = np.arange(count)
     head = np.r_[0, np.cumsum(size)[:-1]][household]  # first person of the household
     number = pl.Series(person)
-    first = pl.Series(FIRST_NAMES).gather(rng.integers(0, len(FIRST_NAMES), count))
+    first = pl.Series(FIRST_NAMES)[rng.integers(0, len(FIRST_NAMES), count)]
     family = rng.integers(0, len(LAST_NAMES), homes)[household]
-    last = pl.Series(LAST_NAMES).gather(
-        np.where(rng.random(count) < 0.9, family, rng.integers(0, len(LAST_NAMES), count))
-    )
-    host = pl.Series(MAIL_HOSTS).gather(rng.choice(len(MAIL_HOSTS), count, p=[0.55, 0.2, 0.15, 0.1]))
+    last = pl.Series(LAST_NAMES)[np.where(rng.random(count) < 0.9, family, rng.integers(0, len(LAST_NAMES), count))]
+    host = pl.Series(MAIL_HOSTS)[rng.choice(len(MAIL_HOSTS), count, p=[0.55, 0.2, 0.15, 0.1])]
     own_email = pl.select(
         pl.concat_str(
             [first, pl.lit("."), last.str.replace("'", "", literal=True), number.cast(pl.String), pl.lit("@"), host]
         ).str.to_lowercase()
     ).to_series()
-    email = own_email.gather(np.where(shares_email, head, person))
+    email = own_email[np.where(shares_email, head, person)]
     suffix = rng.integers(0, len(SUFFIXES), homes)[household]
     house = pl.Series(rng.integers(1, 9_800, homes)[household]).cast(pl.String)
-    street = pl.Series(STREETS).gather(rng.integers(0, len(STREETS), homes)[household])
-    long_way, short_way = (pl.Series([s[n] for s in SUFFIXES]).gather(suffix) for n in (0, 1))
+    street = pl.Series(STREETS)[rng.integers(0, len(STREETS), homes)[household]]
+    long_way, short_way = (pl.Series([s[n] for s in SUFFIXES])[suffix] for n in (0, 1))
     line = np.where((rng.random(homes) < 0.3)[household], head, person)  # one line for the whole house
-    area = pl.Series(AREA_CODES).gather(line % len(AREA_CODES))
+    area = pl.Series(AREA_CODES)[line % len(AREA_CODES)]
     exchange = pl.Series(200 + line // 80 % 800).cast(pl.String)
     rest = pl.Series(1000 + (line // 64_000 * 37 + scatter(5, line % 80) % np.uint64(37)).astype(np.int64)).cast(
         pl.String
@@ -214,7 +212,7 @@ def _permuted(number: np.ndarray, factor: int, digits: int) -> pl.Series:
 def _mistyped(rng: np.random.Generator, text: pl.Series, rate: float) -> pl.Series:
     """A share of the texts with two neighbouring characters exchanged, the first one left alone."""
     hit = np.flatnonzero(rng.random(len(text)) < rate)
-    words = text.gather(hit)
+    words = text[hit]
     at = pl.Series(1 + rng.integers(0, 6, len(hit)))
     swapped = pl.select(
         pl.when(words.str.len_chars() > at + 2)
@@ -248,7 +246,7 @@ def identifiers(people: People, start: int, stop: int) -> pl.DataFrame:
         parts.append(
             pl.DataFrame(
                 {
-                    "person_id": people.texts["person_id"].gather(owners),
+                    "person_id": people.texts["person_id"][owners],
                     "identifier_type": ["device"] * len(owners),
                     "identifier": device_ids(owners, np.full(len(owners), which)),
                 }
@@ -264,10 +262,10 @@ def tastes(people: People, products: Products, start: int, stop: int) -> pl.Data
     flat = np.tile(np.arange(kinds), count) * BRANDS + people.favourite[start:stop].ravel()
     return pl.DataFrame(
         {
-            "person_id": people.texts["person_id"].gather(np.repeat(np.arange(start, stop), kinds)),
-            "category_name": pl.Series(products.categories).gather(np.tile(np.arange(kinds), count)),
+            "person_id": people.texts["person_id"][np.repeat(np.arange(start, stop), kinds)],
+            "category_name": pl.Series(products.categories)[np.tile(np.arange(kinds), count)],
             "demand_share": people.taste[start:stop].ravel(),
-            "favourite_brand_name": brand.gather(flat),
+            "favourite_brand_name": brand[flat],
         }
     )
 

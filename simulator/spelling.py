@@ -21,8 +21,7 @@ def epoch_day(day: date) -> int:
 def _clock() -> pl.Series:
     second = np.arange(DAY)
     parts = [
-        pl.Series(f"{n:02d}" for n in range(60)).gather(part)
-        for part in (second // 3600, second // 60 % 60, second % 60)
+        pl.Series(f"{n:02d}" for n in range(60))[part] for part in (second // 3600, second // 60 % 60, second % 60)
     ]
     return pl.select(pl.concat_str([*parts], separator=":")).to_series()
 
@@ -38,21 +37,21 @@ def moments(seconds: np.ndarray, suffix: str | pl.Series = "Z") -> pl.Series:
     days, place = np.unique(seconds // DAY, return_inverse=True)
     dates = pl.Series([f"{EPOCH + timedelta(int(d))}T" for d in days], dtype=pl.String)
     tail = pl.lit(suffix) if isinstance(suffix, str) else suffix
-    return pl.select(dates.gather(place) + _clock().gather(seconds % DAY) + tail).to_series()
+    return pl.select(dates[place] + _clock()[seconds % DAY] + tail).to_series()
 
 
 def offsets(minutes: np.ndarray) -> pl.Series:
     """Minutes east of UTC as `-05:00`."""
     values, place = np.unique(minutes, return_inverse=True)
     texts = [f"{'-' if m < 0 else '+'}{abs(int(m)) // 60:02d}:{abs(int(m)) % 60:02d}" for m in values]
-    return pl.Series(texts, dtype=pl.String).gather(place)
+    return pl.Series(texts, dtype=pl.String)[place]
 
 
 def money(cents: np.ndarray) -> pl.Series:
     """Cents as `12.50`; negative amounts with a leading minus."""
     cents = np.asarray(cents, np.int64)
     size = np.abs(cents)
-    text = pl.Series(size // 100).cast(pl.String) + _fractions().gather(size % 100)
+    text: pl.Series = pl.Series(size // 100).cast(pl.String) + _fractions()[size % 100]
     if (cents < 0).any():
         text = pl.select(pl.when(pl.Series(cents < 0)).then(pl.lit("-") + text).otherwise(text)).to_series()
     return text

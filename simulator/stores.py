@@ -109,9 +109,9 @@ class Stores:
         receipt = np.arange(self._next_receipt, self._next_receipt + count)
         self._next_receipt += count
         restocked = rng.random(count) < 0.8
-        disposition = pl.Series(["<Disposition>Damaged</Disposition>", "<Disposition>Restock</Disposition>"]).gather(
+        disposition = pl.Series(["<Disposition>Damaged</Disposition>", "<Disposition>Restock</Disposition>"])[
             restocked.astype(np.int64)
-        )
+        ]
         lines = due.select("sku", pl.col("sku").alias("true_sku"), "quantity", "discount", "net", "tax").with_columns(
             receipt=pl.Series(receipt), line_number=pl.lit(1, pl.Int64), is_keyed=pl.lit(False), is_void=pl.lit(False), is_return=pl.lit(True),
             is_restocked=pl.Series(restocked), link=pl.concat_str([due["reference"], disposition]),

@@ -270,10 +270,10 @@ class Warehouse:
         order = np.argsort(event, kind="stable")
         event = event[order]
         first = order[np.r_[True, event[1:] != event[:-1]]]
-        owner = self.world.places.gln.gather(place[first])
+        owner = self.world.places.gln[place[first]]
         number = pl.Series(np.unique(event) if reference is None else reference[first])
         name = pl.select(pl.concat_str([
-            pl.lit("urn:epcglobal:cbv:bt:"), owner if source is None else self.world.places.gln.gather(source[first]),
+            pl.lit("urn:epcglobal:cbv:bt:"), owner if source is None else self.world.places.gln[source[first]],
             pl.lit(f":{prefix}-"), number.cast(pl.String).str.zfill(8),
         ])).to_series()  # fmt: skip
         nowhere = np.full(len(first), None)

@@ -363,13 +363,13 @@ class Webshop:
         count, found, asked = len(picks), picks["granted"].to_numpy(), picks["quantity"].to_numpy()
         first = world.take("pick", count)
         outcome = np.where(found == asked, 0, np.where(found > 0, 1, 2))
-        reason = pl.Series(["missing", "misplaced", "damaged"]).gather(rng.choice(3, count, p=[0.6, 0.3, 0.1]))
+        reason = pl.Series(["missing", "misplaced", "damaged"])[rng.choice(3, count, p=[0.6, 0.3, 0.1])]
         finished = picks["finished"].to_numpy()
         wms.write_picks(world.landing, day, pl.select(
             pl.concat_str([pl.lit("PK"), pl.Series(np.arange(first, first + count)).cast(pl.String).str.zfill(9)]).alias("pick_id"),
-            ecommerce.order_names(picks["order"]).alias("order_ref"), world.places.code.gather(picks["place"]).alias("location_code"),
-            world.products.sku.gather(picks["sku"]).alias("sku"), picks["quantity"].alias("requested_units"),
-            picks["granted"].alias("picked_units"), pl.Series(["picked", "short", "not_found"]).gather(outcome).alias("pick_status"),
+            ecommerce.order_names(picks["order"]).alias("order_ref"), world.places.code[picks["place"]].alias("location_code"),
+            world.products.sku[picks["sku"]].alias("sku"), picks["quantity"].alias("requested_units"),
+            picks["granted"].alias("picked_units"), pl.Series(["picked", "short", "not_found"])[outcome].alias("pick_status"),
             pl.when(pl.Series(outcome > 0)).then(reason).alias("reason_code"), moments(finished - 45).alias("started_at"),
             moments(finished).alias("finished_at"), pl.when(pl.Series(found > 0)).then(moments(finished + 240)).alias("packed_at"),
         ))  # fmt: skip
@@ -408,7 +408,7 @@ class Webshop:
             person_id=world.people.text("person_id", whole["person"].to_numpy()),
             ordered_at=(pl.col("created") * 1_000_000).cast(pl.Datetime("us", "UTC")), line_count=pl.col("count").cast(pl.Int64),
             net_cents="net", tax_cents="tax", shipping_cents="shipping",
-            order_status=pl.Series(ORDER_STATUS).gather(whole["status"]), is_test=pl.Series(whole["person"].to_numpy() < 0),
+            order_status=pl.Series(ORDER_STATUS)[whole["status"]], is_test=pl.Series(whole["person"].to_numpy() < 0),
         ))  # fmt: skip
 
     def write(self, day: int, moved: np.ndarray) -> None:

@@ -90,9 +90,9 @@ class World:
 
     def _positions(self, position: np.ndarray) -> pl.DataFrame:
         place, sku = self.split(position)
-        return pl.DataFrame({"location_code": self.places.code.gather(place), "sku": self.products.sku.gather(sku)})
+        return pl.DataFrame({"location_code": self.places.code[place], "sku": self.products.sku[sku]})
 
     def _movements(self, kind: np.ndarray, position: np.ndarray, units: np.ndarray) -> pl.DataFrame:
         return self._positions(position).with_columns(
-            movement_type=pl.Series(MOVEMENTS).gather(kind), units=pl.Series(units.astype(np.int32))
+            movement_type=pl.Series(MOVEMENTS)[kind], units=pl.Series(units.astype(np.int32))
         )

@@ -83,7 +83,7 @@ def _expression(value: str | pl.Series | pl.Expr) -> pl.Expr:
 
 
 def _notice(name: str, version: int, person: np.ndarray) -> pl.Expr:
-    language = pl.Series(LANGUAGES).gather((person % 11 == 0).astype(np.int64))
+    language = pl.Series(LANGUAGES)[(person % 11 == 0).astype(np.int64)]
     return pl.struct(id=pl.lit(name), version=pl.lit(version), language=language)
 
 
@@ -118,7 +118,7 @@ def tablet(people: People, person: np.ndarray, at: np.ndarray, first_number: int
         pl.when(pl.Series(kind == 0)).then(values[0]).when(pl.Series(kind == 1)).then(values[1]).otherwise(values[2])
     ).to_series()
     return _signals(
-        people, person, at, first_number, pl.Series(["card", "email", "phone"]).gather(kind), value, "till_tablet", "associate_entry",
+        people, person, at, first_number, pl.Series(["card", "email", "phone"])[kind], value, "till_tablet", "associate_entry",
         "associate", _notice("till_tablet", 1, person), _decisions(people, person, TABLET),
     )  # fmt: skip
 

@@ -118,7 +118,7 @@ def orders_text(
     """
     line_id = FIRST_LINE_ID + lines["line"]
     items = lines.select("version", "order", "net", "tax", "discount", item=pl.struct(
-        id=line_id, admin_graphql_api_id=_gid("LineItem", line_id), sku=products.sku.gather(lines["sku"]), quantity=lines["quantity"],
+        id=line_id, admin_graphql_api_id=_gid("LineItem", line_id), sku=products.sku[lines["sku"]], quantity=lines["quantity"],
         price=money(lines["price"].to_numpy()), total_discount=money(lines["discount"].to_numpy()),
         tax_lines=pl.concat_list(pl.struct(price=money(lines["tax"].to_numpy()))),
     )).group_by("version", "order", maintain_order=True).agg("item", pl.col("net", "tax", "discount").sum())  # fmt: skip
@@ -161,7 +161,7 @@ def orders_text(
     ).to_series()
     cancelled = pl.Series(array["status"] == CANCELLED)
     order_id = FIRST_ORDER_ID + whole["order"]
-    status = pl.Series([None, "fulfilled", "partial", None], dtype=pl.String).gather(array["status"])
+    status = pl.Series([None, "fulfilled", "partial", None], dtype=pl.String)[array["status"]]
     paid = (
         pl.when(cancelled | pl.Series((array["refunded_cents"] >= gross) & (gross > 0))).then(pl.lit("refunded"))
         .when(pl.Series(array["refunded_cents"] > 0)).then(pl.lit("partially_refunded")).otherwise(pl.lit("paid"))
@@ -176,13 +176,13 @@ def orders_text(
         cancelled_at=pl.when(cancelled).then(updated), cancel_reason=whole["cancel_reason"], currency=pl.lit("USD"), email=email,
         phone=phone.when(signed).then(people.text("phone", person)).otherwise(people.text("guest_phone", person)),
         customer=pl.when(account.is_not_null()).then(pl.struct(id=account, admin_graphql_api_id=_gid("Customer", account))),
-        source_name=pl.Series(SOURCES).gather(array["source"]), financial_status=paid, fulfillment_status=status,
-        location_id=pl.when(pl.Series(array["place"] >= 0)).then(places.shop_id.gather(np.maximum(array["place"], 0)).cast(pl.Int64)),
+        source_name=pl.Series(SOURCES)[array["source"]], financial_status=paid, fulfillment_status=status,
+        location_id=pl.when(pl.Series(array["place"] >= 0)).then(places.shop_id[np.maximum(array["place"], 0)].cast(pl.Int64)),
         subtotal_price=money(array["net"]), total_discounts=money(array["discount"]),
         total_shipping_price_set=pl.struct(shop_money=pl.struct(amount=money(array["shipping"]), currency_code=pl.lit("USD"))),
         total_tax=money(array["tax"]), total_price=money(gross), test=tester,
         payment_details=pl.struct(card_token=pl.when(pl.Series(array["source"] != MARKETPLACE)).then(people.text("payment", person))),
-        shipping_lines=pl.concat_list(pl.struct(code=pl.Series(METHODS).gather(array["method"]))),
+        shipping_lines=pl.concat_list(pl.struct(code=pl.Series(METHODS)[array["method"]])),
         shipping_address=pl.when(pl.Series(~collected & (person >= 0))).then(address),
         line_items=whole["item"],
     ))  # fmt: skip
@@ -200,9 +200,9 @@ def refunds_text(refunds: pl.DataFrame, places: Places, products: Products) -> p
     amount = refunds["net"] + refunds["tax"]
     items = refunds.select("refund", "order", "at", amount=amount, item=pl.struct(
         id=FIRST_REFUND_LINE_ID + refunds["refund_line"], line_item_id=FIRST_LINE_ID + refunds["line"],
-        line_item=pl.struct(sku=products.sku.gather(refunds["sku"])), quantity=refunds["quantity"],
-        restock_type=pl.Series(["cancel", "return", "no_restock"]).gather(refunds["restock"]),
-        location_id=pl.when(pl.Series(place >= 0)).then(places.shop_id.gather(np.maximum(place, 0)).cast(pl.Int64)),
+        line_item=pl.struct(sku=products.sku[refunds["sku"]]), quantity=refunds["quantity"],
+        restock_type=pl.Series(["cancel", "return", "no_restock"])[refunds["restock"]],
+        location_id=pl.when(pl.Series(place >= 0)).then(places.shop_id[np.maximum(place, 0)].cast(pl.Int64)),
         subtotal=money(refunds["net"].to_numpy()), total_tax=money(refunds["tax"].to_numpy()),
     )).group_by("refund", maintain_order=True).agg(pl.col("order", "at").first(), pl.col("amount").sum(), "item")  # fmt: skip
     refund_id = FIRST_REFUND_ID + items["refund"]
@@ -216,7 +216,7 @@ def refunds_text(refunds: pl.DataFrame, places: Places, products: Products) -> p
 
 def levels_text(sku: np.ndarray, place: np.ndarray, available: np.ndarray, at: np.ndarray, places: Places) -> pl.Series:
     """Absolute quantities the shop announced."""
-    item, location = inventory_item_ids(sku), places.shop_id.gather(place)
+    item, location = inventory_item_ids(sku), places.shop_id[place]
     return json_lines(pl.select(
         inventory_item_id=item, location_id=location.cast(pl.Int64), available=pl.Series(available), updated_at=moments(at),
         admin_graphql_api_id=pl.concat_str([

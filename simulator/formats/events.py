@@ -104,10 +104,10 @@ def text(events: pl.DataFrame, people: People, products: Products, first_number:
     number = np.arange(first_number, first_number + len(events))
     delay = 1 + (number % 3) + np.where(fractions(43, number) < 0.02, 1_800, 0)  # a phone in a tunnel
     hardware = (fractions(44, owner) * len(_DEVICES)).astype(np.int64)
-    names = pl.Series(_NAMES, dtype=pl.String).gather(kind)
-    call = pl.Series(["page", "track", "track", "track", "track", "track", "identify"]).gather(kind)
+    names = pl.Series(_NAMES, dtype=pl.String)[kind]
+    call = pl.Series(["page", "track", "track", "track", "track", "track", "identify"])[kind]
     query = pl.when(pl.Series(kind == SEARCHED)).then(
-        products.frame["title"].gather(events["sku"].fill_null(0)).str.to_lowercase()
+        products.frame["title"][events["sku"].fill_null(0)].str.to_lowercase()
     )
     allowed = pl.Series(leans(people, person, 45) * 0.5 + people.wariness[person] * 0.5 < 0.7)
     order = events["order"] + first_order_id
@@ -117,12 +117,12 @@ def text(events: pl.DataFrame, people: People, products: Products, first_number:
         anonymousId=device_ids(person, device), userId=pl.when(events["signed"]).then(people.text("account_id", person)),
         originalTimestamp=moments(at + skew), sentAt=moments(at + skew + delay - 1), receivedAt=moments(at + delay),
         context=pl.struct(
-            device=pl.struct(type=pl.Series([d[0] for d in _DEVICES]).gather(hardware)),
-            os=pl.struct(name=pl.Series([d[1] for d in _DEVICES]).gather(hardware)),
+            device=pl.struct(type=pl.Series([d[0] for d in _DEVICES])[hardware]),
+            os=pl.struct(name=pl.Series([d[1] for d in _DEVICES])[hardware]),
             consent=pl.struct(categoryPreferences=pl.struct(analytics=allowed)), gpc=pl.Series(people.has_gpc[person]),
         ),
         properties=pl.struct(
-            sku=pl.when(pl.Series(kind != SEARCHED) & events["sku"].is_not_null()).then(products.sku.gather(events["sku"].fill_null(0))),
+            sku=pl.when(pl.Series(kind != SEARCHED) & events["sku"].is_not_null()).then(products.sku[events["sku"].fill_null(0)]),
             order_id=order.cast(pl.String), query=query,
         ),
     ))  # fmt: skip

@@ -42,7 +42,7 @@ def members_text(
         return people.text(column, person)
 
     linked = people.is_linked[person] & (people.account_day[person] <= day) & (people.account_day[person] < NEVER)
-    store = places.master["pos_store_code"].gather(people.home[person])
+    store = places.master["pos_store_code"][people.home[person]]
     tier = np.digitize(balance, [600, 1500])
     return csv_lines(pl.select(
         text("member_id").alias("member_id"), text("card").alias("card_number"), moments(enrolled).alias("enrolled_at"),
@@ -51,7 +51,7 @@ def members_text(
         pl.when(pl.Series(person % 10 != 7)).then(text("form_email")).alias("email"),
         pl.when(pl.Series(person % 4 != 2)).then(text("form_phone")).alias("phone"), text("birth_date").alias("birth_date"),
         text("form_street").alias("street_address"), text("city").alias("city"), text("region").alias("region_code"),
-        text("postal").alias("postal_code"), pl.Series(["basic", "silver", "gold"]).gather(tier).alias("tier_code"),
+        text("postal").alias("postal_code"), pl.Series(["basic", "silver", "gold"])[tier].alias("tier_code"),
         pl.Series(balance).alias("points_balance"), pl.when(pl.Series(linked)).then(text("account_id")).alias("account_id"),
     ))  # fmt: skip
 
@@ -69,7 +69,7 @@ def points_text(
     return csv_lines(pl.select(
         pl.concat_str([pl.lit("E"), pl.Series(np.arange(first, first + len(person))).cast(pl.String).str.zfill(10)]).alias("entry_id"),
         people.text("member_id", person).alias("member_id"), moments(at).alias("occurred_at"),
-        pl.Series(ENTRY_TYPES).gather(kind).alias("entry_type"), pl.Series(points).alias("points"), reference.alias("order_ref"),
+        pl.Series(ENTRY_TYPES)[kind].alias("entry_type"), pl.Series(points).alias("points"), reference.alias("order_ref"),
     ))  # fmt: skip
 
 

@@ -77,14 +77,14 @@ def lines_text(lines: pl.DataFrame, products: Products) -> pl.Series:
         for void in ("", ' VoidFlag="true"') for entry in ("Scanned", "Keyed")
     ])  # fmt: skip
     which = lines["is_void"].cast(pl.Int64) * 2 + lines["is_keyed"].cast(pl.Int64)
-    tag = pl.Series(["</SequenceNumber><Sale>", "</SequenceNumber><Return>"]).gather(lines["is_return"].cast(pl.Int64))
-    ending = pl.Series(["</Sale></LineItem>", "</Return></LineItem>"]).gather(lines["is_return"].cast(pl.Int64))
+    tag = pl.Series(["</SequenceNumber><Sale>", "</SequenceNumber><Return>"])[lines["is_return"].cast(pl.Int64)]
+    ending = pl.Series(["</Sale></LineItem>", "</Return></LineItem>"])[lines["is_return"].cast(pl.Int64)]
     taxed = pl.when(lines["tax"] > 0).then(
         pl.concat_str([pl.lit("<Tax><Amount>"), money(lines["tax"].to_numpy()), pl.lit("</Amount></Tax>")])
     )
     return pl.select(
         pl.concat_str([
-            opening.gather(which), lines["line_number"].cast(pl.String), tag, item.gather(lines["sku"]), money(lines["net"].to_numpy()),
+            opening[which], lines["line_number"].cast(pl.String), tag, item[lines["sku"]], money(lines["net"].to_numpy()),
             pl.lit("</ExtendedAmount><DiscountAmount>"), money(lines["discount"].to_numpy()), pl.lit("</DiscountAmount><Quantity>"),
             lines["quantity"].cast(pl.String), pl.lit("</Quantity>"), taxed, lines["link"], ending,
         ], ignore_nulls=True)
@@ -151,11 +151,11 @@ def receipt_text(
         .otherwise(pl.Series([
             "<ControlTransaction><ReasonCode>SignOff</ReasonCode></ControlTransaction>",
             "<ControlTransaction><ReasonCode>SignOn</ReasonCode></ControlTransaction>",
-        ]).gather(control))
+        ])[control])
     )  # fmt: skip
     return pl.select(
         pl.concat_str([
-            pl.Series(_OPENING).gather(kind), pl.lit("<RetailStoreID>"), places.master["pos_store_code"].gather(place),
+            pl.Series(_OPENING)[kind], pl.lit("<RetailStoreID>"), places.master["pos_store_code"][place],
             pl.lit("</RetailStoreID><WorkstationID>"), whole["till"].cast(pl.String), pl.lit("</WorkstationID><SequenceNumber>"),
             whole["number"].cast(pl.String), pl.lit(f"</SequenceNumber><BusinessDayDate>{date_text}</BusinessDayDate><BeginDateTime>"),
             moments(day_start + began, offset), pl.lit("</BeginDateTime><EndDateTime>"), moments(day_start + second, offset),
@@ -180,7 +180,7 @@ def write(landing: Landing, day: int, receipts: pl.DataFrame, texts: pl.Series, 
 
 def receipt_names(receipts: pl.DataFrame, places: Places, date_text: str) -> pl.Series:
     """`store/till/number/day` of each receipt, as loyalty writes it."""
-    code = places.master["pos_store_code"].gather(receipts["place"])
+    code = places.master["pos_store_code"][receipts["place"]]
     return pl.select(
         pl.concat_str(
             [code, receipts["till"].cast(pl.String), receipts["number"].cast(pl.String), pl.lit(date_text)],
@@ -193,7 +193,7 @@ def links(receipts: pl.DataFrame, places: Places, date_text: str) -> pl.Series:
     """`<TransactionLink>` by which a return names the receipt it brings back."""
     return pl.select(
         pl.concat_str([
-            pl.lit('<TransactionLink ReasonCode="Return"><RetailStoreID>'), places.master["pos_store_code"].gather(receipts["place"]),
+            pl.lit('<TransactionLink ReasonCode="Return"><RetailStoreID>'), places.master["pos_store_code"][receipts["place"]],
             pl.lit("</RetailStoreID><WorkstationID>"), receipts["till"].cast(pl.String), pl.lit("</WorkstationID><SequenceNumber>"),
             receipts["number"].cast(pl.String), pl.lit(f"</SequenceNumber><BusinessDayDate>{date_text}</BusinessDayDate></TransactionLink>"),
         ])

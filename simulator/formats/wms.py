@@ -91,7 +91,7 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
     sku, units = items["sku"].to_numpy(), items["units"].to_numpy()
     serial = products.is_serialised[sku] & (units > 0) & (units <= 24) & ~items["event"].is_duplicated().to_numpy()
     bulk = items.filter(pl.Series(~serial))
-    pattern = pl.Series(["urn:epc:class:lgtin:", "urn:epc:idpat:sgtin:"]).gather(bulk["sku"] % 2)
+    pattern = pl.Series(["urn:epc:class:lgtin:", "urn:epc:idpat:sgtin:"])[bulk["sku"] % 2]
     lot = (
         pl.when(bulk["sku"] % 2 == 0)
         .then(pl.concat_str([pl.lit(".L"), (bulk["event"] % 97).cast(pl.String)]))
@@ -99,7 +99,7 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
     )
     text = pl.select(
         pl.concat_str([
-            pl.lit('{"epcClass":"'), pattern, products.epc_class.gather(bulk["sku"]), lot, pl.lit('","quantity":'),
+            pl.lit('{"epcClass":"'), pattern, products.epc_class[bulk["sku"]], lot, pl.lit('","quantity":'),
             bulk["units"].cast(pl.String), pl.lit("}"),
         ])
     ).to_series()  # fmt: skip
@@ -116,7 +116,7 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
             pl.concat_str(
                 [
                     pl.lit('"https://id.gs1.org/01/'),
-                    products.gtin.gather(sku[single]),
+                    products.gtin[sku[single]],
                     pl.lit("/21/"),
                     number,
                     pl.lit('"'),
@@ -125,7 +125,7 @@ def _items(items: pl.DataFrame, products: Products) -> pl.DataFrame:
         )
         .otherwise(
             pl.concat_str(
-                [pl.lit('"urn:epc:id:sgtin:'), products.epc_class.gather(sku[single]), pl.lit("."), number, pl.lit('"')]
+                [pl.lit('"urn:epc:id:sgtin:'), products.epc_class[sku[single]], pl.lit("."), number, pl.lit('"')]
             )
         )
     ).to_series()
@@ -145,9 +145,9 @@ def events_text(
     minutes = places.offset_minutes[place, day].astype(np.int64)
     offset = offsets(minutes)
     location = sgln(places)
-    step = pl.Series(_STEP_SPELLINGS).gather(place % len(_STEP_SPELLINGS))
+    step = pl.Series(_STEP_SPELLINGS)[place % len(_STEP_SPELLINGS)]
     listed = events.select("event").join(_items(items, products), on="event", how="left", maintain_order="left")["text"]
-    where = location.gather(place)
+    where = location[place]
     parts = [
         pl.lit('{"type":"ObjectEvent",'),
         pl.concat_str([pl.lit('"eventID":"'), ids, pl.lit('",')]),
@@ -261,8 +261,8 @@ def write_shipments(
     loop = pl.concat_str([
         pl.lit("LX*"), lines["line"].cast(pl.String), pl.lit("~\nMAN*CP*1Z"), tracking, pl.lit("~\nW12*"),
         pl.when(missing == 0).then(pl.lit("CL*")).otherwise(pl.lit("CP*")), lines["ordered"].cast(pl.String), pl.lit("*"),
-        lines["shipped"].cast(pl.String), pl.lit("*"), missing.cast(pl.String), pl.lit("*EA*"), products.gtin.gather(lines["sku"]),
-        pl.lit("*SK*"), products.sku.gather(lines["sku"]), pl.lit("~\n"),
+        lines["shipped"].cast(pl.String), pl.lit("*"), missing.cast(pl.String), pl.lit("*EA*"), products.gtin[lines["sku"]],
+        pl.lit("*SK*"), products.sku[lines["sku"]], pl.lit("~\n"),
     ])  # fmt: skip
     sets = lines.with_columns(loop=pl.select(loop).to_series()).group_by("shipment", "order_name", "at", maintain_order=True).agg(
         pl.col("loop").str.join(""), pl.col("shipped").sum(), count=pl.len()
@@ -277,7 +277,7 @@ def write_shipments(
             sets["shipment"].cast(pl.String).str.zfill(9),
             pl.lit(f"~\nN1*WH*{places.master['location_name'][place]}*UL*{places.gln[place]}~\nN1*ST*CONSUMER~\nG62*11*"),
             day_compact, pl.lit("*T*"), time_compact, pl.lit("*UT~\nW27*M*"),
-            pl.Series(["UPSN", "FDEG", "USPS"]).gather(sets["shipment"] % 3), pl.lit("~\n"), sets["loop"], pl.lit("W03*"),
+            pl.Series(["UPSN", "FDEG", "USPS"])[sets["shipment"] % 3], pl.lit("~\n"), sets["loop"], pl.lit("W03*"),
             sets["shipped"].cast(pl.String), pl.lit("~\nSE*"), (sets["count"] * 3 + 8).cast(pl.String), pl.lit("*"), control, pl.lit("~\n"),
         ])
     ).to_series()  # fmt: skip
