@@ -10,9 +10,9 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from feature_repo import catalogue
-from orchestration import batches, stages, taking, warehouse
+from orchestration import batches, stages, warehouse
 from orchestration.catalog import SOURCES, contracts
-from orchestration.resources import HomeResource, Reporter
+from orchestration.resources import HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
 
 # A trading day exists once something has landed for it: the newcomer's export may start in 2010, the sample last spring.
@@ -44,13 +44,14 @@ def raw_tables(source: Source) -> dg.AssetsDefinition:
         ],
     )
     def take(
-        context: dg.AssetExecutionContext, troth: HomeResource, reporter: dg.ResourceParam[Reporter]
+        context: dg.AssetExecutionContext,
+        troth: HomeResource,
+        reporter: dg.ResourceParam[Reporter],
+        readers: dg.ResourceParam[Reading],
     ) -> Iterator[Any]:
-        days = set(context.partition_keys)
-        plans = [plan for plan in taking.plan(troth.home, source.name) if plan.day in days]
-        took = taking.take(
-            troth.home, plans, troth.workers, lambda done, total: reporter.advance(f"read {source.name}", done, total)
-        )
+        with readers.of(troth) as pool:
+            plans = pool.plan(source.name, set(context.partition_keys))
+            took = pool.take(plans, lambda done, total: reporter.advance(f"read {source.name}", done, total))
         reporter.advance(f"check {source.name}", 0, 1)
         verdicts = {v.table: v for v in batches.validate_batches(troth.home, source.contracts, took.days)}
         reporter.advance(f"check {source.name}", 1, 1)
@@ -130,7 +131,11 @@ def _hours(hours: int) -> Any:
         dg.AssetCheckSpec(
             "verifies", asset="consent_ledger", blocking=True,
             description="The root derived again from every entry on disk equals the signed checkpoint.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "leaves_no_signal_out", asset="consent_ledger", blocking=True,
+            description="Every captured signal is in the ledger: one that is left out could be a withdrawal.",
+        ),
     ],
 )  # fmt: skip
 def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[Any]:
@@ -140,6 +145,12 @@ def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -
     yield dg.MaterializeResult("consent_policy")
     yield dg.MaterializeResult("consent_notices")
     yield dg.AssetCheckResult(asset_key="consent_ledger", check_name="verifies", passed=done.verified)
+    yield dg.AssetCheckResult(
+        asset_key="consent_ledger",
+        check_name="leaves_no_signal_out",
+        passed=not done.aside,
+        metadata={"left_out": done.aside},
+    )
 
 
 @dg.asset(
@@ -191,7 +202,7 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         dbt: DbtCliResource,
         reporter: dg.ResourceParam[Reporter],
     ) -> Iterator[Any]:
-        yield from warehouse.build(context, troth.home, dbt, taking.known_until(troth.home), reporter.advance)
+        yield from warehouse.build(context, troth.home, dbt, stages.known_until(troth.home), reporter.advance)
         published = warehouse.publish_tables(troth.home, list(warehouse.published_models(manifest)))
         context.log.info(
             f"published {sum(changed for _, changed in published.values())} changed tables of {len(published)}"

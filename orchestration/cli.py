@@ -79,17 +79,16 @@ def run(
         return
     with RichDisplay() as display:
         report = run_everything(settings, display, sample, force)
-    from rich.console import Console
-
+    from orchestration.printing import console
     from orchestration.summary import render
 
-    console = Console()
+    out = console()
     for table in render(report):
-        console.print(table)
-        console.print()
+        out.print(table)
+        out.print()
     if not report.is_changed:
-        console.print("Nothing new has landed since the last run; nothing was changed.", style="bold")
-    console.print(_next_steps(home))
+        out.print("Nothing new has landed since the last run; nothing was changed.", style="bold")
+    out.print(_next_steps(home), soft_wrap=True)
 
 
 def _next_steps(home: Path | None) -> str:
@@ -191,7 +190,7 @@ def ask_customer(
     """Features of a customer for one use; refused with a reason where consent does not allow it."""
     from serving import answers
 
-    _show(answers.ask_customer(here(home).home, customer_id, service, _now()), as_json)
+    _show(answers.ask_customer(here(home).home, customer_id, service, _now(home)), as_json)
 
 
 @ask.command("availability")
@@ -204,7 +203,7 @@ def ask_availability(
     """Where an item is: on hand, committed, safety, available, and how old that is."""
     from serving import answers
 
-    _show(answers.ask_availability(here(home).home, sku, location, _now()), as_json)
+    _show(answers.ask_availability(here(home).home, sku, location, _now(home)), as_json)
 
 
 @ask.command("recommend")
@@ -217,13 +216,13 @@ def ask_recommend(
     """Items a customer may like, in stock where they shop; refused with a reason where consent does not allow it."""
     from serving import answers
 
-    _show(answers.ask_recommend(here(home).home, customer_id, _now(), count), as_json)
+    _show(answers.ask_recommend(here(home).home, customer_id, _now(home), count), as_json)
 
 
-def _now() -> datetime:
-    from troth.clock import SystemClock
+def _now(home: Path | None) -> datetime:
+    from serving.answers import clock_of
 
-    return SystemClock().now()
+    return clock_of(here(home).home).now()
 
 
 @audit.command("verify")
@@ -294,7 +293,7 @@ def quarantine_list(
     """Rows set aside: table, file, place in the file, reason."""
     from orchestration import taking
 
-    rows = taking.quarantined(here(home).home, table).drop("received_at")
+    rows = taking.quarantined(here(home).home, table).drop("received_at", "file_hash")
     _show({"rows": rows.head(most).to_dicts(), "count": rows.height}, as_json)
 
 

@@ -10,7 +10,7 @@ from dagster_dbt import DbtCliResource
 from orchestration import taking, warehouse
 from orchestration.assets import TRADING_DAYS, all_assets
 from orchestration.catalog import SOURCES, contracts
-from orchestration.resources import HomeResource, Reporter
+from orchestration.resources import HomeResource, Reading, Reporter
 from troth.home import Home
 from troth.settings import Settings, here
 
@@ -54,7 +54,9 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
     )
 
 
-def resources(settings: Settings, reporter: Reporter | None = None) -> dict[str, Any]:
+def resources(
+    settings: Settings, reporter: Reporter | None = None, readers: taking.Readers | None = None
+) -> dict[str, Any]:
     return {
         "troth": HomeResource(root=str(settings.home.root), workers=settings.workers),
         "dbt": DbtCliResource(
@@ -63,6 +65,7 @@ def resources(settings: Settings, reporter: Reporter | None = None) -> dict[str,
             dbt_executable=warehouse.dbt_executable(),
         ),
         "reporter": reporter or Reporter(),
+        "readers": Reading(readers),
     }
 
 

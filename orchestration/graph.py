@@ -14,6 +14,7 @@ from orchestration.errors import STEP_FAILED, RunError
 from orchestration.progress import Display
 from orchestration.resources import Reporter
 from orchestration.summary import CheckCounts, StageTime
+from orchestration.taking import Readers
 from troth.settings import Settings
 
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -23,14 +24,14 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class Graph:
     """Definitions and instance of one home, and what its steps told while they ran."""
 
-    def __init__(self, settings: Settings, manifest: Path, display: Display) -> None:
+    def __init__(self, settings: Settings, manifest: Path, display: Display, readers: Readers) -> None:
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
         logging.getLogger("dagster").setLevel(logging.CRITICAL)
         self._reporter = Reporter(display.advance)
         definitions = build_definitions(settings, manifest)
         self._assets = [asset for asset in definitions.assets or () if isinstance(asset, dg.AssetsDefinition)]
-        self._resources = resources(settings, self._reporter)
+        self._resources = resources(settings, self._reporter, readers)
         self._instance = dg.DagsterInstance.get()
 
     def told(self, subject: str) -> Any:

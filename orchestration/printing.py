@@ -1,6 +1,7 @@
 """Answers on a terminal: nested values as indented lines, lists of records as tables; or one JSON document."""
 
 import json
+import sys
 from typing import Any
 
 
@@ -10,11 +11,16 @@ def show(answer: Any, as_json: bool) -> int:
     if as_json:
         print(json.dumps(plain, indent=2, ensure_ascii=False))
     else:
-        from rich.console import Console
-
-        _print(Console(), plain)
+        _print(console(), plain)
     refused = isinstance(plain, dict) and (plain.get("is_allowed") is False or plain.get("is_verified") is False)
     return int(refused)
+
+
+def console() -> Any:
+    """A console as wide as the terminal; on a pipe or in a file wide enough for a table."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def _plain(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """What assets are handed: the home, the clock, and a place to report to. Nothing here reads the environment by itself."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from orchestration.taking import Readers
 from troth.clock import Clock, SystemClock
 from troth.home import Home
 
@@ -23,6 +25,16 @@ class HomeResource(dg.ConfigurableResource):
     @property
     def clock(self) -> Clock:
         return SystemClock()
+
+
+class Reading:
+    """Worker processes for reading. `troth run` brings its own, already at work; a run of Dagster's starts and ends some."""
+
+    def __init__(self, begun: Readers | None = None) -> None:
+        self._begun = begun
+
+    def of(self, troth: HomeResource) -> AbstractContextManager[Readers]:
+        return nullcontext(self._begun) if self._begun else Readers(troth.home, troth.workers)
 
 
 class Reporter:

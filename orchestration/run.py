@@ -7,6 +7,7 @@ Heavy libraries are imported while the simulator or the readers work in other pr
 import contextlib
 import dataclasses
 import hashlib
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -71,16 +72,31 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
             f"landed files: expected some under {home.landing}/<source>/<day>/, found none. "
             "Land files there, pass --source with --mapping, or leave out --no-sample.", NOTHING_READABLE,
         )  # fmt: skip
+    with taking.Readers(home, settings.workers) as readers:
+        readers.begin(plans)
+        return _bring_up_to_date(settings, display, stages, plans, readers, parsing, fingerprint)
+
+
+def _bring_up_to_date(
+    settings: Settings,
+    display: Display,
+    stages: Stages,
+    plans: list[taking.DayPlan],
+    readers: taking.Readers,
+    parsing: "subprocess.Popen[bytes] | None",
+    fingerprint: str,
+) -> RunReport:
+    home = settings.home
     dagster_home(home)
     warehouse.export_environment(home)
     parsing = parsing or warehouse.parse(home)
-    # Imports take seconds and mostly wait for disk: have them done while dbt parses.
+    # Imports take seconds: have them done while the readers are at work and dbt parses.
     threading.Thread(target=_import_ahead, daemon=True).start()
     with stages.stage("load the graph"):
         manifest = warehouse.manifest(home, parsing)
         from orchestration.graph import Graph
 
-        graph = Graph(settings, manifest, display)
+        graph = Graph(settings, manifest, display, readers)
     days = sorted({plan.day for plan in plans})
     checks = CheckCounts()
     for block in graph.blocks(days):

@@ -35,11 +35,11 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
 
     Appending twice changes nothing: every event has a key of its own.
     """
-    from consent.events import FIELDS
+    from consent.events import FIELDS, set_aside
     from consent.ledger import open_ledger
     from consent.policy import notices_frame, policy_frame, read_policy
 
-    captured = raw_rows(home, "raw_consent__signals", FIELDS)
+    captured, aside = set_aside(raw_rows(home, "raw_consent__signals", FIELDS))
     with open_ledger(home, clock) as ledger:
         before = ledger.size
         for start in range(0, captured.height, CONSENTS_PER_CHECKPOINT):
@@ -50,7 +50,13 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
     policy = read_policy()
     _write_raw(home, "consent_policy", policy_frame(policy))
     _write_raw(home, "consent_notices", notices_frame(policy))
-    return LedgerRow(checkpoint.size, checkpoint.size - before, checkpoint.root.hex(), True)
+    return LedgerRow(
+        checkpoint.size,
+        checkpoint.size - before,
+        checkpoint.root.hex(),
+        True,
+        dict(aside["detail"].value_counts().iter_rows()),
+    )
 
 
 def fill_vault(home: Home) -> int:
@@ -72,13 +78,15 @@ def fill_vault(home: Home) -> int:
 
 
 def publish_features(home: Home, advance: Advance) -> list[FeatureRow]:
-    """Write the Feast registry and the changed rows of every view to the online store."""
+    """Write the changed rows of every view to the online store, and the Feast registry where a definition changed."""
     from feature_repo.catalogue import INDEXES, VIEWS
+    from feature_repo.definitions import apply
     from feature_repo.publish import publish
 
     views = (*VIEWS, *INDEXES)
     done = iter(range(1, len(views) + 1))
     counts = publish(home, lambda _view, _rows: advance("publish features", next(done), len(views)), views)
+    apply(home)
     return [FeatureRow(name, count.rows, count.written, count.unchanged) for name, count in counts.items()]
 
 

@@ -67,6 +67,7 @@ class LedgerRow(msgspec.Struct):
     appended: int
     root: str
     verified: bool
+    aside: dict[str, int] = {}
 
 
 class CheckCounts(msgspec.Struct):
@@ -136,8 +137,8 @@ def stock_rows(home: Home) -> list[StockRow]:
         .agg(pl.len(), pl.col("reported_units").sum())
         .sort("reported_source_name")
     )
-    rows = [StockRow(f"{source} reports", count, units or 0) for source, count, units in reported.iter_rows()]
-    return [*rows, StockRow("unified", positions.height, positions["on_hand_units"].sum() or 0)]
+    rows = [StockRow(f"{source} reports", count, int(units or 0)) for source, count, units in reported.iter_rows()]
+    return [*rows, StockRow("unified", positions.height, int(positions["on_hand_units"].sum() or 0))]
 
 
 def render(report: RunReport) -> Iterable[Any]:

@@ -8,13 +8,13 @@ Which formats there are is the business of the sources; what a row must look lik
 import fnmatch
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import polars as pl
@@ -26,6 +26,7 @@ from troth.ids import file_hash, tokeniser
 
 # Raising this number makes every landed file be read again: do so when a reader changes what it gives.
 READER_VERSION = 1
+WORTH_A_WORKER = 4_000_000  # bytes; starting worker processes costs about a second, reading 10 MB about as much
 ASIDE_SCHEMA = {"record_offset": pl.Int64(), "reason_code": pl.String(), "detail": pl.String()}
 QUARANTINE_SCHEMA = {
     "source_file": pl.String(),
@@ -135,39 +136,82 @@ def plan(home: Home, source: str) -> list[DayPlan]:
     return plans
 
 
-def take(
-    home: Home, plans: Sequence[DayPlan], workers: int, progress: Callable[[int, int], None] | None = None
-) -> Taking:
-    """Read every planned file and write the days' tables and quarantines. `progress` gets bytes done and bytes in all.
+class Readers:
+    """Worker processes that read days. Work handed over early is read while the caller does something else."""
 
-    Raises: whatever a reader raises that is not about the file; days already written stay and are not read again.
-    """
-    ensure_tables(home)
-    home.key("token")  # made before workers race for it
-    result = Taking()
-    total, done = sum(p.bytes for p in plans), 0
-    for finished, files in _run(home, plans, workers):
-        result.add(finished, files)
-        done += finished.bytes
-        if progress:
-            progress(done, total)
-    return result
+    def __init__(self, home: Home, workers: int) -> None:
+        self._home = home
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._early: dict[tuple[str, str], tuple[DayPlan, Future[list[TakenFile]]]] = {}
 
+    def __enter__(self) -> Self:
+        return self
 
-def _run(home: Home, plans: Sequence[DayPlan], workers: int) -> Iterator[tuple[DayPlan, Sequence[TakenFile]]]:
-    heaviest_first = sorted(plans, key=lambda p: -p.bytes)
-    if workers == 1 or sum(p.bytes for p in plans) < 4_000_000:
-        for p in heaviest_first:
-            yield p, take_day(home.root, p)
-        return
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        running = {pool.submit(take_day, home.root, p): p for p in heaviest_first}
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def begin(self, plans: Sequence[DayPlan]) -> None:
+        """Start reading these days; `take` collects what came of them."""
+        _prepare(self._home)
+        self._early |= {(plan.source, plan.day): (plan, self._submit(plan)) for plan in plans}
+
+    def plan(self, source: str, days: Collection[str]) -> list[DayPlan]:
+        """What is to be taken for a source on some days: what was begun, and what has landed besides."""
+        begun = [plan for (name, day), (plan, _) in self._early.items() if name == source and day in days]
+        known = {plan.day for plan in begun}
+        landed = plan(self._home, source) if known != set(days) else []
+        return [*begun, *(each for each in landed if each.day in days and each.day not in known)]
+
+    def take(self, plans: Sequence[DayPlan], progress: Callable[[int, int], None] | None = None) -> Taking:
+        """Read every planned day, or collect it where it was begun. `progress` gets bytes done and bytes in all.
+
+        Raises: whatever a reader raises that is not about the file; days already written stay and are not read again.
+        """
+        _prepare(self._home)
+        result = Taking()
+        total, done = sum(p.bytes for p in plans), 0
+        for finished, files in self._run(plans):
+            result.add(finished, files)
+            done += finished.bytes
+            if progress:
+                progress(done, total)
+        return result
+
+    def _run(self, plans: Sequence[DayPlan]) -> Iterator[tuple[DayPlan, Sequence[TakenFile]]]:
+        running = {}
+        here = []
+        for plan in sorted(plans, key=lambda p: -p.bytes):
+            begun = self._early.pop((plan.source, plan.day), None)
+            if begun:
+                running[begun[1]] = plan
+            else:
+                here.append(plan)
+        if self._workers == 1 or sum(plan.bytes for plan in here) < WORTH_A_WORKER:
+            for plan in here:
+                yield plan, take_day(self._home.root, plan)
+        else:
+            running |= {self._submit(plan): plan for plan in here}
         for future in as_completed(running):
             yield running[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, plan: DayPlan) -> Future[list[TakenFile]]:
+        if self._pool is None:
+            os.environ.setdefault("POLARS_MAX_THREADS", "1")  # for the workers: one each, there are several of them
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        return self._pool.submit(take_day, self._home.root, plan)
+
+
+def take(home: Home, plans: Sequence[DayPlan], workers: int) -> Taking:
+    """Read every planned file and write the days' tables and quarantines."""
+    with Readers(home, workers) as readers:
+        return readers.take(plans)
+
+
+def _prepare(home: Home) -> None:
+    ensure_tables(home)
+    home.key("token")  # made before workers race for it
 
 
 def take_day(root: Path, plan: DayPlan) -> list[TakenFile]:

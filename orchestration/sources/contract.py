@@ -7,6 +7,7 @@ personal-data classes all follow from it. Reading native formats is the business
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -151,32 +152,52 @@ def conform(frame: pl.DataFrame, contract: Contract, token: Token) -> tuple[pl.D
     `nul_character`) and `detail` (the column and what was expected of it, never the value found). A row has its first
     reason only. Blank text is no value.
     """
-    stated = [column for column in contract.columns if not column.token_of]
-    given = frame.select(*[_given(frame, column.name) for column in stated], pl.col("record_offset").cast(pl.Int64))
-    # Two steps: what an expression uses twice (the parts of a time) is not computed twice.
-    times = [c.name for c in stated if c.type.endswith("timestamp") and given.schema[c.name] == pl.String()]
-    both = given.with_columns(
-        pl.col(name).str.strip_chars().str.extract_groups(_TIME).alias(_parts(name)) for name in times
-    )
-    both = both.with_columns(_cast(c.name, given.schema[c.name], c.type).alias(_typed(c.name)) for c in stated)
-    faults = [fault for column in stated for fault in _faults(column, given.schema[column.name])]
-    met = both.select(test.any().alias(str(i)) for i, (test, _, _) in enumerate(faults))
-    faults = [fault for fault, column in zip(faults, met.iter_columns(), strict=True) if column.item()]
+    plan = _plan(contract, tuple(frame.schema.items()))
+    both = frame.lazy().select(plan.given).with_columns(plan.parts).with_columns(plan.typed).collect()
+    met = both.select(test.any().alias(str(i)) for i, (test, _, _) in enumerate(plan.faults))
+    faults = [fault for fault, column in zip(plan.faults, met.iter_columns(), strict=True) if column.item()]
+    aside = pl.DataFrame(schema={"record_offset": pl.Int64, "reason_code": pl.String, "detail": pl.String})
     if faults:
         first = pl.coalesce(pl.when(test).then(pl.lit(i, pl.Int32)) for i, (test, _, _) in enumerate(faults))
         both = both.with_columns(first.alias(_FAULT))
-        aside = both.filter(pl.col(_FAULT).is_not_null()).select("record_offset", _FAULT)
+        fault = both.filter(pl.col(_FAULT).is_not_null())[_FAULT]
+        aside = both.filter(pl.col(_FAULT).is_not_null()).select(
+            "record_offset",
+            pl.Series("reason_code", [code for _, code, _ in faults])[fault],
+            pl.Series("detail", [detail for _, _, detail in faults])[fault],
+        )
         both = both.filter(pl.col(_FAULT).is_null())
-    else:
-        aside = both.clear().select("record_offset", pl.lit(None, pl.Int32).alias(_FAULT))
-    reasons = pl.DataFrame(
-        {_FAULT: range(len(faults)), "reason_code": [f[1] for f in faults], "detail": [f[2] for f in faults]},
-        schema={_FAULT: pl.Int32(), "reason_code": pl.String(), "detail": pl.String()},
-    )
-    aside = aside.join(reasons, on=_FAULT, how="left", maintain_order="left").drop(_FAULT)
-    kept = both.select(*[pl.col(_typed(c.name)).alias(c.name) for c in stated], "record_offset")
+    kept = both.select(plan.kept)
     kept = kept.with_columns(_tokens(kept, c, token) for c in contract.columns if c.token_of)
     return kept.select(*[c.name for c in contract.columns], "record_offset"), aside
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The expressions of `conform`, step by step: what one step uses twice is not computed twice."""
+
+    given: list[pl.Expr]
+    parts: list[pl.Expr]
+    typed: list[pl.Expr]
+    faults: list[tuple[pl.Expr, str, str]]
+    kept: list[pl.Expr]
+
+
+@lru_cache(maxsize=1_000)
+def _plan(contract: Contract, found: tuple[tuple[str, pl.DataType], ...]) -> _Plan:
+    """Built once for a contract and a frame's schema: for the few rows of a small file that costs more than computing."""
+    stated = [column for column in contract.columns if not column.token_of]
+    schema = dict(found)
+    given = [_given(column.name, schema.get(column.name)) for column in stated]
+    types = {c.name: _given_type(schema.get(c.name)) for c in stated}
+    times = [c.name for c in stated if c.type.endswith("timestamp") and types[c.name] == pl.String()]
+    return _Plan(
+        given=[*given, pl.col("record_offset").cast(pl.Int64)],
+        parts=[pl.col(name).str.strip_chars().str.extract_groups(_TIME).alias(_parts(name)) for name in times],
+        typed=[_cast(c.name, types[c.name], c.type).alias(_typed(c.name)) for c in stated],
+        faults=[fault for column in stated for fault in _faults(column, types[column.name])],
+        kept=[*(pl.col(_typed(c.name)).alias(c.name) for c in stated), pl.col("record_offset")],
+    )
 
 
 _FAULT = "fault\0"  # column names of our own: no contract's can hold a NUL
@@ -190,17 +211,20 @@ def _parts(name: str) -> str:
     return f"{name}\0parts"
 
 
-def _given(frame: pl.DataFrame, name: str) -> pl.Expr:
+def _given_type(found: pl.DataType | None) -> pl.DataType:
+    is_text = found is None or isinstance(found, pl.Null | pl.Categorical | pl.Enum)
+    return pl.String() if is_text or found is None else found
+
+
+def _given(name: str, found: pl.DataType | None) -> pl.Expr:
     """A column as found, with blank text as null; a column that is not there is null text."""
-    found = frame.schema.get(name)
-    if found is None or found == pl.Null():
+    if found is None or isinstance(found, pl.Null):
         return pl.lit(None, pl.String()).alias(name)
     value = pl.col(name)
-    if isinstance(found, pl.Categorical | pl.Enum):
-        found, value = pl.String(), value.cast(pl.String())
-    if found == pl.String():
-        return pl.when(value.str.contains(r"\S")).then(value).alias(name)
-    return value
+    if _given_type(found) != pl.String():
+        return value
+    text = value if found == pl.String() else value.cast(pl.String())
+    return pl.when(text.str.contains(r"\S")).then(text).alias(name)
 
 
 def _faults(column: Column, found: pl.DataType) -> list[tuple[pl.Expr, str, str]]:

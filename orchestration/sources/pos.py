@@ -102,11 +102,8 @@ def read_poslog(path: Path) -> Reading:
     """
     receipts = read_receipts(path)
     reading = Reading()
-    transactions = _transactions(_frame(receipts.receipts, RECEIPT_COLUMNS), receipts.tenders)
-    lines = _frame(receipts.lines, LINE_COLUMNS)
-    keys = transactions.select(column.name for column in RECEIPT_KEY)[lines["receipt"]]
-    reading.frames[TRANSACTIONS.table] = transactions
-    reading.frames[SALE_LINES.table] = _sale_lines(lines.with_columns(keys.iter_columns()))
+    reading.frames[TRANSACTIONS.table] = _frame(receipts.receipts, RECEIPT_COLUMNS).select(_TRANSACTION)
+    reading.frames[SALE_LINES.table] = _frame(receipts.lines, LINE_COLUMNS).select(_SALE_LINE)
     for table, faults in ((TRANSACTIONS.table, receipts.faults), (SALE_LINES.table, receipts.line_faults)):
         for fault in faults:
             reading.rejections.add(table, *fault)
@@ -114,53 +111,36 @@ def read_poslog(path: Path) -> Reading:
 
 
 def _frame(rows: list[tuple[Any, ...]], names: tuple[str, ...]) -> pl.DataFrame:
-    types = {"record_offset": pl.Int64(), "receipt": pl.Int64(), "is_weighed": pl.Boolean()}
+    types = {"record_offset": pl.Int64(), "is_weighed": pl.Boolean()}
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     return pl.DataFrame(
         [pl.Series(name, values, types.get(name, pl.String())) for name, values in zip(names, columns, strict=True)]
     )
 
 
-_OFFSET = r"T[0-9:.,]+\s*([Zz]|[+-][0-9]{2}:?[0-9]{2})\s*$"
 # xs:date may carry an offset, and some tills write the trading day as a midnight.
 _DAY = r"^\s*([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T00:00:00(?:\.0+)?)?(?:Z|[+-][0-9]{2}:[0-9]{2})?\s*$"
+_CLOCK = r"(T[0-9:.,]+)\s*([Zz]|[+-][0-9]{2}:?[0-9]{2})\s*$"
 
 
 def _day(name: str) -> pl.Expr:
     return pl.coalesce(pl.col(name).str.extract(_DAY), pl.col(name)).alias(name)
 
 
-def _wall_clock(name: str) -> pl.Expr:
-    return pl.col(name).str.replace(r"(T[0-9:.,]+)\s*(?:[Zz]|[+-][0-9]{2}:?[0-9]{2})\s*$", "$1")
-
-
-def _transactions(frame: pl.DataFrame, tenders: list[tuple[int, str | None, int]]) -> pl.DataFrame:
-    paid = pl.DataFrame(
-        tenders, schema={"record_offset": pl.Int64, "amount": pl.String, "sign": pl.Int64}, orient="row"
-    )
-    read = cents(pl.col("amount")).cast(pl.Int64(), strict=False)
-    tendered = (
-        pl.when(read.is_null().any()).then(pl.lit("?")).otherwise((read * pl.col("sign")).sum().cast(pl.String()))
-    )
-    paid = paid.filter(pl.col("amount") != "").group_by("record_offset").agg(tendered.alias("tendered_cents"))
-    offset = pl.coalesce(pl.col("ended_at").str.extract(_OFFSET), pl.col("began_at").str.extract(_OFFSET))
-    offset = offset.str.replace("^[Zz]$", "+00:00").str.replace(r"^([+-]\d\d)(\d\d)$", "$1:$2")
-    return frame.with_columns(
+def _transaction() -> list[pl.Expr]:
+    began, ended = pl.col("began_at"), pl.col("ended_at")
+    offset = pl.coalesce(ended.str.extract(_CLOCK, 2), began.str.extract(_CLOCK, 2))
+    computed = [
         _day("business_date"),
-        _wall_clock("began_at").alias("began_at_local"),
-        _wall_clock("ended_at").alias("ended_at_local"),
-        offset.alias("utc_offset"),
-        *[cents(pl.col(name)).alias(f"{name}_cents") for name in ("net", "tax", "gross")],
-    ).join(paid, on="record_offset", how="left", maintain_order="left")
+        began.str.replace(_CLOCK, "$1").alias("began_at_local"),
+        ended.str.replace(_CLOCK, "$1").alias("ended_at_local"),
+        offset.str.replace("^[Zz]$", "+00:00").str.replace(r"^([+-]\d\d)(\d\d)$", "$1:$2").alias("utc_offset"),
+        *[cents(pl.col(name)).alias(f"{name}_cents") for name in ("net", "tax", "gross", "tendered")],
+    ]
+    return _completed(computed, TRANSACTIONS, RECEIPT_COLUMNS)
 
 
-def _sale_lines(frame: pl.DataFrame) -> pl.DataFrame:
-    is_return = pl.col("line_type") == "return"
-    # Some dialects write what a return gives back with a minus: the line type says it already.
-    frame = frame.with_columns(
-        pl.when(is_return).then(pl.col(name).str.replace(r"^\s*-", "")).otherwise(name).alias(name)
-        for name in ("quantity", "discount", "net", "tax")
-    )
+def _sale_line() -> list[pl.Expr]:
     quantity = pl.col("quantity").str.strip_chars()
     is_measure = quantity.str.contains(r"^[0-9]+\.[0-9]+$")
     is_weighed = is_measure & (pl.col("is_weighed") | quantity.str.contains(r"\.0*[1-9]"))
@@ -168,15 +148,28 @@ def _sale_lines(frame: pl.DataFrame) -> pl.DataFrame:
     # A price per pound or litre may be finer than a cent; then no number of cents is the price.
     price = pl.when(~pl.col("unit_price").str.contains(r"^\s*[0-9]+\.[0-9]{2}[0-9]*[1-9][0-9]*\s*$")).then("unit_price")
     disposition = pl.col("disposition").str.strip_chars().str.to_lowercase()
-    return frame.with_columns(
+    computed = [
+        _day("business_date"),
         _day("original_business_date"),
         pieces.otherwise(quantity).alias("quantity_units"),
         pl.when(is_weighed).then(quantity).alias("measured_quantity"),
         cents(price).alias("unit_price_cents"),
         *[cents(pl.col(name)).alias(f"{name}_cents") for name in ("discount", "net", "tax")],
         pl.when(disposition.is_not_null()).then(disposition == "restock").alias("is_restocked"),
-    )
+    ]
+    return _completed(computed, SALE_LINES, LINE_COLUMNS)
 
+
+def _completed(computed: list[pl.Expr], contract: Contract, read: tuple[str, ...]) -> list[pl.Expr]:
+    """Computed columns, and those of the contract that the document states as they are."""
+    made = {expression.meta.output_name() for expression in computed}
+    stated = ["record_offset", *(c.name for c in contract.columns if c.name in read and c.name not in made)]
+    return [*(pl.col(name) for name in stated), *computed]
+
+
+# Built once: for the few rows of one store's day, building expressions costs more than computing them.
+_TRANSACTION = _transaction()
+_SALE_LINE = _sale_line()
 
 SOURCE = Source(
     name="pos",

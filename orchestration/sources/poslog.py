@@ -20,14 +20,24 @@ from orchestration.sources.encoding import as_utf8, from_encoding
 # What the reader takes from a line, in the order of its rows; money and dates are still text.
 _KEY = ("store_code", "workstation_code", "sequence_number", "business_date")
 LINE_COLUMNS = (
-    *("record_offset", "receipt", "line_number", "line_type", "is_voided", "entry_method", "is_weighed"),
+    *("record_offset", *_KEY, "line_number", "line_type", "is_voided", "entry_method", "is_weighed"),
     *("sku", "gtin", "quantity", "unit_price", "discount", "net", "tax", "original_store_code"),
     *("original_workstation_code", "original_sequence_number", "original_business_date"),
     *("original_order_name", "disposition"),
 )
 RECEIPT_COLUMNS = (
     *("record_offset", *_KEY, "transaction_type", "began_at", "ended_at", "operator_code", "currency_code"),
-    *("is_voided", "is_training", "net", "tax", "gross", "loyalty_card_number", "payment_token", "order_name"),
+    *(
+        "is_voided",
+        "is_training",
+        "net",
+        "tax",
+        "gross",
+        "tendered",
+        "loyalty_card_number",
+        "payment_token",
+        "order_name",
+    ),
 )
 _TOTALS = {
     "TransactionNetAmount": "net",
@@ -38,7 +48,9 @@ _TOTALS = {
 _GOODS = {"Sale": "sale", "SaleForDelivery": "sale", "SaleForPickup": "sale", "Return": "return"}
 _NESTED = frozenset({"POSIdentity", "Quantity", "Tax", "TransactionLink"})
 _GTIN_TYPES = frozenset({"GTIN", "UPC", "EAN"})
-_NO_KEY: tuple[str | None, ...] = (None, None, None, None)
+_Key = tuple[str | None, str | None, str | None, str | None]
+_NO_KEY: _Key = (None, None, None, None)
+_AMOUNTS = ("Quantity", "DiscountAmount", "ExtendedDiscountAmount", "ExtendedAmount")
 _AMOUNT = re.compile(r"[+-]?[0-9]{1,12}(\.[0-9]{1,4})?")
 _CARD_ELEMENTS = frozenset({"LoyaltyCardNumber", "LoyaltyID", "LoyaltyAccountID"})
 _VOID_STATES = frozenset({"Voided", "PostVoided", "Cancelled", "Suspended", "SuspendedDeleted", "Failed"})
@@ -133,7 +145,7 @@ class Receipts:
         self.line_faults: list[tuple[int, str, str]] = []
         self.receipts: list[tuple[Any, ...]] = []
         self.lines: list[tuple[Any, ...]] = []
-        self.tenders: list[tuple[int, str | None, int]] = []
+        self.paid: list[str] = []  # amounts tendered, of the transaction at hand
         self.position = 0  # transactions met
         self.line_position = 0  # line items met
 
@@ -190,8 +202,9 @@ class Receipts:
             kind = "control"
         key = self.key(parts)
         found: dict[str, str | None] = {}
+        self.paid.clear()
         if body is not None:
-            self.take_body(body, found)
+            self.take_body(body, key, found)
         voided = transaction.get("CancelFlag") or ("true" if found.get("status") in _VOID_STATES else "false")
         began = _text(parts, "BeginDateTime")
         self.receipts.append(
@@ -199,19 +212,19 @@ class Receipts:
                 *(self.position, *key, kind, began, _text(parts, "EndDateTime") or found.get("at") or began),
                 *(_text(parts, "OperatorID"), _text(parts, "CurrencyCode")),
                 *(voided, transaction.get("TrainingModeFlag") or "false"),
-                *(found.get("net"), found.get("tax"), found.get("grand") or found.get("gross")),
+                *(found.get("net"), found.get("tax"), found.get("grand") or found.get("gross"), _sum(self.paid)),
                 *(found.get("card"), found.get("token"), found.get("order")),
             )
         )
 
-    def take_body(self, body: Any, found: dict[str, str | None]) -> None:
+    def take_body(self, body: Any, key: _Key, found: dict[str, str | None]) -> None:
         """Lines and tenders of a retail transaction; `found` gets what belongs to the receipt as a whole."""
         names = self.names
         found["status"] = body.get("TransactionStatus")
         for child in body:
             name = names[child.tag]
             if name == "LineItem":
-                self.take_line(child, found)
+                self.take_line(child, key, found)
             elif name == "Total":
                 total = _TOTALS.get(child.get("TotalType"))
                 if total:
@@ -223,7 +236,7 @@ class Receipts:
             elif name.startswith("Loyalty"):
                 self.take_card(child, found)
 
-    def take_line(self, line: Any, found: dict[str, str | None]) -> None:
+    def take_line(self, line: Any, key: _Key, found: dict[str, str | None]) -> None:
         self.line_position += 1
         names = self.names
         number = None
@@ -233,7 +246,7 @@ class Receipts:
             if name == "SequenceNumber":
                 number = child.text
             elif name in _GOODS:
-                self.take_goods(child, _GOODS[name], (self.line_position, len(self.receipts), number), line, is_void)
+                self.take_goods(child, _GOODS[name], (self.line_position, *key, number), line, is_void)
             elif name == "Tender":
                 self.take_tender(child, is_void, found)
             elif name.startswith("Loyalty"):
@@ -252,6 +265,10 @@ class Receipts:
             said[name] = child.text
             if name in _NESTED:
                 parts[name] = child
+        tax = self.tax(goods) if "Tax" in parts else "0"
+        if line_type == "return":  # some dialects say it once more with a minus
+            said |= {name: _positive(said.get(name)) for name in _AMOUNTS}
+            tax = _positive(tax)
         quantity, entry = said.get("Quantity"), line.get("EntryMethod")
         is_weighed = quantity is not None and "." in quantity and self.is_weighed(parts["Quantity"], line)
         identity, link = parts.get("POSIdentity"), parts.get("TransactionLink")
@@ -262,7 +279,7 @@ class Receipts:
                 *(said.get("ItemID"), self.text_in(identity, "POSItemID") if is_gtin else None, quantity),
                 said.get("RegularSalesUnitPrice") or said.get("ActualSalesUnitPrice"),
                 said.get("ExtendedDiscountAmount") or said.get("DiscountAmount"),
-                *(said.get("ExtendedAmount"), self.tax(goods) if "Tax" in parts else "0"),
+                *(said.get("ExtendedAmount"), tax),
                 *(_NO_KEY if link is None else self.key(self.parts(link))),
                 *(said.get("OrderReference"), said.get("Disposition")),
             )
@@ -270,8 +287,7 @@ class Receipts:
 
     def tax(self, goods: Any) -> str | None:
         """Tax of a line: its one amount, or the sum of several."""
-        amounts = [self.text_in(child, "Amount") for child in goods if self.names[child.tag] == "Tax"]
-        return amounts[0] if len(amounts) == 1 else _sum(amounts)
+        return _sum([self.text_in(child, "Amount") or "?" for child in goods if self.names[child.tag] == "Tax"])
 
     def is_weighed(self, quantity: Any, line: Any) -> bool:
         """Whether a line says that its quantity is a measure, by a flag of its own or by a unit that is not a piece."""
@@ -283,13 +299,11 @@ class Receipts:
         if is_void in ("true", "1"):
             return
         parts = self.parts(tender)
-        amount = (_text(parts, "Amount") or "").strip()
-        if tender.get("TypeCode") == "Refund":  # money given back, whether or not the till wrote the minus as well
-            self.tenders.append((self.position, amount.removeprefix("-"), -1))
-        else:
-            self.tenders.append((self.position, amount, 1))
+        amount = _text(parts, "Amount") or ""
+        # Money given back, whether or not the till wrote the minus as well.
+        self.paid.append(_negative(amount) if tender.get("TypeCode") == "Refund" else amount)
         if "TenderChange" in parts:
-            self.tenders.append((self.position, self.text_in(parts["TenderChange"], "Amount"), -1))
+            self.paid.append(_negative(self.text_in(parts["TenderChange"], "Amount")))
         token = _text(parts, "TokenizedCard")
         if token is None and "CreditDebit" in parts:
             token = self.text_in(parts["CreditDebit"], "TokenizedCard")
@@ -313,7 +327,7 @@ class Receipts:
                 return str(child.text or "")
         return None
 
-    def key(self, parts: dict[str, Any]) -> tuple[str | None, ...]:
+    def key(self, parts: dict[str, Any]) -> _Key:
         store = _text(parts, "RetailStoreID")
         if store is None and "BusinessUnit" in parts:
             store = self.text_in(parts["BusinessUnit"], "UnitID")
@@ -338,9 +352,19 @@ def _text(parts: dict[str, Any], name: str) -> str | None:
     return None if part is None else part.text
 
 
-def _sum(amounts: list[str | None]) -> str:
-    """Sum of amounts, or `?` when one is none, for `conform` to set aside."""
-    texts = [(amount or "").strip() for amount in amounts]
-    if not all(_AMOUNT.fullmatch(text) for text in texts):
-        return "?"
-    return str(sum(Decimal(text) for text in texts))
+def _positive(amount: str | None) -> str | None:
+    return None if amount is None else amount.strip().removeprefix("-")
+
+
+def _negative(amount: str | None) -> str:
+    text = (amount or "").strip()
+    return f"-{text.removeprefix('-')}" if text else ""
+
+
+def _sum(amounts: list[str]) -> str | None:
+    """Sum of amounts, None of none; what is no amount stays, for `conform` to set aside."""
+    texts = [text for amount in amounts if (text := amount.strip())]
+    if len(texts) < 2:
+        return texts[0] if texts else None
+    wrong = [text for text in texts if not _AMOUNT.fullmatch(text)]
+    return wrong[0] if wrong else str(sum(Decimal(text) for text in texts))
