@@ -111,7 +111,7 @@ def settle(scale: Scale, places: Places, products: Products, seed: int) -> Peopl
         account_day=np.where(has_account, account_day, NEVER).astype(np.int32),
         is_linked=is_member & has_account & (rng.random(count) < 0.55),
         has_gpc=rng.random(count) < 0.08, wariness=rng.beta(1.1, 1.1, count),
-        device_count=rng.choice([1, 2, 3], count, p=[0.5, 0.35, 0.15]).astype(np.uint8),
+        device_count=rng.choice([1, 2, 3], count, p=[0.65, 0.27, 0.08]).astype(np.uint8),
         shares_email=shares_email,
     )  # fmt: skip
 

@@ -24,9 +24,9 @@ class Scale:
     days: int = 60
     first_day: date = date(2026, 3, 2)
     # What people do.
-    store_trips_per_person_day: float = 0.035
+    store_trips_per_person_day: float = 0.0315
     lines_per_trip: float = 2.7
-    web_orders_per_person_day: float = 0.022
+    web_orders_per_person_day: float = 0.0195
     lines_per_order: float = 1.8
     browse_sessions_per_person_day: float = 0.014
     member_share: float = 0.45
@@ -84,7 +84,16 @@ class Scale:
 SCALES = {
     "small": Scale(),
     "medium": Scale(people=100_000, stores=100, distribution_centers=3, skus=5_000, days=90),
-    "large": Scale(people=1_000_000, stores=500, distribution_centers=8, skus=20_000, days=365),
+    # A year of a busy retailer: about 50 million order lines.
+    "large": Scale(
+        people=1_000_000,
+        stores=500,
+        distribution_centers=8,
+        skus=20_000,
+        days=365,
+        store_trips_per_person_day=0.036,
+        web_orders_per_person_day=0.0225,
+    ),
 }
 # A village shop of a retailer, lively and clumsy, so that four days hold one of everything. For tests.
 TINY = Scale(

@@ -10,7 +10,15 @@ from simulator.people import People, device_ids, leans
 from simulator.spelling import json_lines, moments
 
 TABLE = "raw_consent__signals"
-GARBLERS = ((TABLE, cut_short), (TABLE, spoiled(r'"occurredAt":"[^"]*"', '"occurredAt":"yesterday"')))
+_YESTERDAY = spoiled(r'"occurredAt":"[^"]*"', '"occurredAt":"yesterday"')
+
+
+def _undated(signal: str) -> str | None:
+    """Only signals of one decision, so that one row is lost."""
+    return _YESTERDAY(signal) if signal.count('"event":') == 1 else None
+
+
+GARBLERS = ((TABLE, cut_short), (TABLE, _undated))
 KIND = Kind("consent", TABLE, GARBLERS, may_wait=True)
 BULK = Kind("consent", TABLE, GARBLERS)
 # (purpose, channel): what each place asks, and how readily people agree.
@@ -21,9 +29,13 @@ BANNER = (
     ("third_party_sharing", "*", 0.30),
 )
 ENROLMENT = (
-    ("profile_unification", "*", 0.82), ("personalization", "*", 0.72), ("model_training", "*", 0.58), ("analytics", "*", 0.70),
-    ("marketing", "email", 0.66), ("marketing", "sms", 0.36), ("marketing", "post", 0.45), ("third_party_sharing", "*", 0.18),
-)  # fmt: skip
+    ("profile_unification", "*", 0.82),
+    ("personalization", "*", 0.72),
+    ("model_training", "*", 0.58),
+    ("marketing", "email", 0.66),
+    ("marketing", "sms", 0.36),
+    ("marketing", "post", 0.45),
+)
 TABLET = (("marketing", "email", 0.72), ("marketing", "sms", 0.45), ("profile_unification", "*", 0.70))
 BANNER_RENEWED = 30  # day from which version 2 of the banner is shown
 LANGUAGES = ("en", "es")
