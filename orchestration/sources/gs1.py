@@ -22,6 +22,7 @@ def check_digit(digits: str) -> str:
     return str(-total % 10)
 
 
+@lru_cache(maxsize=100_000)
 def is_checked(number: str) -> bool:
     """Whether the last digit is the check digit of the others."""
     return len(number) > 1 and number.isascii() and number.isdigit() and check_digit(number[:-1]) == number[-1]

@@ -40,6 +40,7 @@ def read_sets(path: Path, identifier: str) -> tuple[list[TransactionSet], list[F
         raise UnreadableFile(
             f"{path.name}: expected an X12 interchange, found no ISA. Ask the sender for the file again."
         )
+    is_clean = _is_unicode(text)
     sets: list[TransactionSet] = []
     faults: list[Fault] = []
     envelopes = _Envelopes(faults)
@@ -51,7 +52,7 @@ def read_sets(path: Path, identifier: str) -> tuple[list[TransactionSet], list[F
             faults.append((opened.position, "truncated", "expected SE before the next envelope segment"))
             opened = None
         if name == "SE" and opened:
-            fault = _set_fault(opened, elements, identifier)
+            fault = _set_fault(opened, elements, identifier, is_clean)
             if fault:
                 faults.append((opened.position, *fault))
             else:
@@ -145,7 +146,7 @@ class _Envelopes:
             self.faults.append((position, "control_mismatch", f"{name}02: expected the control number it closes"))
 
 
-def _set_fault(opened: TransactionSet, trailer: list[str], identifier: str) -> tuple[str, str] | None:
+def _set_fault(opened: TransactionSet, trailer: list[str], identifier: str, is_clean: bool) -> tuple[str, str] | None:
     first = opened.segments[0][1]
     if _element(first, 1) != identifier:
         return "unexpected_set", f"ST01: expected {identifier}"
@@ -153,9 +154,9 @@ def _set_fault(opened: TransactionSet, trailer: list[str], identifier: str) -> t
         return "control_mismatch", f"SE01: expected {len(opened.segments) + 1} segments"
     if _element(trailer, 2).strip() != _element(first, 2).strip():
         return "control_mismatch", "SE02: expected the control number of ST02"
-    if any(len(element) > _LONGEST_ELEMENT for _, elements in opened.segments for element in elements):
+    if any(max(map(len, elements)) > _LONGEST_ELEMENT for _, elements in opened.segments):
         return "too_long", f"expected elements of at most {_LONGEST_ELEMENT} characters"
-    if not all(_is_unicode(element) for _, elements in opened.segments for element in elements):
+    if not is_clean and not all(_is_unicode("".join(elements)) for _, elements in opened.segments):
         return "wrong_encoding", "expected UTF-8"
     return None
 
