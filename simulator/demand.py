@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.people import People
-from simulator.retailer import BRANDS, Places, Products, season
+from simulator.places import Places
+from simulator.products import BRANDS, Products, season
 from simulator.scale import Scale
 from simulator.spelling import fractions
 

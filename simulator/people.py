@@ -9,7 +9,8 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
-from simulator.retailer import BRANDS, NEAR_KM, Places, Products, distance_km, postal_codes
+from simulator.places import NEAR_KM, Places, distance_km, postal_codes
+from simulator.products import BRANDS, Products
 from simulator.scale import Scale
 from simulator.spelling import EPOCH, epoch_day, fractions, scatter
 

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 DAY = 86_400
+COMPANY_PREFIX = "0614141"  # GS1's own example prefix
 EPOCH = date(1970, 1, 1)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

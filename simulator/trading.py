@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator import demand, people, retailer
+from simulator import demand, people, places, products
 from simulator.audience import Audience
 from simulator.formats import ecommerce, wms
+from simulator.fulfilment import Fulfilment
 from simulator.landing import Landing
 from simulator.people import NEVER
 from simulator.points import Points
@@ -47,20 +48,87 @@ class SimulationReport:
         return self.order_lines / self.seconds if self.seconds else 0.0
 
 
+class Trading:
+    """The departments of one retailer, and what they do in which order."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.warehouse, self.points, self.audience = Warehouse(world), Points(world), Audience(world)
+        self.stores, self.webshop = Stores(world, self.points), Webshop(world)
+        self.fulfilment = Fulfilment(world, self.webshop, self.stores, self.points)
+
+    def open(self) -> None:
+        """Everything that was so before the first day."""
+        world = self.world
+        landing, truth = world.landing, world.truth
+        wms.write_locations(landing, world.places)
+        ecommerce.write_products(landing, 0, world.products, np.arange(len(world.products)))
+        self.warehouse.open_books()
+        self.audience.open()
+        self.points.carry_over()
+        for start in range(0, len(world.people), BLOCK):
+            stop = min(start + BLOCK, len(world.people))
+            truth.append("persons", people.identifiers(world.people, start, stop))
+            truth.append("tastes", people.tastes(world.people, world.products, start, stop))
+        landing.count("shared_emails", "people", int(world.people.shares_email.sum()))
+        typed = world.people.texts.select(
+            (
+                (world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"])
+                | (world.people.texts["guest_email"] != world.people.texts["email"])
+            ).sum()
+        ).item()
+        landing.count("mistyped_emails", "people", typed)
+        for place in np.flatnonzero(world.places.is_unheard):
+            landing.count("unheard_picks", world.places.code[int(place)])
+
+    def trade(self, day: int) -> None:
+        """Morning deliveries and counts, a day of sales and orders on the same shelves, an evening of losses and replenishment."""
+        world = self.world
+        scale = world.scale
+        date = world.date(day)
+        day_of_year = date.timetuple().tm_yday
+        self.warehouse.advise(day)
+        self.warehouse.receive(day)
+        self.warehouse.count(day)
+        orders, lines = self.webshop.open(day, day_of_year)
+        due = self.webshop.due(day)
+        rng = world.random(110, day)
+        trips = demand.trips(rng, scale, world.people, world.places, date.weekday(), day_of_year)
+        wanted = demand.baskets(rng, world.people, world.products, trips.person, scale.lines_per_trip, day_of_year)
+        place = trips.place[wanted.owner]
+        position = np.r_[world.position(place, wanted.sku), due.position]
+        asked = np.r_[wanted.quantity, due.lines["quantity"].to_numpy()]
+        when = np.r_[world.epoch(place, day, trips.second[wanted.owner]), due.at]
+        # What a supplier ships directly is on nobody's shelf and never short.
+        outside = position < 0
+        shelf = np.where(outside, 1_000_000, world.stock.findable(np.maximum(position, 0)))
+        granted = rationed(shelf, np.where(outside, -1 - np.arange(len(position)), position), asked, when)
+        self.stores.trade(day, trips, wanted, granted[: len(place)])
+        self.fulfilment.fulfil(day, due, granted[len(place) :])
+        self.fulfilment.take_back(day)
+        self.warehouse.lose(day)
+        self.warehouse.replenish(day)
+        self.warehouse.write(day)
+        moved = world.write_truth(day)
+        self.webshop.write(day, moved)
+        self.audience.trade(day, day_of_year, trips, orders, lines)
+        self.points.spend(day)
+        joined = world.people.member_day
+        self.points.write(day, np.flatnonzero((joined == day) | ((joined < 0) & (day == 0) & (joined < NEVER))))
+
+
 def simulate(home: Home, scale: Scale, seed: int, progress: Progress | None = None) -> SimulationReport:
     """Write a retailer's landed files and its truth. Existing files of the same names are replaced."""
     started = time.perf_counter()
     say = progress or (lambda stage, done, total: None)
     say("founding", 0, scale.days)
     world = founded(home, scale, seed)
-    warehouse, points, audience = Warehouse(world), Points(world), Audience(world)
-    stores = Stores(world, points)
-    webshop = Webshop(world, stores, points)
-    _open(world, warehouse, audience, points)
+    trading = Trading(world)
+    trading.open()
     for day in range(scale.days):
         say("trading", day, scale.days)
-        _trade(world, day, warehouse, stores, webshop, audience, points)
-    webshop.finish()
+        trading.trade(day)
+    trading.webshop.finish()
     world.truth.close({fault: dict(sorted(counts.items())) for fault, counts in sorted(world.landing.faults.items())})
     say("trading", scale.days, scale.days)
     return _report(world, time.perf_counter() - started)
@@ -68,72 +136,11 @@ def simulate(home: Home, scale: Scale, seed: int, progress: Progress | None = No
 
 def founded(home: Home, scale: Scale, seed: int) -> World:
     """Places, products and people, before anything happens."""
-    places = retailer.found_places(scale, seed)
-    products = retailer.stock_shelves(scale, seed)
-    shoppers = people.settle(scale, places, products, seed)
-    stock = Stock(len(places), len(products))
-    return World(scale, seed, places, products, shoppers, stock, Landing(home, scale, seed), Truth(home.truth))
-
-
-def _open(world: World, warehouse: Warehouse, audience: Audience, points: Points) -> None:
-    """Everything that was so before the first day."""
-    landing, truth = world.landing, world.truth
-    wms.write_locations(landing, world.places)
-    ecommerce.write_products(landing, 0, world.products, np.arange(len(world.products)))
-    warehouse.open_books()
-    audience.open()
-    points.carry_over()
-    for start in range(0, len(world.people), BLOCK):
-        stop = min(start + BLOCK, len(world.people))
-        truth.append("persons", people.identifiers(world.people, start, stop))
-        truth.append("tastes", people.tastes(world.people, world.products, start, stop))
-    landing.count("shared_emails", "people", int(world.people.shares_email.sum()))
-    typed = world.people.texts.select(
-        (
-            (world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"])
-            | (world.people.texts["guest_email"] != world.people.texts["email"])
-        ).sum()
-    ).item()
-    landing.count("mistyped_emails", "people", typed)
-    for place in np.flatnonzero(world.places.is_unheard):
-        landing.count("unheard_picks", world.places.code[int(place)])
-
-
-def _trade(
-    world: World, day: int, warehouse: Warehouse, stores: Stores, webshop: Webshop, audience: Audience, points: Points
-) -> None:
-    """Morning deliveries and counts, a day of sales and orders on the same shelves, an evening of losses and replenishment."""
-    scale = world.scale
-    date = world.date(day)
-    day_of_year = date.timetuple().tm_yday
-    warehouse.advise(day)
-    warehouse.receive(day)
-    warehouse.count(day)
-    orders, lines = webshop.open(day, day_of_year)
-    due = webshop.due(day)
-    rng = world.random(110, day)
-    trips = demand.trips(rng, scale, world.people, world.places, date.weekday(), day_of_year)
-    wanted = demand.baskets(rng, world.people, world.products, trips.person, scale.lines_per_trip, day_of_year)
-    place = trips.place[wanted.owner]
-    position = np.r_[world.position(place, wanted.sku), due.position]
-    asked = np.r_[wanted.quantity, due.lines["quantity"].to_numpy()]
-    when = np.r_[world.epoch(place, day, trips.second[wanted.owner]), due.at]
-    # What a supplier ships directly is on nobody's shelf and never short.
-    outside = position < 0
-    shelf = np.where(outside, 1_000_000, world.stock.findable(np.maximum(position, 0)))
-    granted = rationed(shelf, np.where(outside, -1 - np.arange(len(position)), position), asked, when)
-    stores.trade(day, trips, wanted, granted[: len(place)])
-    webshop.fulfil(day, due, granted[len(place) :])
-    webshop.take_back(day)
-    warehouse.lose(day)
-    warehouse.replenish(day)
-    warehouse.write(day)
-    moved = world.write_truth(day)
-    webshop.write(day, moved)
-    audience.trade(day, day_of_year, trips, orders, lines)
-    points.spend(day)
-    joined = world.people.member_day
-    points.write(day, np.flatnonzero((joined == day) | ((joined < 0) & (day == 0) & (joined < NEVER))))
+    sites = places.found_places(scale, seed)
+    goods = products.stock_shelves(scale, seed)
+    shoppers = people.settle(scale, sites, goods, seed)
+    stock = Stock(len(sites), len(goods))
+    return World(scale, seed, sites, goods, shoppers, stock, Landing(home, scale, seed), Truth(home.truth))
 
 
 def _report(world: World, seconds: float) -> SimulationReport:

@@ -9,7 +9,8 @@ import polars as pl
 
 from simulator.landing import Landing
 from simulator.people import People
-from simulator.retailer import Places, Products
+from simulator.places import Places
+from simulator.products import Products
 from simulator.scale import Scale
 from simulator.spelling import DAY, epoch_day, fractions
 from simulator.stock import MOVEMENTS, Stock

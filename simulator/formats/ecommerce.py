@@ -6,7 +6,8 @@ import polars as pl
 from simulator.demand import APP, CLICK_AND_COLLECT, CURBSIDE, DROP_SHIP, MARKETPLACE, METHODS, SOURCES
 from simulator.landing import Kind, Landing, cut_short, spoiled
 from simulator.people import NEVER, People
-from simulator.retailer import Places, Products
+from simulator.places import Places
+from simulator.products import Products
 from simulator.scale import Scale
 from simulator.spelling import DAY, epoch_day, json_lines, moments, money, offsets
 

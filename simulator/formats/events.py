@@ -5,7 +5,7 @@ import polars as pl
 
 from simulator.landing import Kind, Landing, spoiled
 from simulator.people import People, device_ids, leans
-from simulator.retailer import Products
+from simulator.products import Products
 from simulator.spelling import fractions, json_lines, moments
 
 TABLE = "raw_ecommerce__events"

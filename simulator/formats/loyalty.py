@@ -5,7 +5,7 @@ import polars as pl
 
 from simulator.landing import Kind, Landing, cut_short, spoiled
 from simulator.people import NEVER, People
-from simulator.retailer import Places
+from simulator.places import Places
 from simulator.spelling import csv_lines, moments
 
 MEMBERS = Kind(

@@ -5,7 +5,8 @@ import polars as pl
 
 from simulator.landing import Kind, Landing
 from simulator.people import People
-from simulator.retailer import Places, Products
+from simulator.places import Places
+from simulator.products import Products
 from simulator.spelling import moments, money, offsets
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<POSLog xmlns="http://www.nrf-arts.org/IXRetail/namespace/">\n'

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from simulator.landing import Kind, Landing, cut_short, spoiled
-from simulator.retailer import COMPANY_PREFIX, Places, Products
-from simulator.spelling import DAY, csv_lines, epoch_day, moments, offsets, scatter
+from simulator.places import Places
+from simulator.products import Products
+from simulator.spelling import COMPANY_PREFIX, DAY, csv_lines, epoch_day, moments, offsets, scatter
 
 EPCIS_TAIL = "\n]}}"
 EVENTS_PER_DOCUMENT = 400
