@@ -10,13 +10,14 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
 
 from feature_repo import catalogue
-from orchestration import batches, stages, warehouse
+from orchestration import batches, lineage, stages, warehouse
 from orchestration.catalog import SOURCES, contracts
 from orchestration.resources import HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
 
 # A trading day exists once something has landed for it: the newcomer's export may start in 2010, the sample last spring.
-TRADING_DAYS = dg.DynamicPartitionsDefinition(name="trading_day")
+TRADING_DAY = "trading_day"
+TRADING_DAYS = dg.DynamicPartitionsDefinition(name=TRADING_DAY)
 DAILY_CLOSE = dg.AutomationCondition.eager()
 
 
@@ -56,7 +57,7 @@ def raw_tables(source: Source) -> dg.AssetsDefinition:
         verdicts = {v.table: v for v in batches.validate_batches(troth.home, source.contracts, took.days)}
         reporter.advance(f"check {source.name}", 1, 1)
         for contract in source.contracts:
-            aside = took.aside.get(contract.table, {})
+            aside: Mapping[str, int] = took.aside.get(contract.table, {})
             rows = took.rows[contract.table]
             yield dg.MaterializeResult(
                 contract.table, metadata={"rows": rows, "set_aside": sum(aside.values()), "reasons": dict(aside)}
@@ -164,7 +165,7 @@ def vault(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Mater
     return dg.MaterializeResult(metadata={"contact_points": stages.fill_vault(troth.home)})
 
 
-class Translator(DagsterDbtTranslator):
+class Translator(DagsterDbtTranslator):  # type: ignore[misc]  # dagster-dbt is not typed
     """dbt names are asset keys, nothing added: lineage from `raw_` to `ftr_` joins up by itself."""
 
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
@@ -178,7 +179,7 @@ class Translator(DagsterDbtTranslator):
         return DAILY_CLOSE
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
-        lineage = warehouse.column_lineage().get(dbt_resource_props["name"], {})
+        columns = lineage.known(warehouse.TARGET).get(dbt_resource_props["name"], {})
         return {
             **super().get_metadata(dbt_resource_props),
             "dagster/column_lineage": dg.TableColumnLineage(
@@ -186,7 +187,7 @@ class Translator(DagsterDbtTranslator):
                     column: [
                         dg.TableColumnDep(asset_key=dg.AssetKey(table), column_name=name) for table, name in sources
                     ]
-                    for column, sources in lineage.items()
+                    for column, sources in columns.items()
                 }
             ),
         }
@@ -195,7 +196,7 @@ class Translator(DagsterDbtTranslator):
 def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     """Every dbt model under its own name, built by one `dbt build`, tests as asset checks; then published."""
 
-    @dbt_assets(manifest=manifest, name="build_marts", dagster_dbt_translator=Translator(), pool=warehouse.POOL)
+    @dbt_assets(manifest=manifest, name="build_marts", dagster_dbt_translator=Translator(), pool=warehouse.POOL)  # type: ignore[untyped-decorator]
     def build_marts(
         context: dg.AssetExecutionContext,
         troth: HomeResource,
@@ -208,7 +209,8 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
             f"published {sum(changed for _, changed in published.values())} changed tables of {len(published)}"
         )
 
-    return build_marts
+    made: dg.AssetsDefinition = build_marts
+    return made
 
 
 def _online(view: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
-from orchestration import taking, warehouse
-from orchestration.assets import TRADING_DAYS, all_assets
+from orchestration import lineage, taking, warehouse
+from orchestration.assets import TRADING_DAY, TRADING_DAYS, all_assets
 from orchestration.catalog import SOURCES, contracts
+from orchestration.instance import dagster_home
 from orchestration.resources import HomeResource, Reading, Reporter
 from troth.home import Home
 from troth.settings import Settings, here
@@ -78,7 +79,7 @@ def new_files(home: Home, job: Any) -> dg.SensorDefinition:
         if not plans:
             return dg.SkipReason(f"nothing new under {home.landing}")
         days = sorted({plan.day for plan in plans})
-        known = context.instance.get_dynamic_partitions(TRADING_DAYS.name)
+        known = context.instance.get_dynamic_partitions(TRADING_DAY)
         keys = {
             day: f"{day}:{hash(tuple(sorted(file.sha256 for plan in plans if plan.day == day for file in plan.read)))}"
             for day in days
@@ -95,5 +96,8 @@ def new_files(home: Home, job: Any) -> dg.SensorDefinition:
 def load() -> dg.Definitions:
     """Definitions of this process's home, for `dagster dev -m orchestration.dev`."""
     settings = here()
+    dagster_home(settings.home)
     warehouse.export_environment(settings.home)
+    warehouse.manifest(settings.home)
+    lineage.refresh(warehouse.TARGET, warehouse.project_fingerprint())
     return build_definitions(settings, warehouse.manifest(settings.home))

@@ -32,7 +32,7 @@ class BatchingSqliteEventLogStorage(SqliteEventLogStorage):
                 connection.execute(insert)
         newest = {}
         with self.index_transaction() as connection:
-            ids = [connection.execute(insert).inserted_primary_key[0] for insert in inserts]
+            ids = [int((connection.execute(insert).inserted_primary_key or (0,))[0]) for insert in inserts]
             self._store_asset_event_tags(connection, events, ids)
             for event, event_id in zip(events, ids, strict=True):
                 newest[event.get_dagster_event().asset_key, event.dagster_event_type] = (event, event_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.assets import TRADING_DAYS
+from orchestration.assets import TRADING_DAY
 from orchestration.definitions import RAW, build_definitions, resources
 from orchestration.errors import STEP_FAILED, RunError
 from orchestration.progress import Display
@@ -39,10 +39,10 @@ class Graph:
 
     def blocks(self, days: Sequence[str]) -> list[list[str]]:
         """Days grouped into runs of neighbours, as Dagster orders its partitions: one backfill each."""
-        known = self._instance.get_dynamic_partitions(TRADING_DAYS.name)
+        known = self._instance.get_dynamic_partitions(TRADING_DAY)
         new = [day for day in days if day not in known]
-        self._instance.add_dynamic_partitions(TRADING_DAYS.name, new)
-        place = {day: i for i, day in enumerate(self._instance.get_dynamic_partitions(TRADING_DAYS.name))}
+        self._instance.add_dynamic_partitions(TRADING_DAY, new)
+        place = {day: i for i, day in enumerate(self._instance.get_dynamic_partitions(TRADING_DAY))}
         blocks: list[list[str]] = []
         for day in sorted(days, key=place.__getitem__):
             if blocks and place[day] == place[blocks[-1][-1]] + 1:

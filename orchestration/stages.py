@@ -143,4 +143,4 @@ def as_metadata(row: Any) -> dict[str, Any]:
     """A summary row as Dagster metadata."""
     import msgspec
 
-    return msgspec.to_builtins(row)
+    return dict(msgspec.to_builtins(row))

@@ -235,15 +235,15 @@ def take_day(root: Path, plan: DayPlan) -> list[TakenFile]:
     # One pass over a day's rows of a table: `conform` costs 3 to 12 ms however few they are, and stores send many files.
     for (table, _), frames in found.items():
         good, bad = conform(pl.concat(frames), contract_of(table), token)
-        _count(files, good, lambda file, _, count, table=table: _add(file.rows, table, count))
+        for file, _, count in _counts(files, good):
+            file.rows[table] = file.rows.get(table, 0) + count
         kept[table].append(_placed(good, origins).select(*contract_of(table).schema))
         if bad.height:
             aside.setdefault(table, []).append(bad)
     for table, parts in aside.items():
         rows = pl.concat(parts)
-        _count(
-            files, rows, lambda file, reason, count, table=table: _add(file.aside.setdefault(table, {}), reason, count)
-        )
+        for file, reason, count in _counts(files, rows):
+            file.aside.setdefault(table, {})[reason] = count
         aside[table] = [_placed(rows, origins).select(*QUARANTINE_SCHEMA)]
     fresh = {file.sha256 for file in plan.keep if file.duplicate_of is None}
     for table, frames in kept.items():
@@ -369,16 +369,12 @@ def _placed(rows: pl.DataFrame, origins: pl.DataFrame) -> pl.DataFrame:
     return numbered.join(origins, on=FILE, how="left", maintain_order="left")
 
 
-def _count(files: Sequence[TakenFile], rows: pl.DataFrame, add: Callable[[TakenFile, str, int], None]) -> None:
-    """Tell `add` how many rows each file has, by reason where rows have one."""
+def _counts(files: Sequence[TakenFile], rows: pl.DataFrame) -> Iterator[tuple[TakenFile, str, int]]:
+    """How many rows each file has, by reason where rows have one."""
     reason = pl.col("reason_code") if "reason_code" in rows.columns else pl.lit("")
     counts = rows.group_by((pl.col("record_offset") // FILE_STRIDE).alias(FILE), reason.alias("reason")).len()
     for number, code, count in counts.sort(FILE, "reason").iter_rows():
-        add(files[number], code, count)
-
-
-def _add(counts: dict[str, int], key: str, count: int) -> None:
-    counts[key] = counts.get(key, 0) + count
+        yield files[number], code, count
 
 
 def _write_day(folder: Path, day: str, frames: list[pl.DataFrame], keep_hashes: set[str]) -> None:

@@ -150,12 +150,6 @@ def publish_tables(home: Home, tables: list[str]) -> dict[str, tuple[int, bool]]
     return counts
 
 
-def column_lineage() -> dict[str, dict[str, list[tuple[str, str]]]]:
-    """Model -> column -> (table, column) it comes from, as last computed from the compiled SQL; empty before that."""
-    path = TARGET / "column_lineage.json"
-    return json.loads(path.read_bytes())["models"] if path.exists() else {}
-
-
 def _is_fresh() -> bool:
     stamp = TARGET / "fingerprint"
     return (TARGET / "manifest.json").exists() and stamp.exists() and stamp.read_text() == project_fingerprint()
