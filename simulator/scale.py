@@ -91,8 +91,8 @@ SCALES = {
         distribution_centers=8,
         skus=20_000,
         days=365,
-        store_trips_per_person_day=0.036,
-        web_orders_per_person_day=0.0225,
+        store_trips_per_person_day=0.038,
+        web_orders_per_person_day=0.024,
     ),
 }
 # A village shop of a retailer, lively and clumsy, so that four days hold one of everything. For tests.
