@@ -220,9 +220,11 @@ def _online(view: str) -> str:
 
 @dg.multi_asset(
     name="publish_features",
+    can_subset=True,
     specs=[
         dg.AssetSpec(
             _online(view.name),
+            skippable=True,
             deps=[view.table],
             description=view.description,
             group_name="features_online",
@@ -231,11 +233,15 @@ def _online(view: str) -> str:
         for view in (*catalogue.VIEWS, *catalogue.INDEXES)
     ],
 )
-def publish_features(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
+def publish_features(
+    context: dg.AssetExecutionContext, troth: HomeResource, reporter: dg.ResourceParam[Reporter]
+) -> Iterator[dg.MaterializeResult]:
+    # All views, whatever was selected: a version that is online already costs nothing.
     rows = stages.publish_features(troth.home, reporter.advance)
     reporter.tell("features", rows)
     for row in rows:
-        yield dg.MaterializeResult(_online(row.view), metadata=stages.as_metadata(row))
+        if dg.AssetKey(_online(row.view)) in context.selected_asset_keys:
+            yield dg.MaterializeResult(_online(row.view), metadata=stages.as_metadata(row))
 
 
 @dg.multi_asset(

@@ -47,9 +47,7 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
         ],
         sensors=[
             new_files(home, take_landed),
-            dg.AutomationConditionSensorDefinition(
-                "follow_upstream", target=dg.AssetSelection.all() - RAW, use_user_code_server=False
-            ),
+            dg.AutomationConditionSensorDefinition("follow_upstream", target=dg.AssetSelection.all() - RAW),
         ],
         resources=resources(settings),
     )
