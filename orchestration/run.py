@@ -27,6 +27,7 @@ from troth.settings import Settings
 
 LAST_RUN = "last_run.json"
 SAMPLE_SEED = 7
+DAYS_FOR_LATE_FILES = 5
 
 
 @dataclass
@@ -139,13 +140,13 @@ def _has_landed(home: Home) -> bool:
 
 
 def _write_sample(home: Home, display: Display) -> None:
-    """The small retailer, its last trading day yesterday, so that ages and expiries are those of a running shop."""
+    """The small retailer up to the other day, so that ages and expiries are those of a running shop, late files included."""
     from datetime import UTC, datetime, timedelta
 
     import simulator
 
     scale = simulator.SCALES["small"]
-    first_day = (datetime.now(UTC) - timedelta(days=scale.days)).date()
+    first_day = (datetime.now(UTC) - timedelta(days=scale.days + DAYS_FOR_LATE_FILES)).date()
     simulator.simulate(home, dataclasses.replace(scale, first_day=first_day), SAMPLE_SEED, display.advance)
 
 
