@@ -8,7 +8,7 @@ Which formats there are is the business of the sources; what a row must look lik
 import fnmatch
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -20,7 +20,7 @@ import msgspec
 import polars as pl
 
 from orchestration.catalog import SOURCES, contract_of, source_of
-from orchestration.sources.contract import Reading, Rejections, Source, UnreadableFile, conform
+from orchestration.sources.contract import FILE_STRIDE, FileKind, Reading, Rejections, Source, UnreadableFile, conform
 from troth.home import Home, write_atomically
 from troth.ids import file_hash, tokeniser
 
@@ -34,8 +34,7 @@ QUARANTINE_SCHEMA = {
     **ASIDE_SCHEMA,
     "received_at": pl.Datetime("us", "UTC"),
 }
-# While a day's files are read together, a row's place is file number * FILE_STRIDE + place in the file.
-FILE, FILE_STRIDE = "file number", 1 << 40
+FILE = "file number"
 
 
 class TakenFile(msgspec.Struct):
@@ -223,13 +222,12 @@ def take_day(root: Path, plan: DayPlan) -> list[TakenFile]:
     aside: dict[str, list[pl.DataFrame]] = {}
     files = [file for file in plan.read if file.duplicate_of is None]
     found: dict[tuple[str, tuple[Any, ...]], list[pl.DataFrame]] = {}
-    for number, file in enumerate(files):
+    for file in files:
         file.rows, file.aside = {}, {}
-        reading = _read(source, home.landing / plan.source / plan.day / file.path)
+    for reading in _readings(source, {n: home.landing / plan.source / plan.day / f.path for n, f in enumerate(files)}):
         for table, frame in reading.frames.items():
-            place = pl.col("record_offset").cast(pl.Int64) + number * FILE_STRIDE
-            found.setdefault((table, tuple(frame.schema.items())), []).append(frame.with_columns(place))
-        for table, rows in _rejected(reading.rejections, number):
+            found.setdefault((table, tuple(frame.schema.items())), []).append(frame)
+        for table, rows in _rejected(reading.rejections):
             aside.setdefault(table, []).append(rows)
     origins = _origins(plan, files)
     # One pass over a day's rows of a table: `conform` costs 3 to 12 ms however few they are, and stores send many files.
@@ -314,8 +312,26 @@ def ensure_tables(home: Home) -> None:
                 _write_parquet(path, pl.DataFrame(schema=contract.schema))
 
 
-def _read(source: Source, path: Path) -> Reading:
-    kind = next((kind for kind in source.files if fnmatch.fnmatch(path.name, kind.pattern)), None)
+def _readings(source: Source, paths: Mapping[int, Path]) -> Iterator[Reading]:
+    """What the files of a day hold, places counted through by file number."""
+    by_kind: dict[FileKind | None, dict[int, Path]] = {}
+    for number, path in paths.items():
+        kind = next((kind for kind in source.files if fnmatch.fnmatch(path.name, kind.pattern)), None)
+        by_kind.setdefault(kind, {})[number] = path
+    for kind, members in by_kind.items():
+        if kind and kind.read_together:
+            yield kind.read_together(members)
+            continue
+        for number, path in members.items():
+            reading = _read(source, kind, path)
+            start = number * FILE_STRIDE
+            reading.rejections.record_offset = [start + place for place in reading.rejections.record_offset]
+            place = pl.col("record_offset").cast(pl.Int64) + start
+            reading.frames = {table: frame.with_columns(place) for table, frame in reading.frames.items()}
+            yield reading
+
+
+def _read(source: Source, kind: FileKind | None, path: Path) -> Reading:
     if kind is None:
         reading = Reading()
         table = source.contracts[0].table
@@ -330,7 +346,7 @@ def _read(source: Source, path: Path) -> Reading:
         return reading
 
 
-def _rejected(rejections: Rejections, number: int) -> Iterator[tuple[str, pl.DataFrame]]:
+def _rejected(rejections: Rejections) -> Iterator[tuple[str, pl.DataFrame]]:
     """What a reader could not shape, by table, in the form of what `conform` sets aside."""
     everything = pl.DataFrame(
         {
@@ -340,7 +356,7 @@ def _rejected(rejections: Rejections, number: int) -> Iterator[tuple[str, pl.Dat
             "detail": rejections.detail,
         },
         schema={"table": pl.String(), **ASIDE_SCHEMA},
-    ).with_columns(pl.col("record_offset") + number * FILE_STRIDE)
+    )
     for (table,), rows in everything.partition_by("table", as_dict=True, include_key=False).items():
         yield str(table), rows
 

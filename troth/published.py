@@ -16,7 +16,9 @@ def current(home: Home, table: str) -> Path:
     """The Parquet file a table's pointer names. Raises: TrothError when nothing has been published."""
     pointer = home.published / table / POINTER
     if not pointer.exists():
-        raise TrothError(f"published table {table}: expected a version under {home.published}, found none. Run `troth run` first.")
+        raise TrothError(
+            f"published table {table}: expected a version under {home.published}, found none. Run `troth run` first."
+        )
     return pointer.parent / pointer.read_text().strip()
 
 

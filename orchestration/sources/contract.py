@@ -4,7 +4,7 @@ A contract is the one definition of a raw table: Polars types, dbt source column
 personal-data classes all follow from it. Reading native formats is the business of the source modules.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -120,15 +120,22 @@ class Reading:
 
 
 Reader = Callable[[Path], Reading]
+# Where a day's files are read together, a record's place is file number * FILE_STRIDE + its place in the file.
+FILE_STRIDE = 1 << 40
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """Files of a source that one reader understands, by name pattern (`fnmatch`), and the tables they give."""
+    """Files of a source that one reader understands, by name pattern (`fnmatch`), and the tables they give.
+
+    `read_together` reads many small files at once (file number -> path): shaping rows costs Polars milliseconds however
+    few they are, and a chain of stores sends thousands of files a day. It sets unreadable files aside itself.
+    """
 
     pattern: str
     tables: tuple[str, ...]
     read: Reader
+    read_together: Callable[[Mapping[int, Path]], Reading] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,22 @@
 """Point of sale: POSLog XML receipts. Contracts and the reader."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from orchestration.sources.contract import Column, Contract, FileKind, Reading, Source, cents
-from orchestration.sources.poslog import LINE_COLUMNS, RECEIPT_COLUMNS, read_receipts
+from orchestration.sources.contract import (
+    FILE_STRIDE,
+    Column,
+    Contract,
+    FileKind,
+    Reading,
+    Source,
+    UnreadableFile,
+    cents,
+)
+from orchestration.sources.poslog import LINE_COLUMNS, RECEIPT_COLUMNS, Receipts, read_receipts
 
 RECEIPT_KEY = (
     Column("store_code", "text", "Store as the till knows it.", required=True),
@@ -100,13 +110,39 @@ def read_poslog(path: Path) -> Reading:
 
     Raises: UnreadableFile, see `read_receipts`.
     """
-    receipts = read_receipts(path)
+    return _reading({0: read_receipts(path)})
+
+
+def read_poslogs(paths: Mapping[int, Path]) -> Reading:
+    """`read_poslog` for many documents, by file number. Unreadable ones are set aside."""
+    found: dict[int, Receipts] = {}
+    unreadable: dict[int, str] = {}
+    for number, path in paths.items():
+        try:
+            found[number] = read_receipts(path)
+        except UnreadableFile as error:
+            unreadable[number] = str(error)
+    reading = _reading(found)
+    for number, detail in unreadable.items():
+        for contract in CONTRACTS:
+            reading.rejections.add(contract.table, number * FILE_STRIDE, "unreadable_file", detail)
+    return reading
+
+
+def _reading(documents: Mapping[int, Receipts]) -> Reading:
+    """Rows of all documents in one frame a table, places counted through."""
     reading = Reading()
-    reading.frames[TRANSACTIONS.table] = _frame(receipts.receipts, RECEIPT_COLUMNS).select(_TRANSACTION)
-    reading.frames[SALE_LINES.table] = _frame(receipts.lines, LINE_COLUMNS).select(_SALE_LINE)
-    for table, faults in ((TRANSACTIONS.table, receipts.faults), (SALE_LINES.table, receipts.line_faults)):
-        for fault in faults:
-            reading.rejections.add(table, *fault)
+    receipts: list[tuple[Any, ...]] = []
+    lines: list[tuple[Any, ...]] = []
+    for number, found in documents.items():
+        start = number * FILE_STRIDE
+        receipts += [(start + row[0], *row[1:]) for row in found.receipts] if start else found.receipts
+        lines += [(start + row[0], *row[1:]) for row in found.lines] if start else found.lines
+        for table, faults in ((TRANSACTIONS.table, found.faults), (SALE_LINES.table, found.line_faults)):
+            for place, reason, detail in faults:
+                reading.rejections.add(table, start + place, reason, detail)
+    reading.frames[TRANSACTIONS.table] = _frame(receipts, RECEIPT_COLUMNS).select(_TRANSACTION)
+    reading.frames[SALE_LINES.table] = _frame(lines, LINE_COLUMNS).select(_SALE_LINE)
     return reading
 
 
@@ -175,5 +211,5 @@ SOURCE = Source(
     name="pos",
     description="Tills of every store: sales, returns, voids and web orders handed over, as POSLog XML.",
     contracts=CONTRACTS,
-    files=(FileKind("poslog_*.xml", (TRANSACTIONS.table, SALE_LINES.table), read_poslog),),
+    files=(FileKind("poslog_*.xml", (TRANSACTIONS.table, SALE_LINES.table), read_poslog, read_poslogs),),
 )
