@@ -4,6 +4,10 @@
 an empty file with the schema where no row is given. What is not named takes the default.
 """
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +17,7 @@ import polars as pl
 
 from orchestration.sources import consent, ecommerce, loyalty, pos, wms
 from orchestration.sources.contract import Contract
+from troth.settings import TELEMETRY_OFF
 
 CONTRACTS: dict[str, Contract] = {
     contract.table: contract for module in (pos, ecommerce, wms, loyalty, consent) for contract in module.CONTRACTS
@@ -26,7 +31,8 @@ CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {
         "notice_id": pl.String(),
         "notice_version": pl.Int64(),
         **dict.fromkeys(
-            ("language_code", "capture_method", "capture_place", "actor_type", "jurisdiction_code", "signal_id"), pl.String()
+            ("language_code", "capture_method", "capture_place", "actor_type", "jurisdiction_code", "signal_id"),
+            pl.String(),
         ),
         "ledger_size": pl.Int64(),
     },
@@ -56,6 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
                               "net_cents": 1000, "tax_cents": 80, "gross_cents": 1080, "shipping_cents": 0, "discount_cents": 0},
     "raw_ecommerce__order_lines": {"sku": "SKU-00001", "unit_price_cents": 1000, "net_cents": 1000, "tax_cents": 80},
     "raw_ecommerce__refund_lines": {"sku": "SKU-00001", "restock_type": "return", "net_cents": 1000, "tax_cents": 80},
+    "raw_ecommerce__adjustments": {"adjustment_type": "stock", "net_cents": 0},
     "raw_ecommerce__inventory_levels": {"inventory_item_id": "9000000001", "location_id": "7000000001", "available_units": 0},
     "raw_ecommerce__events": {"call_type": "track", "event_name": "Product Viewed", "device_type": "mobile"},
     "raw_wms__locations": {"location_code": "S001", "location_type": "store", "location_name": "Pier 9", "gln": "0614141000012",
@@ -75,7 +82,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "consent_policy": {"legal_basis": "consent", "jurisdiction_code": "*", "mechanism": "opt_in", "expires_after_days": None},
     "consent_notices": {"notice_id": "web_banner", "minimum_version": 1},
 }  # fmt: skip
-PLAIN: dict[type[pl.DataType], Any] = {pl.String: "x", pl.Int64: 1, pl.Boolean: False, pl.Float64: 1.0, pl.Date: date(2025, 3, 3)}
+PLAIN: dict[type[pl.DataType], Any] = {
+    pl.String: "x",
+    pl.Int64: 1,
+    pl.Boolean: False,
+    pl.Float64: 1.0,
+    pl.Date: date(2025, 3, 3),
+}
 
 
 def schema_of(table: str) -> dict[str, pl.DataType]:
@@ -133,3 +146,33 @@ def raw_home(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> P
             place.mkdir(parents=True)
             frame.write_parquet(place / "data.parquet")
     return folder
+
+
+def build_marts(raw: Path, folder: Path, as_of_at: str, **variables: Any) -> Path:
+    """`dbt build` of the whole project over `raw`, unit tests included; gives the warehouse file.
+
+    Raises: AssertionError with what dbt said when a model or a test fails.
+    """
+    project = Path(__file__).parent.parent / "dbt_project"
+    warehouse = folder / "warehouse.duckdb"
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("dbt")), "build", "--project-dir", str(project), "--profiles-dir", str(project),
+            "--vars", json.dumps({"as_of_at": as_of_at, **variables}),
+        ],
+        env={
+            **os.environ, **TELEMETRY_OFF, "TROTH_RAW": str(raw), "TROTH_WAREHOUSE": str(warehouse),
+            "DBT_TARGET_PATH": str(folder / "target"), "DBT_LOG_PATH": str(folder / "logs"),
+        },
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    return warehouse
+
+
+def rows_of(warehouse: Path, query: str) -> list[tuple[Any, ...]]:
+    """Rows of a query on a built warehouse."""
+    import duckdb
+
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        return connection.execute(query).fetchall()

@@ -4,6 +4,7 @@ select
 from {{ source('consent', 'raw_consent__signals') }} as signals
 left join {{ source('consent', 'consent_ledger') }} as ledger
     on signals.signal_id = ledger.signal_id
+    and signals.event_type = ledger.event_type
     and signals.purpose_code = ledger.purpose_code
     and signals.channel_code = ledger.channel_code
 where

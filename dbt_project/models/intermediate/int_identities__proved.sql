@@ -20,6 +20,8 @@ account_sightings as (
     union all
     select account_ref, 'ecommerce' as source_name, created_at as seen_at from orders
     union all
+    select account_ref, 'ecommerce' as source_name, created_at as seen_at from {{ ref('stg_ecommerce__refund_lines') }}
+    union all
     select account_ref, 'ecommerce' as source_name, seen_at from seen_devices
     union all
     select account_ref, 'loyalty' as source_name, updated_at as seen_at from members where is_latest

@@ -160,6 +160,25 @@ refund_movements as (
     where refund_lines.restock_type in ('return', 'legacy_restock')
 ),
 
+-- Corrections the shop booked among its sales; those of no place are not stock of any.
+adjustment_movements as (
+    select
+        adjustments.adjustment_id as movement_id,
+        locations.location_code,
+        adjustments.sku,
+        'adjustment' as movement_type,
+        adjustments.quantity_units as units,
+        adjustments.adjusted_at as occurred_at,
+        adjustments.adjusted_at as told_at,
+        adjustments.received_at,
+        'ecommerce' as source_name,
+        adjustments.adjustment_id as source_ref
+    from {{ ref('stg_ecommerce__adjustments') }} as adjustments
+    inner join locations
+        on adjustments.location_id = locations.ecommerce_location_id
+    where adjustments.adjustment_type = 'stock'
+),
+
 final as (
     select movement_id, location_code, sku, movement_type, units, occurred_at, told_at, received_at, source_name, source_ref
     from warehouse_movements
@@ -172,6 +191,8 @@ final as (
     select * from pick_movements
     union all
     select * from refund_movements
+    union all
+    select * from adjustment_movements
 )
 
 select * from final

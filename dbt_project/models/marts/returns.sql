@@ -88,8 +88,8 @@ brought_back as (
         refunds_of_their_own.refund_line_id,
         refunds_of_their_own.order_id,
         'ecommerce',
-        null,
-        coalesce(web_orders.is_test, false),
+        identities.customer_id,
+        coalesce(web_orders.is_test, identities.is_test, false),
         refunds_of_their_own.sku,
         refunds_of_their_own.quantity_units,
         refunds_of_their_own.net_cents,
@@ -104,6 +104,9 @@ brought_back as (
     from refunds_of_their_own
     left join web_orders
         on refunds_of_their_own.order_id = web_orders.order_id
+    left join identities
+        on identities.identity_type = 'account'
+        and refunds_of_their_own.account_ref = identities.identity_ref
     left join locations
         on refunds_of_their_own.location_id = locations.ecommerce_location_id
 ),

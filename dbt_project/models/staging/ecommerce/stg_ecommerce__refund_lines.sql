@@ -7,6 +7,7 @@ final as (
         'ecommerce/' || refund_id || '/' || refund_line_id as refund_line_id,
         'ecommerce/' || order_id as order_id,
         'ecommerce/' || order_id || '/' || line_id as order_line_id,
+        account_ref,
         {{ utc('created_at') }} as created_at,
         sku,
         quantity_units,
