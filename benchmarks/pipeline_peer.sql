@@ -1,0 +1,970 @@
+-- The yardstick: raw Parquet to marts and features in one DuckDB script, as one analyst would write it by hand. No tests, no
+-- contracts, no lineage, one dialect. benchmarks/pipeline.py runs it beside dbt and compares every table, row for row.
+-- Handed in as variables: `raw` (folder of raw tables) and `as_of_at` (UTC; nothing received later is known).
+
+set TimeZone = 'UTC';
+set preserve_insertion_order = false;
+
+create temp macro known(name) as table
+    select * replace (received_at::timestamp as received_at)
+    from read_parquet(getvariable('raw') || '/' || name || '/**/*.parquet', hive_partitioning = false)
+    where received_at::timestamp <= getvariable('as_of_at');
+create temp macro age_days(moment) as
+    floor((epoch_us(getvariable('as_of_at')) - epoch_us(moment)) / 86400000000.0)::integer;
+create temp macro customer_of(hub_type, hub_ref) as 'cus_' || md5(hub_type || ':' || hub_ref)[1:22];
+create temp macro receipt(store, till, number, day) as store || '/' || till || '/' || number || '/' || day;
+-- Closing or cash-up times on a wall clock to UTC.
+create temp macro wall_to_utc(wall, zone) as (wall at time zone zone) at time zone 'UTC';
+-- Feature rows are true for as_of_at and for the same time 1 to 8 weeks before; an event counts in those that come after it.
+create temp macro weeks_after(age) as range(0, least(8, age // 7) + 1);
+create temp macro week_end(week) as getvariable('as_of_at') - to_days((7 * week)::integer);
+
+-- Places and products
+
+create table locations as
+select
+    location_code, location_type, location_name, gln, pos_store_code, ecommerce_location_id, timezone_name, latitude, longitude,
+    city, region_code, postal_code, country_code, opens_at, closes_at, opened_date, updated_at::timestamp as updated_at
+from known('raw_wms__locations')
+qualify row_number() over (partition by location_code order by updated_at desc, received_at, file_hash, record_offset) = 1;
+
+create temp table product_versions as
+select
+    sku, product_id, variant_id, inventory_item_id, lpad(gtin, 14, '0') as gtin, product_name, category_name, brand_name,
+    price_cents, cost_cents, weight_grams, updated_at::timestamp as updated_at
+from known('raw_ecommerce__products')
+qualify row_number() over (partition by sku, updated_at order by received_at, file_hash, record_offset) = 1;
+
+create table products as
+from product_versions
+qualify row_number() over (partition by sku order by updated_at desc) = 1;
+
+-- The shop
+
+create temp table web_orders as
+select
+    'ecommerce/' || order_id as order_id, order_id as shop_order_id, updated_at as version_at, order_name,
+    created_at::timestamp as created_at, cancelled_at is not null or coalesce(fulfillment_status, '') = 'restocked' as is_cancelled,
+    account_ref, email_ref, phone_ref, if(account_ref is null, 'email', 'account') as by_type,
+    coalesce(account_ref, email_ref) as by_ref, source_name, fulfillment_status, fulfillment_method, location_id, currency_code,
+    net_cents, coalesce(discount_cents, 0) as discount_cents, shipping_cents, tax_cents, gross_cents, is_test
+from known('raw_ecommerce__orders')
+qualify row_number() over (partition by order_id order by updated_at desc, received_at, file_hash, record_offset) = 1;
+
+create temp table web_lines as
+select
+    web_orders.order_id, line_id, sku, quantity_units, unit_price_cents, coalesce(lines.discount_cents, 0) as discount_cents,
+    lines.net_cents, lines.tax_cents
+from known('raw_ecommerce__order_lines') as lines
+join web_orders on lines.order_id = shop_order_id and lines.updated_at = version_at
+qualify row_number() over (
+    partition by lines.order_id, line_id order by lines.received_at, lines.file_hash, lines.record_offset
+) = 1;
+
+create temp table refunds as
+select
+    'ecommerce/' || refund_id || '/' || refund_line_id as refund_line_id, 'ecommerce/' || order_id as order_id,
+    created_at::timestamp as created_at, sku, quantity_units, restock_type, location_id, net_cents, tax_cents, currency_code,
+    received_at
+from known('raw_ecommerce__refund_lines')
+qualify row_number() over (partition by refund_id, refund_line_id order by received_at, file_hash, record_offset) = 1;
+
+create temp table account_versions as
+select
+    account_id, account_ref, email_ref, is_email_verified, phone_ref, region_code, country_code, coalesce(is_test, false) as is_test,
+    created_at::timestamp as created_at, updated_at::timestamp as updated_at,
+    row_number() over (partition by account_id order by updated_at desc) = 1 as is_latest
+from (
+    from known('raw_ecommerce__customers')
+    qualify row_number() over (partition by account_id, updated_at order by received_at, file_hash, record_offset) = 1
+);
+
+create temp table member_versions as
+select
+    member_id, card_ref, account_ref, email_ref, phone_ref, region_code, tier_code, points_balance,
+    enrolled_at::timestamp as enrolled_at, updated_at::timestamp as updated_at,
+    row_number() over (partition by member_id order by updated_at desc) = 1 as is_latest
+from (
+    from known('raw_loyalty__members')
+    qualify row_number() over (partition by member_id, updated_at order by received_at, file_hash, record_offset) = 1
+);
+
+create temp table messages as
+select
+    message_id, event_name, device_ref, account_ref, sku, 'ecommerce/' || order_id as order_id, search_query, device_type, os_name,
+    coalesce(has_gpc, false) as has_gpc, recorded_at::timestamp as recorded_at,
+    -- A sender's clock may be wrong; how long the message waited there is not.
+    recorded_at::timestamp - greatest(coalesce(sent_at - occurred_at, interval 0 second), interval 0 second) as occurred_at
+from known('raw_ecommerce__events')
+qualify row_number() over (partition by message_id order by received_at, file_hash, record_offset) = 1;
+
+create temp table sign_ins as
+select device_ref, account_ref, min(recorded_at) as seen_at
+from messages
+where account_ref is not null
+group by all;
+
+-- The tills
+
+create temp table receipts as
+select
+    'pos/' || receipt(store_code, workstation_code, sequence_number, business_date) as receipt_id,
+    store_code, workstation_code, sequence_number, business_date, location_code, loyalty_card_ref, currency_code,
+    case
+        when upper(utc_offset) = 'Z' then ended_at_local
+        when utc_offset is not null then ended_at_local - to_minutes(
+            if(utc_offset[1] = '-', -1, 1) * (utc_offset[2:3]::integer * 60 + utc_offset[-2:]::integer)
+        )
+        when timezone_name is not null then wall_to_utc(ended_at_local, timezone_name)
+        else ended_at_local
+    end as occurred_at
+from (
+    from known('raw_pos__transactions')
+    qualify row_number() over (
+        partition by store_code, workstation_code, sequence_number, business_date order by received_at, file_hash, record_offset
+    ) = 1
+) as transactions
+left join locations on store_code = pos_store_code
+where transaction_type = 'retail' and not is_voided and not is_training;
+
+create temp table till_lines as
+select
+    receipt_id, receipt_id || '/' || line_number as line_id, line_number::integer as line_number, line_type, location_code,
+    business_date, occurred_at, loyalty_card_ref, sku, quantity_units,
+    coalesce(unit_price_cents, round((net_cents + coalesce(discount_cents, 0)) / quantity_units)::bigint) as unit_price_cents,
+    coalesce(discount_cents, 0) as discount_cents, net_cents, tax_cents, currency_code, original_order_name, is_restocked,
+    'pos/' || receipt(original_store_code, original_workstation_code, original_sequence_number, original_business_date)
+        as original_receipt_id,
+    lines.received_at
+from known('raw_pos__sale_lines') as lines
+join receipts using (store_code, workstation_code, sequence_number, business_date)
+qualify
+    row_number() over (
+        partition by store_code, workstation_code, sequence_number, business_date, line_number
+        order by lines.received_at, lines.file_hash, lines.record_offset
+    ) = 1
+    and not is_voided;
+
+-- People
+
+create temp table proved as
+with accounts as (
+    select account_ref, min(source_name) as source_name, min(seen_at) as linked_at
+    from (
+        select account_ref, 'ecommerce' as source_name, created_at as seen_at from account_versions
+        union all select account_ref, 'ecommerce', created_at from web_orders where not is_test
+        union all select account_ref, 'ecommerce', seen_at from sign_ins
+        union all select account_ref, 'loyalty', updated_at from member_versions where is_latest
+    )
+    where account_ref is not null
+    group by all
+),
+
+verified as (
+    select email_ref, min(account_ref) as account_ref, min(created_at) as linked_at
+    from account_versions
+    where is_latest and is_email_verified and email_ref is not null
+    group by all
+    having count(distinct account_ref) = 1
+),
+
+-- A card is its last holder's; a member is known by the first card held.
+cards as (
+    select held.*, account_ref, first_value(held.card_ref) over (partition by member_id order by linked_at, held.card_ref) as first_card_ref
+    from (
+        select card_ref, member_id, min(updated_at) as linked_at
+        from member_versions
+        where card_ref is not null
+        group by card_ref, member_id
+        qualify row_number() over (partition by card_ref order by max(updated_at) desc, member_id) = 1
+    ) as held
+    join (from member_versions where is_latest) as members using (member_id)
+),
+
+identities as (
+    select 'account' as identity_type, account_ref as identity_ref, 'account' as hub_type, account_ref as hub_ref, source_name, linked_at
+    from accounts
+    union all select 'email', email_ref, 'account', account_ref, 'ecommerce', linked_at from verified
+    union all
+    select 'email', email_ref, 'email', email_ref, 'ecommerce', min(created_at)
+    from web_orders
+    anti join verified using (email_ref)
+    where account_ref is null and email_ref is not null and not is_test
+    group by email_ref
+    union all
+    select 'card', card_ref, if(account_ref is null, 'card', 'account'), coalesce(account_ref, first_card_ref), 'loyalty', linked_at
+    from cards
+    union all
+    select 'card', loyalty_card_ref, 'card', loyalty_card_ref, 'pos', min(occurred_at)
+    from till_lines
+    anti join cards on loyalty_card_ref = card_ref
+    where loyalty_card_ref is not null
+    group by loyalty_card_ref
+    union all
+    select 'device', device_ref, 'account', min(account_ref), 'ecommerce', min(seen_at)
+    from sign_ins
+    where device_ref is not null
+    group by device_ref
+    having count(distinct account_ref) = 1
+)
+
+select
+    identity_type, identity_ref, hub_type, hub_ref, customer_of(hub_type, hub_ref) as customer_id, source_name, linked_at,
+    if(identity_type = hub_type and identity_ref = hub_ref, 'hub', 'deterministic') as link_type,
+    hub_type = 'account' and hub_ref in (select account_ref from account_versions where is_test) as is_test
+from identities;
+
+create table customer_identities as
+with together as (
+    select 'email' as identity_type, email_ref as identity_ref, 'account' as by_type, account_ref as by_ref, 'ecommerce' as source_name,
+        updated_at as seen_at
+    from account_versions
+    union all select 'phone', phone_ref, 'account', account_ref, 'ecommerce', updated_at from account_versions
+    union all select 'email', email_ref, 'card', card_ref, 'loyalty', updated_at from member_versions
+    union all select 'phone', phone_ref, 'card', card_ref, 'loyalty', updated_at from member_versions
+    union all select 'card', card_ref, 'account', account_ref, 'loyalty', updated_at from member_versions
+    union all select 'account', account_ref, 'card', card_ref, 'loyalty', updated_at from member_versions
+    union all select 'email', email_ref, by_type, by_ref, 'ecommerce', created_at from web_orders where not is_test
+    union all select 'phone', phone_ref, by_type, by_ref, 'ecommerce', created_at from web_orders where not is_test
+    union all select 'device', device_ref, 'account', account_ref, 'ecommerce', seen_at from sign_ins
+),
+
+contacts as (
+    select together.identity_type, together.identity_ref, customer_id, min(together.source_name) as source_name,
+        min(seen_at) as linked_at, bool_or(is_test) as is_test
+    from together
+    join proved on by_type = proved.identity_type and by_ref = proved.identity_ref
+    where together.identity_ref is not null
+    group by all
+)
+
+select identity_type, identity_ref, customer_id, link_type, source_name, linked_at, is_test from proved
+union all
+select identity_type, identity_ref, customer_id, 'contact', source_name, linked_at, is_test
+from contacts
+anti join proved using (identity_type, identity_ref, customer_id);
+
+create table loyalty_members as
+select
+    member_id, customer_id, card_ref, tier_code, enrolled_at, points_balance as points_balance_stated,
+    coalesce(points, 0)::bigint as points_balance_ledger, points_balance = points_balance_ledger as is_reconciled
+from member_versions
+left join (from proved where identity_type = 'card') on card_ref = identity_ref
+left join (
+    select member_id, sum(points) as points
+    from (
+        from known('raw_loyalty__points')
+        qualify row_number() over (partition by entry_id order by received_at, file_hash, record_offset) = 1
+    )
+    group by all
+) using (member_id)
+where is_latest and not coalesce(is_test, false);
+
+-- Orders, lines, returns
+
+create table orders as
+select
+    receipt_id as order_id, receipt_id[5:] as order_name, 'pos' as source_name, 'store' as channel_type,
+    'in_store' as fulfillment_method, customer_id, location_code, occurred_at as ordered_at, business_date as order_date,
+    currency_code, sums.net_cents, sums.discount_cents, 0::bigint as shipping_cents, sums.tax_cents,
+    sums.net_cents + sums.tax_cents as gross_cents, 'completed' as order_status, false as is_cancelled
+from receipts
+join (
+    select receipt_id, sum(net_cents)::bigint as net_cents, sum(discount_cents)::bigint as discount_cents, sum(tax_cents)::bigint as tax_cents
+    from till_lines
+    where line_type = 'sale'
+    group by all
+) as sums using (receipt_id)
+left join (from proved where identity_type = 'card') on loyalty_card_ref = identity_ref
+where not coalesce(is_test, false)
+union all by name
+select
+    order_id, order_name, 'ecommerce' as source_name,
+    case web_orders.source_name when 'web' then 'web' when 'app' then 'app' when 'pos' then 'store' else 'marketplace' end as channel_type,
+    fulfillment_method, customer_id, location_code, created_at as ordered_at, created_at::date as order_date, currency_code,
+    net_cents, discount_cents, shipping_cents, tax_cents, gross_cents,
+    if(is_cancelled, 'cancelled', coalesce(fulfillment_status, 'open')) as order_status, is_cancelled
+from web_orders
+left join proved on by_type = identity_type and by_ref = identity_ref
+left join locations on location_id = ecommerce_location_id
+where not web_orders.is_test and not coalesce(proved.is_test, false);
+
+create table order_lines as
+select
+    line_id as order_line_id, order_id, line_number, sku, quantity_units, unit_price_cents, lines.discount_cents, lines.net_cents,
+    lines.tax_cents, lines.net_cents + lines.tax_cents as gross_cents, currency_code, customer_id, location_code, ordered_at,
+    channel_type, is_cancelled
+from (
+    select receipt_id as order_id, line_id, line_number, sku, quantity_units, unit_price_cents, discount_cents, net_cents, tax_cents
+    from till_lines
+    where line_type = 'sale'
+    union all by name
+    select
+        * exclude (line_id), order_id || '/' || line_id as line_id,
+        (row_number() over (partition by order_id order by length(line_id), line_id))::integer as line_number
+    from web_lines
+) as lines
+join orders using (order_id);
+
+create table returns as
+with at_till as (
+    select
+        till_lines.*, web_orders.order_id as web_order_id,
+        row_number() over (partition by web_orders.order_id, sku order by occurred_at, line_id) as telling
+    from till_lines
+    left join web_orders on original_order_name = order_name
+    where line_type = 'return'
+),
+
+by_shop as (
+    select refunds.*, row_number() over (partition by order_id, sku, restock_type, location_id order by created_at, refund_line_id) as telling
+    from refunds
+),
+
+-- What a till took back of a web order, the shop tells again as money without goods.
+told_twice as (
+    select refund_line_id
+    from by_shop
+    join at_till on order_id = web_order_id and by_shop.sku = at_till.sku and by_shop.telling = at_till.telling
+    where restock_type = 'no_restock' and location_id is null
+),
+
+taken_back as (
+    select
+        line_id as return_line_id, coalesce(web_order_id, original_receipt_id) as of_order_id, 'pos' as source_name, customer_id, sku,
+        quantity_units, net_cents, tax_cents, currency_code, occurred_at as returned_at, location_code,
+        case is_restocked when true then 'restock' when false then 'damaged' else 'no_restock' end as restock_type
+    from at_till
+    left join (from proved where identity_type = 'card') on loyalty_card_ref = identity_ref
+    where not coalesce(is_test, false)
+    union all by name
+    select
+        refund_line_id as return_line_id, order_id as of_order_id, 'ecommerce' as source_name, null as customer_id, sku, quantity_units,
+        net_cents, tax_cents, currency_code, created_at as returned_at, location_code,
+        if(restock_type = 'legacy_restock', 'restock', restock_type) as restock_type
+    from by_shop
+    anti join told_twice using (refund_line_id)
+    left join locations on location_id = ecommerce_location_id
+    -- An order the shop knows but that is none of ours is a test order.
+    where not (order_id in (select order_id from web_orders) and order_id not in (select order_id from orders))
+)
+
+select
+    return_line_id, order_id, taken_back.source_name, coalesce(taken_back.customer_id, orders.customer_id) as customer_id, sku,
+    quantity_units, taken_back.net_cents, taken_back.tax_cents, taken_back.net_cents + taken_back.tax_cents as gross_cents,
+    taken_back.currency_code, returned_at, restock_type, taken_back.location_code
+from taken_back
+left join orders on of_order_id = order_id;
+
+create table web_events as
+select message_id, customer_id, device_ref, event_name, sku, order_id, search_query, device_type, os_name, has_gpc, occurred_at, recorded_at
+from messages
+left join (from proved where identity_type in ('account', 'device')) as owners
+    on if(account_ref is null, 'device', 'account') = identity_type and coalesce(account_ref, device_ref) = identity_ref
+where not coalesce(is_test, false);
+
+create table customers as
+with seen as (
+    select customer_id, min(seen_at) as first_seen_at, max(seen_at) as last_seen_at
+    from (
+        select customer_id, linked_at as seen_at from customer_identities
+        union all select customer_id, ordered_at from orders
+        union all select customer_id, occurred_at from web_events
+        union all select customer_id, returned_at from returns
+    )
+    where customer_id is not null
+    group by all
+),
+
+identities as (
+    select customer_id, count(*) as identity_count,
+        min(identity_ref) filter (where identity_type = 'card' and link_type <> 'contact') as any_card_ref
+    from customer_identities
+    group by all
+),
+
+members as (
+    select customer_id, member_versions.*
+    from member_versions
+    join proved on identity_type = 'card' and card_ref = identity_ref
+    where is_latest
+    qualify row_number() over (partition by customer_id order by updated_at desc, card_ref) = 1
+),
+
+homes as (
+    select customer_id, location_code
+    from orders
+    where fulfillment_method in ('in_store', 'click_and_collect', 'curbside') and location_code is not null and customer_id is not null
+    group by customer_id, location_code
+    qualify row_number() over (partition by customer_id order by count(*) desc, location_code) = 1
+),
+
+main_country as (
+    select country_code from locations group by all order by count(*) desc, country_code limit 1
+),
+
+described as (
+    select
+        customer_id, hub_type as hub_identity_type, hub_ref as hub_identity_ref, first_seen_at, last_seen_at, hubs.is_test, identity_count,
+        if(hub_type = 'account', hub_ref, null) as account_ref, coalesce(members.card_ref, any_card_ref) as card_ref,
+        if(hub_type = 'email', hub_ref, coalesce(accounts.email_ref, members.email_ref)) as email_ref,
+        coalesce(accounts.phone_ref, members.phone_ref) as phone_ref, homes.location_code as home_location_code,
+        coalesce(accounts.region_code, members.region_code, locations.region_code) as home_region_code,
+        coalesce(accounts.country_code, locations.country_code, (from main_country)) || '-' || home_region_code as jurisdiction_code,
+        tier_code, hub_type = 'account' as has_account, coalesce(members.card_ref, any_card_ref) is not null as has_card
+    from (from proved where link_type = 'hub') as hubs
+    join seen using (customer_id)
+    join identities using (customer_id)
+    left join (from account_versions where is_latest) as accounts on hub_type = 'account' and hub_ref = accounts.account_ref
+    left join members using (customer_id)
+    left join homes using (customer_id)
+    left join locations using (location_code)
+)
+
+select * rename (home_region_code as region_code) from described;
+
+-- Stock
+
+create temp table booked as
+with carriers as (
+    select gtin, sku from product_versions where gtin is not null
+    qualify row_number() over (partition by gtin order by updated_at desc, sku) = 1
+),
+
+events as (
+    from known('raw_wms__epcis_events')
+    qualify row_number() over (
+        partition by event_id, item_number, is_error_declaration order by received_at, file_hash, record_offset
+    ) = 1
+),
+
+steps as (
+    select
+        event_id, item_number, occurred_at::timestamp as occurred_at, coalesce(recorded_at, occurred_at)::timestamp as told_at, received_at,
+        lpad(gtin, 14, '0') as gtin,
+        case biz_step
+            when 'shipping' then coalesce(source_location, biz_location, read_point)
+            when 'receiving' then coalesce(biz_location, destination_location, read_point)
+            else coalesce(biz_location, read_point)
+        end as gln,
+        case
+            when biz_step = 'stock_taking' and action = 'OBSERVE' then 'opening'
+            when biz_step = 'receiving' and action <> 'DELETE' then if(coalesce(transaction_type, '') = 'desadv', 'transfer_in', 'receipt')
+            when biz_step = 'shipping' and action <> 'ADD' then if(destination_location is null, 'shipment', 'transfer_out')
+            when biz_step = 'inspecting' and action <> 'OBSERVE' and transaction_type = 'adjustment' then 'adjustment'
+            when biz_step = 'destroying' and action = 'DELETE' then 'destruction'
+        end as movement_type,
+        if(movement_type in ('shipment', 'transfer_out', 'destruction') or (movement_type = 'adjustment' and action = 'DELETE'), -1, 1)
+            * quantity_units as units
+    from events
+    anti join (from events where is_error_declaration) as annulled using (event_id)
+    where movement_type is not null
+),
+
+closing as (
+    select location_code, business_date,
+        wall_to_utc(try_cast(business_date || ' ' || coalesce(closes_at, '23:59') || ':00' as timestamp), timezone_name) as closed_at
+    from (select distinct location_code, business_date from till_lines)
+    join locations using (location_code)
+)
+
+select
+    'epcis/' || event_id || '/' || item_number as movement_id, location_code, sku, movement_type, units, occurred_at, told_at, received_at,
+    'wms' as source_name, event_id as source_ref
+from steps
+join locations using (gln)
+join carriers using (gtin)
+qualify movement_type <> 'opening' or rank() over (partition by location_code, sku, movement_type order by occurred_at, event_id) = 1
+union all
+select
+    line_id, location_code, sku, line_type, if(line_type = 'sale', -quantity_units, quantity_units), occurred_at,
+    greatest(occurred_at, closed_at), received_at, 'pos', receipt_id
+from till_lines
+join closing using (location_code, business_date)
+where line_type = 'sale' or is_restocked
+union all
+select
+    'shipment/' || shipment_ref || '/' || line_number, location_code, sku, if(ship_to_gln is null, 'shipment', 'transfer_out'),
+    -shipped_units, shipped_at::timestamp, shipped_at::timestamp, received_at, 'wms', order_ref
+from (
+    from known('raw_wms__shipments')
+    qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1
+)
+join locations on ship_from_gln = gln
+where shipped_units > 0
+union all
+select
+    'pick/' || pick_id, location_code, sku, 'pick', -picked_units, finished_at::timestamp, finished_at::timestamp, received_at, 'wms', order_ref
+from (
+    from known('raw_wms__picks')
+    qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1
+)
+semi join (from locations where location_type = 'store') as stores using (location_code)
+where picked_units > 0
+union all
+select refund_line_id, location_code, sku, 'web_return', quantity_units, created_at, created_at, received_at, 'ecommerce', order_id
+from refunds
+join locations on location_id = ecommerce_location_id
+where restock_type in ('return', 'legacy_restock');
+
+create temp table reports as
+with carriers as (
+    select inventory_item_id, sku from product_versions
+    qualify row_number() over (partition by inventory_item_id order by updated_at desc, sku) = 1
+),
+
+said as (
+    select location_code, sku, 'ecommerce' as source_name, levels.updated_at::timestamp as known_until_at, levels.received_at,
+        available_units as reported_units, 1 as preference
+    from (
+        from known('raw_ecommerce__inventory_levels')
+        qualify row_number() over (
+            partition by inventory_item_id, location_id, updated_at order by received_at, file_hash, record_offset
+        ) = 1
+    ) as levels
+    join locations on location_id = ecommerce_location_id
+    join carriers using (inventory_item_id)
+    where available_units is not null
+    union all
+    select location_code, sku, 'wms', known_until_at::timestamp, received_at, quantity_units, if(quantity_type = 'on_hand', 1, 2)
+    from (
+        from known('raw_wms__stock_advice')
+        qualify row_number() over (partition by advice_ref, gln, sku, quantity_type order by received_at, file_hash, record_offset) = 1
+    )
+    join locations using (gln)
+    where quantity_type in ('on_hand', 'available')
+),
+
+-- Only the first and the last report of a place are asked for.
+edges as (
+    select location_code, sku, min(known_until_at) as first_at, max(known_until_at) as last_at from said group by all
+)
+
+select
+    location_code, sku, source_name, known_until_at, received_at, reported_units,
+    row_number() over (partition by location_code, sku order by known_until_at, source_name desc) = 1 as is_first,
+    row_number() over (partition by location_code, sku order by known_until_at desc, source_name desc) = 1 as is_latest
+from (
+    from said
+    join edges using (location_code, sku)
+    where known_until_at in (first_at, last_at)
+    qualify row_number() over (
+        partition by location_code, sku, source_name, known_until_at order by preference, received_at desc, reported_units
+    ) = 1
+);
+
+create table stock_movements as
+from booked
+union all
+select
+    'opening/' || location_code || '/' || sku, location_code, sku, 'opening',
+    (any_value(reported_units) - coalesce(sum(units), 0))::bigint, least(any_value(known_until_at), min(occurred_at)) as opened_at,
+    opened_at, any_value(reports.received_at), any_value(reports.source_name), 'first report'
+from reports
+anti join (from booked where movement_type = 'opening') as opened using (location_code, sku)
+left join (select location_code, sku, units, occurred_at from booked) as earlier
+    on reports.location_code = earlier.location_code and reports.sku = earlier.sku and occurred_at <= known_until_at
+where is_first
+group by reports.location_code, reports.sku;
+
+create table stock_positions as
+with latest as (
+    from reports where is_latest
+),
+
+-- The shop knows its orders when they are placed, so that their shipping and picking is no news to it; the warehouse knows no till.
+moved as (
+    select
+        location_code, sku, sum(units)::bigint as on_hand_units, count(*) as movement_count, max(occurred_at) as last_movement_at,
+        sum(units) filter (where told_at <= known_until_at and if(
+            latest.source_name = 'wms', movements.source_name <> 'pos', movement_type not in ('shipment', 'pick')
+        )) as moved_units
+    from stock_movements as movements
+    left join latest using (location_code, sku)
+    group by all
+),
+
+promised as (
+    select location_code, sku, sum(units) as promised_units
+    from (
+        select location_code, sku, -quantity_units as units, ordered_at as told_at
+        from order_lines
+        semi join (from orders where source_name = 'ecommerce') as web using (order_id)
+        where not is_cancelled
+        union all
+        select orders.location_code, sku, quantity_units, returned_at
+        from returns
+        join orders using (order_id)
+        where restock_type = 'cancel' and not is_cancelled
+    ) as shop
+    join latest using (location_code, sku)
+    where latest.source_name = 'ecommerce' and told_at <= known_until_at
+    group by all
+)
+
+select
+    location_code, sku, on_hand_units, movement_count, last_movement_at, reported_units, source_name as reported_source_name,
+    known_until_at as reported_until_at,
+    if(reported_units is null, null, coalesce(moved_units, 0) + coalesce(promised_units, 0))::bigint as told_units,
+    on_hand_units - told_units as in_flight_units, reported_units - told_units as unexplained_units, on_hand_units * cost_cents as value_cents
+from moved
+left join latest using (location_code, sku)
+left join promised using (location_code, sku)
+left join products using (sku);
+
+create table availability as
+with waiting as (
+    from orders where source_name = 'ecommerce' and order_status in ('open', 'partial') and location_code is not null
+),
+
+gone as (
+    select order_ref as order_name, sku, sum(units) as units
+    from (
+        select order_ref, sku, picked_units as units
+        from known('raw_wms__picks')
+        qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1
+        union all
+        select order_ref, sku, shipped_units
+        from known('raw_wms__shipments')
+        qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1
+    )
+    group by all
+),
+
+given_up as (
+    select order_id, sku, sum(quantity_units) as units from returns where restock_type = 'cancel' group by all
+),
+
+committed as (
+    select location_code, sku, sum(greatest(0, asked.units - coalesce(gone.units, 0) - coalesce(given_up.units, 0)))::bigint as committed_units
+    from (
+        select order_id, order_name, waiting.location_code, sku, sum(quantity_units) as units
+        from waiting
+        join order_lines using (order_id)
+        group by all
+    ) as asked
+    left join gone using (order_name, sku)
+    left join given_up using (order_id, sku)
+    group by all
+)
+
+select
+    location_code, sku, on_hand_units, coalesce(committed.committed_units, 0) as committed_units,
+    if(coalesce(location_type, '') = 'store', 1, 0)::bigint as safety_units,
+    greatest(0, on_hand_units - coalesce(committed.committed_units, 0) - safety_units) as available_units, last_movement_at,
+    getvariable('as_of_at') as as_of_at
+from stock_positions
+left join committed using (location_code, sku)
+left join locations using (location_code);
+
+-- Consent
+
+create table consent_events as
+select * replace (
+    occurred_at::timestamp as occurred_at, recorded_at::timestamp as recorded_at, received_at::timestamp as received_at
+)
+from read_parquet(getvariable('raw') || '/consent_ledger/*.parquet');
+
+create temp table policy as
+from read_parquet(getvariable('raw') || '/consent_policy/*.parquet');
+
+create table consent_standing as
+with asked as (
+    select purpose_code, channel_code, min(legal_basis) as legal_basis from policy group by all
+),
+
+notices as (
+    from read_parquet(getvariable('raw') || '/consent_notices/*.parquet')
+),
+
+said as (
+    select
+        subject_id, leaf_index, notice_id, notice_version, jurisdiction_code, event_type = 'grant' as is_yes,
+        if(event_type = 'signal_seen', 'third_party_sharing', purpose_code) as purpose_code,
+        if(event_type = 'signal_seen', '*', channel_code) as channel_code,
+        case event_type
+            when 'refuse' then 'refused' when 'withdraw' then 'withdrawn' when 'object' then 'objected' when 'signal_seen' then 'gpc'
+        end as refusal,
+        least(recorded_at, received_at, if(is_yes, occurred_at, null)) as ranked_at
+    from consent_events
+    where
+        (event_type in ('grant', 'refuse', 'withdraw', 'object') or (event_type = 'signal_seen' and capture_method = 'gpc'))
+        and received_at <= getvariable('as_of_at')
+),
+
+judged as (
+    select
+        subject_id, asked.purpose_code, asked.channel_code, leaf_index, ranked_at,
+        ranked_at + to_days(if(own.purpose_code is null, anywhere.expires_after_days, own.expires_after_days)::integer) as ends_at,
+        case
+            when not is_yes then refusal
+            when minimum_version is null or notice_version is null or notice_version < minimum_version then 'stale_notice'
+            when ends_at <= getvariable('as_of_at') then 'expired'
+            else 'granted'
+        end as reason_code
+    from said
+    join asked
+        on legal_basis <> 'contract'
+        and (said.purpose_code = asked.purpose_code or (said.purpose_code = '*' and legal_basis = 'consent'))
+        and (said.channel_code = asked.channel_code or said.channel_code = '*' or (asked.channel_code = '*' and not is_yes))
+    left join policy as own
+        on asked.purpose_code = own.purpose_code and asked.channel_code = own.channel_code
+        and said.jurisdiction_code = own.jurisdiction_code
+    left join policy as anywhere
+        on asked.purpose_code = anywhere.purpose_code and asked.channel_code = anywhere.channel_code
+        and anywhere.jurisdiction_code = '*'
+    left join notices using (notice_id)
+),
+
+-- A subject's last word; of two at once the no.
+last_words as (
+    from judged
+    qualify row_number() over (
+        partition by subject_id, purpose_code, channel_code order by ranked_at desc, reason_code = 'granted', leaf_index desc
+    ) = 1
+),
+
+-- A customer's answer over all its subjects: any no wins; who merely shares a contact point passes on a refusal and nothing else.
+decided as (
+    select customer_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, min(ends_at) over answers as first_end_at
+    from last_words
+    join customer_identities on subject_id = identity_ref
+    where link_type <> 'contact' or reason_code in ('refused', 'withdrawn', 'objected', 'gpc')
+    window answers as (partition by customer_id, purpose_code, channel_code)
+    qualify row_number() over (answers order by reason_code = 'granted', ranked_at desc, leaf_index desc) = 1
+)
+
+select
+    customer_id, purpose_code, channel_code, legal_basis = 'contract' or coalesce(decided.reason_code = 'granted', false) as is_allowed,
+    if(legal_basis = 'contract', 'contract', coalesce(decided.reason_code, 'never_asked')) as reason_code, ranked_at as since_at,
+    if(decided.reason_code = 'granted', first_end_at, null) as expires_at, leaf_index,
+    (select coalesce(max(ledger_size), 0) from consent_events) as ledger_size
+from (from customers where not is_test) as customers
+cross join asked
+left join decided using (customer_id, purpose_code, channel_code);
+
+-- Features
+
+create temp table weeks as
+select week, week_end(week) as feature_at from range(9) as weeks (week);
+
+create temp table categories as
+select category_name, row_number() over (order by category_name) as category_number
+from (select distinct category_name from products where category_name is not null);
+
+create table ftr_customer_purchases as
+with bought as (
+    select *, age_days(ordered_at) as age
+    from orders
+    where customer_id is not null and not is_cancelled
+),
+
+main_currency as (
+    select currency_code from bought group by all order by count(*) desc, currency_code limit 1
+),
+
+ordered as (
+    select
+        customer_id, week, min(age - 7 * week) as days_since_last_order,
+        count(*) filter (where age - 7 * week < 30) as order_count_30d,
+        count(*) filter (where age - 7 * week < 90) as order_count_90d,
+        count(*) filter (where age - 7 * week < 90 and channel_type = 'store') as store_order_count_90d,
+        sum(net_cents) filter (where age - 7 * week < 90 and is_main) as net_cents_90d,
+        count(*) filter (where age - 7 * week < 90 and is_main) as money_order_count_90d
+    from (
+        select customer_id, age, channel_type, net_cents, currency_code = (from main_currency) as is_main, unnest(weeks_after(age)) as week
+        from bought
+        where age >= 0
+    )
+    group by all
+),
+
+category_days as (
+    select customer_id, category_number, age_days(ordered_at) as age, sum(quantity_units)::bigint as units
+    from order_lines
+    left join products using (sku)
+    left join categories using (category_name)
+    where customer_id is not null and not is_cancelled
+    group by all
+),
+
+category_units as (
+    select customer_id, week, category_number, sum(units)::bigint as units
+    from (select customer_id, category_number, units, age, unnest(weeks_after(age)) as week from category_days where age >= 0)
+    where age - 7 * week < 90
+    group by all
+),
+
+units as (
+    select customer_id, week, sum(units)::bigint as unit_count_90d, max_by(category_number, units * 100000 - category_number) as category_number
+    from category_units
+    group by all
+),
+
+gave_back as (
+    select customer_id, week, count(*) as return_count_90d
+    from (
+        select customer_id, age_days(returned_at) as age, unnest(weeks_after(age)) as week
+        from returns
+        where customer_id is not null and restock_type <> 'cancel' and age >= 0
+    )
+    where age - 7 * week < 90
+    group by all
+)
+
+select
+    customer_id, feature_at, coalesce(ordered.order_count_30d, 0) as order_count_30d, coalesce(ordered.order_count_90d, 0) as order_count_90d,
+    coalesce(ordered.net_cents_90d, 0)::bigint as net_cents_90d,
+    round(ordered.net_cents_90d / nullif(money_order_count_90d, 0))::bigint as average_order_cents_90d,
+    coalesce(units.unit_count_90d, 0) as unit_count_90d, coalesce(gave_back.return_count_90d, 0) as return_count_90d,
+    days_since_last_order::bigint as days_since_last_order,
+    store_order_count_90d::double / nullif(ordered.order_count_90d, 0) as store_order_share_90d,
+    category_name as favourite_category_name
+from (from customers where not is_test) as customers
+join weeks on first_seen_at <= feature_at
+left join ordered using (customer_id, week)
+left join units using (customer_id, week)
+left join categories using (category_number)
+left join gave_back using (customer_id, week);
+
+create table ftr_customer_engagement as
+with devices as (
+    select device_type, row_number() over (order by device_type) as device_number
+    from (select distinct device_type from web_events where device_type is not null)
+),
+
+days as (
+    select
+        customer_id, age_days(occurred_at) as age, device_type, count(*) as events,
+        count(*) filter (where event_name = 'Product Viewed') as views,
+        count(*) filter (where event_name = 'Products Searched') as searches,
+        count(*) filter (where event_name = 'Product Added') as carts
+    from web_events
+    where customer_id is not null
+    group by all
+),
+
+by_device as (
+    select
+        customer_id, week, device_number, min(age - 7 * week) as last_visit,
+        sum(events) filter (where age - 7 * week < 30) as events, sum(views) filter (where age - 7 * week < 30) as views,
+        sum(searches) filter (where age - 7 * week < 30) as searches, sum(carts) filter (where age - 7 * week < 30) as carts
+    from (select *, unnest(weeks_after(age)) as week from days where age >= 0)
+    left join devices using (device_type)
+    group by all
+),
+
+visits as (
+    select
+        customer_id, week, min(last_visit) as days_since_last_visit, sum(views) as view_count_30d, sum(searches) as search_count_30d,
+        sum(carts) as cart_count_30d, max_by(device_number, events::bigint * 1000 - device_number) as device_number
+    from by_device
+    group by all
+)
+
+select
+    customer_id, feature_at, coalesce(visits.view_count_30d, 0)::bigint as view_count_30d,
+    coalesce(visits.search_count_30d, 0)::bigint as search_count_30d, coalesce(visits.cart_count_30d, 0)::bigint as cart_count_30d,
+    days_since_last_visit::bigint as days_since_last_visit, device_type as main_device_type
+from (from customers where not is_test) as customers
+join weeks on first_seen_at <= feature_at
+left join visits using (customer_id, week)
+left join devices using (device_number);
+
+create table ftr_product_popularity as
+with sold as (
+    select
+        sku, week, sum(units) filter (where age - 7 * week < 7) as sold_units_7d, sum(units) as sold_units_28d, sum(orders) as order_count_28d
+    from (
+        select *, unnest(weeks_after(age)) as week
+        from (
+            -- An order is placed on one day, so that orders counted by day add up.
+            select sku, age_days(ordered_at) as age, sum(quantity_units) as units, count(distinct order_id) as orders
+            from order_lines
+            where not is_cancelled
+            group by all
+        )
+        where age >= 0
+    )
+    where age - 7 * week < 28
+    group by all
+),
+
+returned as (
+    select sku, week, sum(units) as returned_units
+    from (
+        select sku, quantity_units as units, age_days(returned_at) as age, unnest(weeks_after(age)) as week
+        from returns
+        where restock_type <> 'cancel' and age >= 0
+    )
+    where age - 7 * week < 28
+    group by all
+),
+
+viewed as (
+    select sku, week, sum(views) as view_count_28d
+    from (
+        select *, unnest(weeks_after(age)) as week
+        from (
+            select sku, age_days(occurred_at) as age, count(*) as views
+            from web_events
+            where event_name = 'Product Viewed' and sku is not null
+            group by all
+        )
+        where age >= 0
+    )
+    where age - 7 * week < 28
+    group by all
+)
+
+select
+    sku, feature_at, coalesce(sold.sold_units_7d, 0)::bigint as sold_units_7d, coalesce(sold.sold_units_28d, 0)::bigint as sold_units_28d,
+    coalesce(sold.order_count_28d, 0)::bigint as order_count_28d,
+    returned_units::double / nullif(sold.sold_units_28d, 0) as return_rate_28d, coalesce(viewed.view_count_28d, 0)::bigint as view_count_28d
+from products
+cross join weeks
+left join sold using (sku, week)
+left join returned using (sku, week)
+left join viewed using (sku, week);
+
+create table ftr_sku_location_availability as
+select
+    sku, location_code, as_of_at as feature_at, on_hand_units, available_units, coalesce(sold.sold_units_28d, 0)::bigint as sold_units_28d,
+    greatest(0, age_days(last_movement_at))::bigint as days_since_last_movement, available_units > 0 as has_stock
+from availability
+left join (
+    select location_code, sku, sum(quantity_units) as sold_units_28d
+    from order_lines
+    where not is_cancelled and age_days(ordered_at) between 0 and 27
+    group by all
+) as sold using (location_code, sku);
+
+create table ftr_subject_standing as
+select
+    customer_id, getvariable('as_of_at') as feature_at, max(ledger_size) as ledger_size,
+    max(is_allowed) filter (where purpose_code = 'service') as is_service_allowed,
+    max(reason_code) filter (where purpose_code = 'service') as reason_service,
+    max(is_allowed) filter (where purpose_code = 'personalization') as is_personalization_allowed,
+    max(reason_code) filter (where purpose_code = 'personalization') as reason_personalization,
+    max(is_allowed) filter (where purpose_code = 'analytics') as is_analytics_allowed,
+    max(reason_code) filter (where purpose_code = 'analytics') as reason_analytics,
+    max(is_allowed) filter (where purpose_code = 'model_training') as is_model_training_allowed,
+    max(reason_code) filter (where purpose_code = 'model_training') as reason_model_training,
+    max(is_allowed) filter (where purpose_code = 'profile_unification') as is_profile_unification_allowed,
+    max(reason_code) filter (where purpose_code = 'profile_unification') as reason_profile_unification,
+    max(is_allowed) filter (where purpose_code = 'third_party_sharing') as is_third_party_sharing_allowed,
+    max(reason_code) filter (where purpose_code = 'third_party_sharing') as reason_third_party_sharing,
+    max(is_allowed) filter (where purpose_code = 'marketing' and channel_code = 'email') as is_marketing_email_allowed,
+    max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'email') as reason_marketing_email,
+    max(is_allowed) filter (where purpose_code = 'marketing' and channel_code = 'sms') as is_marketing_sms_allowed,
+    max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'sms') as reason_marketing_sms,
+    max(is_allowed) filter (where purpose_code = 'marketing' and channel_code = 'push') as is_marketing_push_allowed,
+    max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'push') as reason_marketing_push,
+    max(is_allowed) filter (where purpose_code = 'marketing' and channel_code = 'post') as is_marketing_post_allowed,
+    max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'post') as reason_marketing_post,
+    max(is_allowed) filter (where purpose_code = 'marketing' and channel_code = 'in_app') as is_marketing_in_app_allowed,
+    max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'in_app') as reason_marketing_in_app,
+    max(is_allowed) filter (where purpose_code = 'marketing' and channel_code = 'onsite') as is_marketing_onsite_allowed,
+    max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'onsite') as reason_marketing_onsite
+from consent_standing
+group by all;
