@@ -63,7 +63,7 @@ qualify row_number() over (
 
 create temp table refunds as
 select
-    'ecommerce/' || refund_id || '/' || refund_line_id as refund_line_id, 'ecommerce/' || order_id as order_id,
+    'ecommerce/' || refund_id || '/' || refund_line_id as refund_line_id, 'ecommerce/' || order_id as order_id, account_ref,
     created_at::timestamp as created_at, sku, quantity_units, restock_type, location_id, net_cents, tax_cents, currency_code,
     received_at
 from known('raw_ecommerce__refund_lines')
@@ -153,6 +153,7 @@ with accounts as (
     from (
         select account_ref, 'ecommerce' as source_name, created_at as seen_at from account_versions
         union all select account_ref, 'ecommerce', created_at from web_orders where not is_test
+        union all select account_ref, 'ecommerce', created_at from refunds
         union all select account_ref, 'ecommerce', seen_at from sign_ins
         union all select account_ref, 'loyalty', updated_at from member_versions where is_latest
     )
@@ -339,14 +340,18 @@ taken_back as (
     where not coalesce(is_test, false)
     union all by name
     select
-        refund_line_id as return_line_id, order_id as of_order_id, 'ecommerce' as source_name, null as customer_id, sku, quantity_units,
+        refund_line_id as return_line_id, order_id as of_order_id, 'ecommerce' as source_name, customer_id, sku, quantity_units,
         net_cents, tax_cents, currency_code, created_at as returned_at, location_code,
         if(restock_type = 'legacy_restock', 'restock', restock_type) as restock_type
     from by_shop
     anti join told_twice using (refund_line_id)
     left join locations on location_id = ecommerce_location_id
-    -- An order the shop knows but that is none of ours is a test order.
-    where not (order_id in (select order_id from web_orders) and order_id not in (select order_id from orders))
+    left join (from proved where identity_type = 'account') on account_ref = identity_ref
+    -- An order the shop knows and `orders` does not is a test; a refund of no known order is one when its account is.
+    where case
+        when order_id in (select order_id from web_orders) then order_id in (select order_id from orders)
+        else not coalesce(is_test, false)
+    end
 )
 
 select
@@ -425,6 +430,16 @@ select * rename (home_region_code as region_code) from described;
 
 -- Stock
 
+create temp table shipments as
+select shipment_ref, line_number, order_ref, shipped_at::timestamp as shipped_at, ship_from_gln, ship_to_gln, sku, shipped_units, received_at
+from known('raw_wms__shipments')
+qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1;
+
+create temp table picks as
+select pick_id, order_ref, location_code, sku, picked_units, finished_at::timestamp as finished_at, received_at
+from known('raw_wms__picks')
+qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1;
+
 create temp table booked as
 with carriers as (
     select gtin, sku from product_versions where gtin is not null
@@ -485,27 +500,31 @@ where line_type = 'sale' or is_restocked
 union all
 select
     'shipment/' || shipment_ref || '/' || line_number, location_code, sku, if(ship_to_gln is null, 'shipment', 'transfer_out'),
-    -shipped_units, shipped_at::timestamp, shipped_at::timestamp, received_at, 'wms', order_ref
-from (
-    from known('raw_wms__shipments')
-    qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1
-)
+    -shipped_units, shipped_at, shipped_at, received_at, 'wms', order_ref
+from shipments
 join locations on ship_from_gln = gln
 where shipped_units > 0
 union all
 select
-    'pick/' || pick_id, location_code, sku, 'pick', -picked_units, finished_at::timestamp, finished_at::timestamp, received_at, 'wms', order_ref
-from (
-    from known('raw_wms__picks')
-    qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1
-)
+    'pick/' || pick_id, location_code, sku, 'pick', -picked_units, finished_at, finished_at, received_at, 'wms', order_ref
+from picks
 semi join (from locations where location_type = 'store') as stores using (location_code)
 where picked_units > 0
 union all
 select refund_line_id, location_code, sku, 'web_return', quantity_units, created_at, created_at, received_at, 'ecommerce', order_id
 from refunds
 join locations on location_id = ecommerce_location_id
-where restock_type in ('return', 'legacy_restock');
+where restock_type in ('return', 'legacy_restock')
+union all
+select
+    'ecommerce/' || adjustment_id, location_code, sku, 'adjustment', quantity_units, adjusted_at::timestamp, adjusted_at::timestamp, received_at,
+    'ecommerce', 'ecommerce/' || adjustment_id
+from (
+    from known('raw_ecommerce__adjustments')
+    qualify row_number() over (partition by adjustment_id order by received_at, file_hash, record_offset) = 1
+)
+join locations on location_id = ecommerce_location_id
+where adjustment_type = 'stock';
 
 create temp table reports as
 with carriers as (
@@ -620,13 +639,8 @@ with waiting as (
 gone as (
     select order_ref as order_name, sku, sum(units) as units
     from (
-        select order_ref, sku, picked_units as units
-        from known('raw_wms__picks')
-        qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1
-        union all
-        select order_ref, sku, shipped_units
-        from known('raw_wms__shipments')
-        qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1
+        select order_ref, sku, picked_units as units from picks
+        union all select order_ref, sku, shipped_units from shipments
     )
     group by all
 ),
