@@ -170,9 +170,9 @@ def build_marts(raw: Path, folder: Path, as_of_at: str, **variables: Any) -> Pat
     return warehouse
 
 
-def rows_of(warehouse: Path, query: str) -> list[tuple[Any, ...]]:
-    """Rows of a query on a built warehouse."""
+def rows_of(warehouse: Path, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """Rows of a query on a built warehouse; `?` stands for a parameter."""
     import duckdb
 
     with duckdb.connect(str(warehouse), read_only=True) as connection:
-        return connection.execute(query).fetchall()
+        return connection.execute(query, parameters).fetchall()

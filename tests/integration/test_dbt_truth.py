@@ -1,0 +1,132 @@
+"""A small simulated retailer, read by the readers and built by dbt once: the marts against the truth kept aside."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from consent.policy import read_policy
+from consent.standing import standing_frame
+from orchestration import stages, taking
+from orchestration.catalog import SOURCES
+from simulator import TINY, simulate
+from tests.builders import build_marts, rows_of
+from troth.clock import FixedClock
+from troth.home import Home
+
+SEED = 11
+
+
+@dataclass(frozen=True)
+class Built:
+    """A home whose marts are built, and the time they know until."""
+
+    home: Home
+    warehouse: Path
+    known_until: datetime
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    home = Home(tmp_path_factory.mktemp("truth"))
+    simulate(home, TINY, SEED)
+    for source in SOURCES:
+        taking.take(home, taking.plan(home, source.name), workers=1)
+    known_until = stages.known_until(home)
+    stages.append_consents(home, FixedClock(known_until), lambda *_: None)
+    _say_more(home, known_until)
+    warehouse = build_marts(home.raw, home.root, known_until.isoformat())
+    return Built(home, warehouse, known_until)
+
+
+def _say_more(home: Home, known_until: datetime) -> None:
+    """Add to the exported ledger what a simulation is too tame to say: clocks that disagree, ties, replays, wide refusals."""
+    path = home.raw / "consent_ledger" / "data.parquet"
+    ledger = pl.read_parquet(path)
+    leaves = pl.DataFrame(list(_sayings(ledger, known_until)), schema=ledger.schema, orient="row")
+    whole = pl.concat([ledger, leaves]).with_columns(
+        pl.lit(ledger.height + leaves.height, pl.Int64()).alias("ledger_size")
+    )
+    whole.write_parquet(path)
+
+
+def _sayings(ledger: pl.DataFrame, known_until: datetime) -> Iterator[dict[str, object]]:
+    chance = random.Random(SEED)
+    subjects = ledger["subject_id"].unique(maintain_order=True).to_list()
+    purposes = [*read_policy().purposes, "*"]
+    days = [timedelta(days=days) for days in (0, 1, 1, 2, 3, 200, 400, 800)]
+    for number in range(3_000):
+        received_at = known_until - chance.choice(days)
+        yield {
+            "leaf_index": ledger.height + number,
+            "subject_id": chance.choice(subjects),
+            "event_type": chance.choice(["grant", "grant", "grant", "refuse", "withdraw", "object", "signal_seen"]),
+            "purpose_code": chance.choice(purposes),
+            "channel_code": chance.choice(["*", "*", *read_policy().channels]),
+            "occurred_at": received_at + chance.choice([timedelta(0), timedelta(days=5), -timedelta(days=5)]),
+            "recorded_at": received_at + chance.choice([timedelta(0), timedelta(hours=1), -timedelta(days=1)]),
+            "received_at": received_at,
+            "notice_id": chance.choice([*read_policy().notices, None, "unheard_of"]),
+            "notice_version": chance.choice([1, 1, 2, None]),
+            "language_code": "en",
+            "capture_method": chance.choice(["gpc", "form_tick"]),
+            "capture_place": "web_banner",
+            "actor_type": "subject",
+            "jurisdiction_code": chance.choice(["US-CA", "US-NY"]),
+            "signal_id": f"more-{number}",
+        }
+
+
+def test_every_position_equals_the_recorded_truth(built: Built) -> None:
+    movements = pl.read_parquet(built.home.truth / "recorded_movements.parquet")
+    truth = movements.group_by("location_code", "sku").agg(pl.col("units").sum()).sort("location_code", "sku")
+    query = "select location_code, sku, on_hand_units from stock_positions order by all"
+    assert rows_of(built.warehouse, query) == truth.rows()
+    assert truth.height == (TINY.stores + TINY.distribution_centers) * TINY.skus
+
+
+def test_every_order_equals_the_truth_to_the_cent(built: Built) -> None:
+    orders = pl.read_parquet(built.home.truth / "orders.parquet").filter(~pl.col("is_test")).sort("order_id")
+    truth = orders.select("order_id", "net_cents", "tax_cents", "shipping_cents", "order_status").rows()
+    query = "select order_id, net_cents, tax_cents, shipping_cents, order_status from orders order by order_id"
+    assert len(truth) > 100
+    assert rows_of(built.warehouse, query) == truth
+
+
+def test_what_a_warehouse_reports_is_explained_to_the_unit(built: Built) -> None:
+    query = "select count(*), sum(abs(unexplained_units)) from stock_positions where reported_source_name = 'wms'"
+    reported, unexplained = rows_of(built.warehouse, query)[0]
+    assert (reported > 0, unexplained) == (True, 0)
+
+
+def test_every_member_has_the_points_of_the_ledger(built: Built) -> None:
+    assert rows_of(built.warehouse, "select distinct is_reconciled from loyalty_members") == [(True,)]
+
+
+def test_standing_in_sql_is_standing_in_python_row_by_row(built: Built) -> None:
+    ledger = pl.read_parquet(built.home.raw / "consent_ledger" / "data.parquet")
+    links = pl.DataFrame(
+        rows_of(
+            built.warehouse, "select customer_id, identity_ref, link_type from customer_identities where not is_test"
+        ),
+        schema=["customer_id", "identity_ref", "link_type"],
+        orient="row",
+    )
+    meant = standing_frame(ledger, links, read_policy(), built.known_until, built.known_until)
+    query = """
+        select customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at at time zone 'UTC' as since_at,
+            expires_at at time zone 'UTC' as expires_at, leaf_index, ledger_size
+        from consent_standing order by all"""
+    believed = rows_of(built.warehouse, query)
+    assert {reason for *_, reason in meant.select("reason_code").rows()} >= {
+        "granted", "contract", "never_asked", "refused", "withdrawn", "objected", "gpc", "expired", "stale_notice",
+    }  # fmt: skip
+    assert meant.columns == [
+        "customer_id", "purpose_code", "channel_code", "is_allowed", "reason_code", "since_at", "expires_at", "leaf_index",
+        "ledger_size",
+    ]  # fmt: skip
+    assert believed == sorted(meant.rows(), key=lambda row: row[:3])
