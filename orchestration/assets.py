@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliResource, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from feature_repo import catalogue
 from orchestration import batches, lineage, stages, warehouse
 from orchestration.catalog import SOURCES, contracts
-from orchestration.resources import HomeResource, Reading, Reporter
+from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
 
 # A trading day exists once something has landed for it: the newcomer's export may start in 2010, the sample last spring.
@@ -200,7 +200,7 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     def build_marts(
         context: dg.AssetExecutionContext,
         troth: HomeResource,
-        dbt: DbtCliResource,
+        dbt: Dbt,
         reporter: dg.ResourceParam[Reporter],
     ) -> Iterator[Any]:
         yield from warehouse.build(context, troth.home, dbt, stages.known_until(troth.home), reporter.advance)

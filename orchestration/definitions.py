@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtCliResource
 
 from orchestration import lineage, taking, warehouse
 from orchestration.assets import TRADING_DAY, TRADING_DAYS, all_assets
 from orchestration.catalog import SOURCES, contracts
 from orchestration.instance import dagster_home
-from orchestration.resources import HomeResource, Reading, Reporter
+from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from troth.home import Home
 from troth.settings import Settings, here
 
@@ -58,7 +57,7 @@ def resources(
 ) -> dict[str, Any]:
     return {
         "troth": HomeResource(root=str(settings.home.root), workers=settings.workers),
-        "dbt": DbtCliResource(
+        "dbt": Dbt(
             project_dir=str(warehouse.PROJECT),
             profiles_dir=str(warehouse.PROJECT),
             dbt_executable=warehouse.dbt_executable(),
