@@ -21,11 +21,12 @@ types: $(VENV)/ready
 borders: $(VENV)/ready
 	$(VENV)/bin/lint-imports
 
-# Pinned and hashed: requirements.txt holds every version and digest, and no address.
+# Pinned and hashed: requirements.txt holds every package down to the last, with version and digest, and no address.
+# --no-deps: nothing is left to resolve, and pip 23 would look for extras that the file has already spelled out.
 $(VENV)/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python: expected 3.11 or later, found {sys.version.split()[0]}. Set PYTHON=<path of a newer one>.")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install $(PIP_QUIET) --disable-pip-version-check --require-hashes -r requirements.txt
+	$(VENV)/bin/python -m pip install $(PIP_QUIET) --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	$(VENV)/bin/python -m pip install $(PIP_QUIET) --disable-pip-version-check --no-deps --no-build-isolation -e .
 	$(VENV)/bin/python -m compileall -q $(VENV)/lib >/dev/null 2>&1 || true
 	touch $@
