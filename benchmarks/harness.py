@@ -1,7 +1,7 @@
 """The one form of every benchmark: measures with their peer, conditions, goal; as JSON lines, a table and a plot.
 
 `troth bench --list`, `troth bench NAME [--json] [--scale S] [--plot FILE]`. A benchmark is a module beside this one with
-`SUMMARY` (a sentence) and `measure(scale) -> Iterator[Measure]`.
+`SUMMARY` (a sentence) and `measure(scale) -> Iterator[Measure]`; one that needs a file of the user's takes `data` as well.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-NAMES = ("pipeline",)
+NAMES = ("pipeline", "online_retail")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def conditions(**more: Any) -> dict[str, Any]:
     return {"cores": os.cpu_count(), "python": platform.python_version(), **engines, **more}
 
 
-def main(name: str | None, list_all: bool, as_json: bool, scale: str | None, plot: Path | None) -> int:
+def main(
+    name: str | None, list_all: bool, as_json: bool, scale: str | None, plot: Path | None, data: Path | None = None
+) -> int:
     """Run one benchmark and print its measures. Exit code 0 when every goal set was met, 1 when one was missed, 2 for misuse."""
     if list_all or name is None:
         for each in NAMES:
@@ -68,7 +70,8 @@ def main(name: str | None, list_all: bool, as_json: bool, scale: str | None, plo
         )
         return 2
     measures: list[Measure] = []
-    for measure in importlib.import_module(f"benchmarks.{name}").measure(scale):
+    given = {"data": data} if data else {}
+    for measure in importlib.import_module(f"benchmarks.{name}").measure(scale, **given):
         measures.append(measure)
         if as_json:
             print(json.dumps(measure.line()), flush=True)
@@ -80,8 +83,9 @@ def main(name: str | None, list_all: bool, as_json: bool, scale: str | None, plo
 
 
 def _print(measures: Sequence[Measure]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from orchestration.printing import console
 
     table = Table("measure", "value", "unit", "peer", "peer value", "ratio", "goal", "met", header_style="dim")
     for m in measures:
@@ -91,10 +95,10 @@ def _print(measures: Sequence[Measure]) -> None:
             f"{m.ratio:.2f}" if m.ratio else "", f"{sign} {m.goal:g}" if m.goal is not None else "",
             {True: "yes", False: "NO", None: ""}[m.met],
         )  # fmt: skip
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     if measures:
-        console.print(f"[dim]{json.dumps(dict(measures[0].conditions))}[/]", highlight=False)
+        out.print(f"[dim]{json.dumps(dict(measures[0].conditions))}[/]", highlight=False)
 
 
 def _plot(measures: Sequence[Measure], path: Path) -> None:

@@ -173,11 +173,12 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per measure.")] = False,
     scale: Annotated[str | None, typer.Option(help="Scale of the data, where the benchmark has one.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the plot to this PNG or SVG file.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data file, for benchmarks on real data.")] = None,
 ) -> None:
     """Make a published number, its peer or limit in the same run."""
     from benchmarks.harness import main as bench_main
 
-    sys.exit(bench_main(name, list_all, as_json, scale, plot))
+    sys.exit(bench_main(name, list_all, as_json, scale, plot, data))
 
 
 @ask.command("customer")
