@@ -91,7 +91,7 @@ def _print(measures: Sequence[Measure]) -> None:
     for m in measures:
         sign = "<=" if m.better == "lower" else ">="
         table.add_row(
-            m.name, f"{m.value:,.3g}", m.unit, m.peer or "", f"{m.peer_value:,.3g}" if m.peer_value else "",
+            m.name, _short(m.value), m.unit, m.peer or "", _short(m.peer_value) if m.peer_value else "",
             f"{m.ratio:.2f}" if m.ratio else "", f"{sign} {m.goal:g}" if m.goal is not None else "",
             {True: "yes", False: "NO", None: ""}[m.met],
         )  # fmt: skip
@@ -101,18 +101,30 @@ def _print(measures: Sequence[Measure]) -> None:
         out.print(f"[dim]{json.dumps(dict(measures[0].conditions))}[/]", highlight=False)
 
 
+def _short(value: float) -> str:
+    """Three digits of a small number, every whole one of a large number."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def _plot(measures: Sequence[Measure], path: Path) -> None:
-    """Bars of the measures that have a peer, each beside it."""
+    """Bars of the measures that have a peer, each beside it on a scale of its own, for their units differ; the goal as a line."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     shown = [m for m in measures if m.peer_value] or list(measures)
-    figure, axes = plt.subplots(figsize=(8, 1 + 0.7 * len(shown)), layout="constrained")
-    places = range(len(shown))
-    axes.barh([p + 0.2 for p in places], [m.value for m in shown], height=0.38, label="Troth")
-    axes.barh([p - 0.2 for p in places], [m.peer_value or 0 for m in shown], height=0.38, label="peer")
-    axes.set_yticks(list(places), [f"{m.name} ({m.unit})\nbeside {m.peer or 'nothing'}" for m in shown])
-    axes.legend()
+    figure, rows = plt.subplots(len(shown), figsize=(8, 1 + 1.1 * len(shown)), layout="constrained", squeeze=False)
+    for axes, m in zip(rows[:, 0], shown, strict=True):
+        sides = {"Troth": m.value} | ({"peer": m.peer_value} if m.peer_value else {})
+        bars = axes.barh(list(sides), list(sides.values()), color=["tab:blue", "tab:gray"][: len(sides)])
+        axes.bar_label(bars, [f"{_short(value)} {m.unit}" for value in sides.values()], padding=3)
+        if m.goal is not None:
+            axes.axvline(m.goal * (m.peer_value or 1), color="tab:red", linestyle="--", label=f"goal {m.goal:g}")
+            axes.legend(loc="lower right")
+        axes.set_title(f"{m.name}, beside {m.peer}" if m.peer else m.name, loc="left", fontsize="medium")
+        axes.margins(x=0.25)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
+    plt.close(figure)
