@@ -64,7 +64,7 @@ def _run(root: Path, file: Path) -> dict[str, Any]:
     asked = table("consent_standing").filter(pl.col("purpose_code") != "service")
 
     def total(column: str) -> int:
-        return int(lines[column].sum() - returns[column].sum() + adjusted[column].sum())
+        return sum(int(frame[column].sum()) * sign for frame, sign in ((lines, 1), (returns, -1), (adjusted, 1)))
 
     return {
         "rows": sum(source.rows for source in report.sources),

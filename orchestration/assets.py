@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from feature_repo import catalogue
-from orchestration import batches, lineage, stages, warehouse
+from orchestration import batches, lineage, stages, taking, warehouse
 from orchestration.catalog import SOURCES, contracts
 from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
@@ -52,7 +52,9 @@ def raw_tables(source: Source) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         with readers.of(troth) as pool:
             plans = pool.plan(source.name, set(context.partition_keys))
-            took = pool.take(plans, lambda done, total: reporter.advance(f"read {source.name}", done, total))
+            pool.take(plans, lambda done, total: reporter.advance(f"read {source.name}", done, total))
+        # The days as they stand, not only what is new in them: a check that failed fails again until it is mended.
+        took = taking.taken(troth.home, source.name, context.partition_keys)
         reporter.advance(f"check {source.name}", 0, 1)
         verdicts = {v.table: v for v in batches.validate_batches(troth.home, source.contracts, took.days)}
         reporter.advance(f"check {source.name}", 1, 1)
@@ -168,6 +170,10 @@ def vault(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Mater
 class Translator(DagsterDbtTranslator):  # type: ignore[misc]  # dagster-dbt is not typed
     """dbt names are asset keys, nothing added: lineage from `raw_` to `ftr_` joins up by itself."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lineage = lineage.known(warehouse.parsed())
+
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         return dg.AssetKey(dbt_resource_props["name"])
 
@@ -179,7 +185,7 @@ class Translator(DagsterDbtTranslator):  # type: ignore[misc]  # dagster-dbt is 
         return DAILY_CLOSE
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
-        columns = lineage.known(warehouse.TARGET).get(dbt_resource_props["name"], {})
+        columns = self._lineage.get(dbt_resource_props["name"], {})
         return {
             **super().get_metadata(dbt_resource_props),
             "dagster/column_lineage": dg.TableColumnLineage(

@@ -14,6 +14,7 @@ import typer
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
 
+INTERRUPTED = 130
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="An open data platform for retailers: what we may do with your data, and what we said you could have.")  # fmt: skip
 ask = typer.Typer(
@@ -45,9 +46,10 @@ def main() -> None:
     except TrothError as error:
         print(f"troth: {error}", file=sys.stderr)
         sys.exit(getattr(error, "code", 1))
-    except KeyboardInterrupt:
-        print("troth: interrupted; what was written is whole, and the next run goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # Typer makes this of Ctrl-C, and says nothing
+            print("troth: interrupted; what was written is whole, and the next run goes on from there", file=sys.stderr)
+        raise
 
 
 @app.command()

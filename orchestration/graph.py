@@ -75,6 +75,8 @@ class Graph:
             elif check.severity == dg.AssetCheckSeverity.ERROR:
                 checks.failed += 1
                 checks.failures.append(f"{check.asset_key.to_user_string()} {check.check_name}")
+        if _was_interrupted(result):
+            raise KeyboardInterrupt
         if not result.success:
             raise RunError(_why(result, checks), STEP_FAILED)
         steps = sorted(self._instance.get_run_step_stats(result.run_id), key=lambda step: step.start_time or 0)
@@ -83,6 +85,12 @@ class Graph:
             for step in steps
             if step.start_time and step.end_time
         ]
+
+
+def _was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Dagster makes a failed step of Ctrl-C; it is not the step's fault."""
+    failures = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
+    return any(error and error.cls_name == "DagsterExecutionInterruptedError" for error in failures)
 
 
 def _why(result: dg.ExecuteInProcessResult, checks: CheckCounts) -> str:

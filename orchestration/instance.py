@@ -14,6 +14,10 @@ event_log_storage:
   class: BatchingSqliteEventLogStorage
   config:
     base_dir: {root}/history/runs
+# No capture of what steps print: it costs two processes a step, and they complain loudly of Ctrl-C.
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
 concurrency:
   pools:
     # One pool, `warehouse`: DuckDB has one writer.

@@ -7,7 +7,6 @@ Heavy libraries are imported while the simulator or the readers work in other pr
 import contextlib
 import dataclasses
 import hashlib
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from troth.home import Home, write_atomically
 from troth.settings import Settings
 
 LAST_RUN = "last_run.json"
+UNFINISHED = "unfinished_days.json"
 SAMPLE_SEED = 7
 DAYS_FOR_LATE_FILES = 5
 
@@ -71,7 +71,8 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
         plans = [plan for source in SOURCES for plan in taking.plan(home, source.name)]
         last = last_report(home)
         fingerprint = _fingerprint()
-    if not plans and last and last.fingerprint == fingerprint and not force:
+        unfinished = _unfinished(home)
+    if not plans and not unfinished and last and last.fingerprint == fingerprint and not force:
         last.is_changed, last.stages = False, stages.complete()
         return last
     if not plans and not any(home.taken.glob("*/*.json")):
@@ -79,18 +80,24 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
             f"landed files: expected some under {home.landing}/<source>/<day>/, found none. "
             "Land files there, pass --source with --mapping, or leave out --no-sample.", NOTHING_READABLE,
         )  # fmt: skip
+    days = sorted({*unfinished, *(plan.day for plan in plans)})
+    # Written before anything is taken and removed when all is done: what a failed check or a crash left behind is judged
+    # again, although its files count as taken.
+    write_atomically(home.reports / UNFINISHED, msgspec.json.encode(days))
     with taking.Readers(home, settings.workers) as readers:
         readers.begin(plans)
-        return _bring_up_to_date(settings, display, stages, plans, readers, parsing, fingerprint)
+        report = _bring_up_to_date(settings, display, stages, days, readers, parsing, fingerprint)
+    (home.reports / UNFINISHED).unlink()
+    return report
 
 
 def _bring_up_to_date(
     settings: Settings,
     display: Display,
     stages: Stages,
-    plans: list[taking.DayPlan],
+    days: list[str],
     readers: taking.Readers,
-    parsing: "subprocess.Popen[bytes] | None",
+    parsing: warehouse.Parsing | None,
     fingerprint: str,
 ) -> RunReport:
     home = settings.home
@@ -104,7 +111,6 @@ def _bring_up_to_date(
         from orchestration.graph import Graph
 
         graph = Graph(settings, manifest, display, readers)
-    days = sorted({plan.day for plan in plans})
     checks = CheckCounts()
     for block in graph.blocks(days):
         stages.times += graph.take(block, checks)
@@ -139,6 +145,11 @@ def last_report(home: Home) -> RunReport | None:
         return msgspec.json.decode(path.read_bytes(), type=RunReport)
     except (FileNotFoundError, msgspec.ValidationError):
         return None
+
+
+def _unfinished(home: Home) -> list[str]:
+    path = home.reports / UNFINISHED
+    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []
 
 
 def _has_landed(home: Home) -> bool:

@@ -97,9 +97,9 @@ class RunReport(msgspec.Struct):
 
 def source_rows(home: Home) -> list[SourceRow]:
     """Per source: what has been taken so far, from the records of taking."""
-    took = taking.taken(home)
     rows = []
     for source in SOURCES:
+        took = taking.taken(home, source.name)
         tables = [contract.table for contract in source.contracts]
         reasons: Counter[str] = Counter()
         for table in tables:

@@ -7,6 +7,7 @@ Which formats there are is the business of the sources; what a row must look lik
 
 import fnmatch
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -198,7 +199,10 @@ class Readers:
     def _submit(self, plan: DayPlan) -> Future[list[TakenFile]]:
         if self._pool is None:
             os.environ.setdefault("POLARS_MAX_THREADS", "1")  # for the workers: one each, there are several of them
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+            # Ctrl-C reaches the whole group: workers finish their day, and the parent alone says that it was interrupted.
+            self._pool = ProcessPoolExecutor(
+                self._workers, get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+            )
         return self._pool.submit(take_day, self._home.root, plan)
 
 
@@ -270,12 +274,12 @@ def replan(home: Home, source: str, days: Sequence[str] | None = None) -> list[D
     return plans
 
 
-def taken(home: Home) -> Taking:
-    """Everything taken so far, summed from the records."""
+def taken(home: Home, source: str, days: Collection[str] | None = None) -> Taking:
+    """What has been taken for a source, on some days or in all, summed from the records."""
     result = Taking()
-    for source in SOURCES:
-        for path in sorted((home.taken / source.name).glob("*.json")):
-            result.add(DayPlan(source.name, path.stem, ()), _taken_day(path).files)
+    for path in sorted((home.taken / source).glob("*.json")):
+        if days is None or path.stem in days:
+            result.add(DayPlan(source, path.stem, ()), _taken_day(path).files)
     return result
 
 

@@ -8,20 +8,21 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from troth.errors import TrothError
-from troth.home import Home, write_atomically
+from troth.home import Home
 from troth.published import publish
 from troth.settings import TELEMETRY_OFF
 
 PROJECT = Path(__file__).resolve().parent.parent / "dbt_project"
-TARGET = PROJECT / "target"
 POOL = "warehouse"
 PUBLISHED_FOLDERS = ("marts", "features")
 
@@ -37,7 +38,7 @@ def dbt_environment(home: Home, as_of_at: datetime | None) -> dict[str, str]:
         "TROTH_RAW": str(home.raw),
         "TROTH_WAREHOUSE": str(home.warehouse),
         "TROTH_AS_OF_AT": as_of_at.strftime("%Y-%m-%d %H:%M:%S.%f") if as_of_at else "",
-        "DBT_TARGET_PATH": str(TARGET),
+        "DBT_TARGET_PATH": str(home.root / "dbt"),
         "DBT_LOG_PATH": str(home.root / "logs"),
         "DBT_PROFILES_DIR": str(PROJECT),
     }
@@ -67,7 +68,7 @@ def build(
         json.dumps({"as_of_at": as_of_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}),
     ]
     total = len(context.selected_asset_keys) + len(context.selected_asset_check_keys)
-    invocation = dbt.cli(arguments, context=context, target_path=TARGET)
+    invocation = dbt.cli(arguments, context=context, target_path=home.root / "dbt")
     log = home.root / "logs" / "dbt_build.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
@@ -86,39 +87,62 @@ def project_fingerprint() -> str:
     """Hash of every file of the dbt project that says something: when it changes, models must be built again."""
     digest = hashlib.sha256()
     for path in sorted(PROJECT.rglob("*")):
-        if path.suffix in (".sql", ".yml", ".csv") and TARGET not in path.parents:
+        if path.suffix in (".sql", ".yml", ".csv") and "target" not in path.relative_to(PROJECT).parts:
             digest.update(path.relative_to(PROJECT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def parse(home: Home) -> "subprocess.Popen[bytes] | None":
-    """Start `dbt parse` if the manifest is missing or older than the project; None when it is fresh.
+def parsed() -> Path:
+    """Where the manifest of the project as it is now belongs; the same for every home."""
+    return PROJECT / "target" / project_fingerprint()[:16]
+
+
+def parse(home: Home) -> "Parsing | None":
+    """Start `dbt parse` if the project as it is now has no manifest; None when it has.
 
     The caller may do something else meanwhile and then calls `manifest`, which waits for it.
     """
-    if _is_fresh():
+    folder = parsed()
+    if (folder / "manifest.json").exists():
         return None
-    TARGET.mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
         [dbt_executable(), "--quiet", "parse", "--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT)],
-        env={**os.environ, **dbt_environment(home, None)},
+        env={**os.environ, **dbt_environment(home, None), "DBT_TARGET_PATH": str(draft)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
+    return Parsing(process, draft, folder)
 
 
-def manifest(home: Home, parsing: "subprocess.Popen[bytes] | None" = None) -> Path:
-    """dbt's manifest for the project as it is now. Raises: WarehouseError when the project does not parse."""
-    parsing = parsing or parse(home)
-    path = TARGET / "manifest.json"
-    if parsing is not None:
-        output, _ = parsing.communicate()
-        if parsing.returncode != 0:
+@dataclass(frozen=True)
+class Parsing:
+    """A running `dbt parse` that writes into a draft folder."""
+
+    process: "subprocess.Popen[bytes]"
+    draft: Path
+    folder: Path
+
+    def finish(self) -> None:
+        """Wait and move the draft in. Raises: WarehouseError when the project does not parse."""
+        output, _ = self.process.communicate()
+        if self.process.returncode != 0:
             raise WarehouseError(
                 f"dbt project: expected it to parse, found errors. Mend them:\n{output.decode(errors='replace')}"
             )
-        write_atomically(TARGET / "fingerprint", project_fingerprint().encode())
-    return path
+        try:
+            self.draft.rename(self.folder)
+        except OSError:  # another process was quicker with the same content
+            shutil.rmtree(self.draft)
+
+
+def manifest(home: Home, parsing: Parsing | None = None) -> Path:
+    """dbt's manifest for the project as it is now. Raises: WarehouseError when the project does not parse."""
+    parsing = parsing or parse(home)
+    if parsing is not None:
+        parsing.finish()
+    return parsed() / "manifest.json"
 
 
 def dbt_executable() -> str:
@@ -155,8 +179,3 @@ def publish_tables(home: Home, tables: list[str]) -> dict[str, tuple[int, bool]]
             ).fetchone()
             counts[table] = (rows[0] if rows else 0, publish(home, table, draft))
     return counts
-
-
-def _is_fresh() -> bool:
-    stamp = TARGET / "fingerprint"
-    return (TARGET / "manifest.json").exists() and stamp.exists() and stamp.read_text() == project_fingerprint()
