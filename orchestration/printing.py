@@ -5,6 +5,9 @@ import sys
 from typing import Any
 
 
+LONGEST_WORD = 30
+
+
 def show(answer: Any, as_json: bool) -> int:
     """Print an answer (mapping, struct or dataclass). Gives the exit code: 1 where it says `is_allowed` or `is_verified` false."""
     plain = _plain(answer)
@@ -30,6 +33,9 @@ def _plain(value: Any) -> Any:
 
 
 def _print(console: Any, value: Any, indent: int = 0) -> None:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        console.print(_table(value))
+        return
     if not isinstance(value, dict):
         console.print(f"{' ' * indent}{value}", markup=False, highlight=False)
         return
@@ -61,5 +67,11 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         number = all(isinstance(row.get(column), int | float | None) for row in rows)
         made.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        made.add_row(*("" if row.get(column) is None else str(row[column]) for column in columns))
+        made.add_row(*(_cell(row.get(column)) for column in columns))
     return made
+
+
+def _cell(value: Any) -> str:
+    """A cell: nothing for None, the beginning of a hash. Machines get whole values from --json."""
+    text = "" if value is None else str(value)
+    return f"{text[:8]}..." if len(text) > LONGEST_WORD and " " not in text else text
