@@ -511,7 +511,7 @@ from picks
 semi join (from locations where location_type = 'store') as stores using (location_code)
 where picked_units > 0
 union all
-select refund_line_id, location_code, sku, 'web_return', quantity_units, created_at, created_at, received_at, 'ecommerce', order_id
+select refund_line_id, location_code, sku, 'web_return', quantity_units, created_at, created_at, received_at, 'ecommerce', coalesce(order_id, refund_line_id)
 from refunds
 join locations on location_id = ecommerce_location_id
 where restock_type in ('return', 'legacy_restock')

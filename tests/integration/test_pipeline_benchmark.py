@@ -54,17 +54,19 @@ def told_besides(raw: Path) -> Iterator[tuple[str, pl.DataFrame]]:
             yield table, twisted
     accounts = sent("raw_ecommerce__customers", 8)["account_ref"]
     refunds = sent("raw_ecommerce__refund_lines", 8)
+    levels = sent("raw_ecommerce__inventory_levels", 9)["location_id"]
     yield (
         "raw_ecommerce__refund_lines",
         refunds.with_columns(
             refund_id="of-account-" + pl.col("refund_id"),
             order_id=pl.lit(None, pl.String),
             account_ref=pl.Series(accounts.head(refunds.height)),
-            location_id=pl.lit(None, pl.String),
-            restock_type=pl.lit("legacy_restock"),
+            location_id=pl.Series(levels.head(refunds.height)),
+            restock_type=pl.when(pl.int_range(pl.len()) % 2 == 0)
+            .then(pl.lit("return"))
+            .otherwise(pl.lit("no_restock")),
         ),
     )
-    levels = sent("raw_ecommerce__inventory_levels", 9)["location_id"]
     products = sent("raw_ecommerce__products", 9)
     schema = pl.read_parquet_schema(raw / "raw_ecommerce__adjustments" / "schema.parquet")
     yield (

@@ -153,7 +153,7 @@ refund_movements as (
         refund_lines.created_at as told_at,
         refund_lines.received_at,
         'ecommerce' as source_name,
-        refund_lines.order_id as source_ref
+        coalesce(refund_lines.order_id, refund_lines.refund_line_id) as source_ref
     from {{ ref('stg_ecommerce__refund_lines') }} as refund_lines
     inner join locations
         on refund_lines.location_id = locations.ecommerce_location_id
