@@ -89,7 +89,7 @@ def test_help_is_quick_and_silent() -> None:
 
 
 def test_no_committed_file_holds_a_path_of_this_machine() -> None:
-    folders = {ROOT, ROOT.parent, Path.home(), Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    folders = {ROOT, ROOT.parent, Path.home(), Path(sys.prefix).resolve()}
     here = [f"{folder.as_posix()}/".encode() for folder in folders if len(folder.parts) > 1]
     found = [
         (committed.name(path), place.decode())
