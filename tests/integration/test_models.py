@@ -118,6 +118,7 @@ def published(home: Home) -> Home:
         "customer_identities": links,
         "orders": orders,
         "order_lines": lines,
+        "products": [{"sku": f"SKU-{sku:05d}", "category_name": f"shelf {sku // 8}"} for sku in range(32)],
         "ftr_customer_purchases": purchases,
         "ftr_customer_engagement": engagement,
     }.items():
