@@ -255,7 +255,7 @@ def publish_features(
     specs=[
         dg.AssetSpec(
             f"pred_{model}",
-            deps=["ftr_customer_purchases", "ftr_customer_engagement", "order_lines", "consent_events", "customer_identities", "customers"],
+            deps=["ftr_customer_purchases", "ftr_customer_engagement", "order_lines", "products", "consent_events", "customer_identities", "customers"],
             group_name="models",
             kinds={"scikitlearn"},
             description=f"What the {model} model says, learned from rows whose consent for model_training held.",
