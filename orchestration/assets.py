@@ -18,7 +18,8 @@ from orchestration.sources.contract import Contract, Source
 # A trading day exists once something has landed for it: the newcomer's export may start in 2010, the sample last spring.
 TRADING_DAY = "trading_day"
 TRADING_DAYS = dg.DynamicPartitionsDefinition(name=TRADING_DAY)
-DAILY_CLOSE = dg.AutomationCondition.eager()
+# Whatever follows from raw tables follows by itself once something upstream is new (sensor `follow_upstream`).
+FOLLOWS = dg.AutomationCondition.eager()
 
 
 def raw_tables(source: Source) -> dg.AssetsDefinition:
@@ -123,12 +124,12 @@ def _hours(hours: int) -> Any:
         dg.AssetSpec(
             "consent_ledger",
             deps=["raw_consent__signals"],
-            group_name="consent",
+            group_name="consent", automation_condition=FOLLOWS,
             description="Every consent event with its place in the ledger. One row per event.",
             kinds={"sqlite"},
         ),
-        dg.AssetSpec("consent_policy", group_name="consent", description="What is asked, by purpose, channel and jurisdiction. One row each."),
-        dg.AssetSpec("consent_notices", group_name="consent", description="Notices and the oldest version whose grants still hold. One row per notice."),
+        dg.AssetSpec("consent_policy", group_name="consent", automation_condition=FOLLOWS, description="What is asked, by purpose, channel and jurisdiction. One row each."),
+        dg.AssetSpec("consent_notices", group_name="consent", automation_condition=FOLLOWS, description="Notices and the oldest version whose grants still hold. One row per notice."),
     ],
     check_specs=[
         dg.AssetCheckSpec(
@@ -159,8 +160,8 @@ def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -
 @dg.asset(
     deps=["raw_ecommerce__customers", "raw_ecommerce__orders", "raw_loyalty__members"],
     group_name="consent",
+    automation_condition=FOLLOWS,
     kinds={"sqlite"},
-    pool=warehouse.POOL,
 )
 def vault(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
     """Contact points under their tokens, encrypted: the only place besides raw that holds them. One row per token."""
@@ -182,7 +183,7 @@ class Translator(DagsterDbtTranslator):  # type: ignore[misc]  # dagster-dbt is 
         return "_".join(folders[:1]) or None
 
     def get_automation_condition(self, dbt_resource_props: Mapping[str, Any]) -> dg.AutomationCondition:
-        return DAILY_CLOSE
+        return FOLLOWS
 
     def get_metadata(self, dbt_resource_props: Mapping[str, Any]) -> Mapping[str, Any]:
         columns = self._lineage.get(dbt_resource_props["name"], {})
@@ -234,6 +235,7 @@ def _online(view: str) -> str:
             deps=[view.table],
             description=view.description,
             group_name="features_online",
+            automation_condition=FOLLOWS,
             kinds={"feast", "sqlite"},
         )
         for view in (*catalogue.VIEWS, *catalogue.INDEXES)
@@ -256,7 +258,7 @@ def publish_features(
         dg.AssetSpec(
             f"pred_{model}",
             deps=["ftr_customer_purchases", "ftr_customer_engagement", "order_lines", "products", "consent_events", "customer_identities", "customers"],
-            group_name="models",
+            group_name="models", automation_condition=FOLLOWS,
             kinds={"scikitlearn"},
             description=f"What the {model} model says, learned from rows whose consent for model_training held.",
         )
@@ -273,6 +275,7 @@ def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> I
 @dg.asset(
     deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"],
     group_name="segments",
+    automation_condition=FOLLOWS,
 )
 def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
     """Members of every described segment: matched, may be contacted, refused by reason. One row per segment."""

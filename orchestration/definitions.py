@@ -1,6 +1,7 @@
 """What `dagster dev` loads: one graph, its jobs, schedules, sensor and resources."""
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,8 @@ def new_files(home: Home, job: Any) -> dg.SensorDefinition:
             return dg.SkipReason(f"nothing new under {home.landing}")
         days = sorted({plan.day for plan in plans})
         known = context.instance.get_dynamic_partitions(TRADING_DAY)
-        keys = {
-            day: f"{day}:{hash(tuple(sorted(file.sha256 for plan in plans if plan.day == day for file in plan.read)))}"
-            for day in days
-        }
+        content = {day: sorted(f.sha256 for plan in plans if plan.day == day for f in plan.read) for day in days}
+        keys = {day: f"{day}:{sha256(''.join(hashes).encode()).hexdigest()[:16]}" for day, hashes in content.items()}
         return dg.SensorResult(
             run_requests=[dg.RunRequest(run_key=keys[day], partition_key=day) for day in days],
             dynamic_partitions_requests=[TRADING_DAYS.build_add_request([d for d in days if d not in known])],
