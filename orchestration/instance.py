@@ -9,6 +9,9 @@ from troth.settings import silence_telemetry
 CONFIGURATION = """\
 telemetry:
   enabled: false
+# No sign-up dialog over a colleague's first look at the graph.
+nux:
+  enabled: false
 event_log_storage:
   module: orchestration.event_log
   class: BatchingSqliteEventLogStorage
