@@ -1,10 +1,11 @@
 """Answers on a terminal: nested values as indented lines, lists of records as tables; or one JSON document."""
 
 import json
+import re
 import sys
 from typing import Any
 
-LONGEST_WORD = 30
+_HASHES = re.compile(r"[0-9a-f.]{24,}")
 
 
 def show(answer: Any, as_json: bool) -> int:
@@ -73,4 +74,4 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 def _cell(value: Any) -> str:
     """A cell: nothing for None, the beginning of a hash. Machines get whole values from --json."""
     text = "" if value is None else str(value)
-    return f"{text[:8]}..." if len(text) > LONGEST_WORD and " " not in text else text
+    return f"{text[:8]}..." if _HASHES.fullmatch(text) else text
