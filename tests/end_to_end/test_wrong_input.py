@@ -3,6 +3,7 @@
 Each case takes a simulated file, breaks it, and reads it as a run does. Readers' own tests go into the details.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -300,3 +301,21 @@ def test_a_command_that_cannot_be_done_says_what_was_expected(
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert not home.exists()
+
+
+def test_a_run_in_which_nothing_can_be_read_says_so_as_often_as_it_is_asked(tmp_path: Path) -> None:
+    """The second run finds nothing new; what the first could not use is still not all right."""
+    for source, name, content in (
+        ("pos", "poslog_1_2026-03-03.xml", b"this is not a receipt"),
+        ("consent", "web_banner_2026-03-03.jsonl", b"\xfa\xfb\n" * 40),
+    ):
+        path = tmp_path / "landing" / source / "2026-03-03" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    for _ in range(2):
+        done = troth("run", "--home", str(tmp_path))
+        assert done.returncode == 3
+        assert "expected rows that can be read, found none" in done.stderr
+        assert "Traceback" not in done.stderr
+    listed = troth("quarantine", "list", "--home", str(tmp_path), "--json")
+    assert {row["reason_code"] for row in json.loads(listed.stdout)["rows"]} == {"unreadable_file", "wrong_encoding"}
