@@ -112,13 +112,20 @@ def _bring_up_to_date(
 
         graph = Graph(settings, manifest, display, readers)
     checks = CheckCounts()
-    for block in graph.blocks(days):
-        stages.times += graph.take(block, checks)
-    if not sum(row.rows for row in source_rows(home)):
+    failed: RunError | None = None
+    try:
+        for block in graph.blocks(days):
+            stages.times += graph.take(block, checks)
+    except RunError as error:
+        failed = error
+    if not sum(row.rows for row in source_rows(home)):  # then a check that failed for it is not the news
         raise RunError(
             f"landed files: expected rows that can be read, found none in {len(days)} days of files. "
-            "See why with `troth quarantine list`.", NOTHING_READABLE,
-        )  # fmt: skip
+            "See why with `troth quarantine list`.",
+            NOTHING_READABLE,
+        )
+    if failed:
+        raise failed
     stages.times += graph.bring_up_to_date(checks)
     report = RunReport(str(home.root), True, None)
     with stages.stage("sum up"):
