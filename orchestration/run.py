@@ -7,11 +7,14 @@ Heavy libraries are imported while the simulator or the readers work in other pr
 import contextlib
 import dataclasses
 import hashlib
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +26,9 @@ from orchestration.progress import Display
 from orchestration.summary import CheckCounts, RunReport, StageTime, identity_counts, source_rows, stock_rows
 from troth.home import Home, write_atomically
 from troth.settings import Settings
+
+if TYPE_CHECKING:
+    from simulator import Scale
 
 LAST_RUN = "last_run.json"
 UNFINISHED = "unfinished_days.json"
@@ -61,10 +67,10 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
     """
     home = settings.home
     stages = Stages(display)
-    if sample and not _has_landed(home):
+    if sample and is_new(home):
         parsing = warehouse.parse(home)
         with stages.stage("write a sample retailer"):
-            _write_sample(home, display)
+            write_sample(home, sample_scale(), display.advance)
     else:
         parsing = None
     with stages.stage("look for new files"):
@@ -72,7 +78,7 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
         last = last_report(home)
         fingerprint = _fingerprint()
         unfinished = _unfinished(home)
-    if not plans and not unfinished and last and last.fingerprint == fingerprint and not force:
+    if not plans and unfinished is None and last and last.fingerprint == fingerprint and not force:
         last.is_changed, last.stages = False, stages.complete()
         return last
     if not plans and not any(home.taken.glob("*/*.json")):
@@ -80,7 +86,7 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
             f"landed files: expected some under {home.landing}/<source>/<day>/, found none. "
             "Land files there, pass --source with --mapping, or leave out --no-sample.", NOTHING_READABLE,
         )  # fmt: skip
-    days = sorted({*unfinished, *(plan.day for plan in plans)})
+    days = sorted({*(unfinished or ()), *(plan.day for plan in plans)})
     # Written before anything is taken and removed when all is done: what a failed check or a crash left behind is judged
     # again, although its files count as taken.
     write_atomically(home.reports / UNFINISHED, msgspec.json.encode(days))
@@ -154,24 +160,41 @@ def last_report(home: Home) -> RunReport | None:
         return None
 
 
-def _unfinished(home: Home) -> list[str]:
+def _unfinished(home: Home) -> list[str] | None:
+    """Days of a run that did not end; None when the last one did."""
     path = home.reports / UNFINISHED
-    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else []
+    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else None
 
 
-def _has_landed(home: Home) -> bool:
-    return any(home.landing.glob("*/*/*"))
+def is_new(home: Home) -> bool:
+    """Whether nothing has landed and nothing was ever taken: the only home that a sample may be written into."""
+    landed = (path for path in home.landing.rglob("*") if path.is_file())
+    return next(landed, None) is None and next(home.taken.glob("*/*.json"), None) is None
 
 
-def _write_sample(home: Home, display: Display) -> None:
+def sample_scale() -> "Scale":
     """The small retailer up to the other day, so that ages and expiries are those of a running shop, late files included."""
-    from datetime import UTC, datetime, timedelta
-
     import simulator
 
-    scale = simulator.SCALES["small"]
-    first_day = (datetime.now(UTC) - timedelta(days=scale.days + DAYS_FOR_LATE_FILES)).date()
-    simulator.simulate(home, dataclasses.replace(scale, first_day=first_day), SAMPLE_SEED, display.advance)
+    small = simulator.SCALES["small"]
+    first_day = (datetime.now(UTC) - timedelta(days=small.days + DAYS_FOR_LATE_FILES)).date()
+    return dataclasses.replace(small, first_day=first_day)
+
+
+def write_sample(home: Home, scale: "Scale", advance: Callable[[str, int, int], None]) -> None:
+    """Land a generated retailer in a new home, whole or not at all."""
+    import simulator
+
+    # Written beside and moved in whole: an interrupted sample must not pass for a retailer with half its days.
+    draft = Home(home.root / ".sample.draft")
+    shutil.rmtree(draft.root, ignore_errors=True)
+    simulator.simulate(draft, scale, SAMPLE_SEED, advance)
+    for written, place in ((draft.truth, home.truth), (draft.landing, home.landing)):
+        shutil.rmtree(
+            place, ignore_errors=True
+        )  # nothing has landed: at most empty folders, or an older sample's truth
+        written.rename(place)
+    shutil.rmtree(draft.root)
 
 
 def _fingerprint() -> str:
