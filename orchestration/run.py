@@ -7,7 +7,6 @@ Heavy libraries are imported while the simulator or the readers work in other pr
 import contextlib
 import dataclasses
 import hashlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -185,16 +184,7 @@ def write_sample(home: Home, scale: "Scale", advance: Callable[[str, int, int], 
     """Land a generated retailer in a new home, whole or not at all."""
     import simulator
 
-    # Written beside and moved in whole: an interrupted sample must not pass for a retailer with half its days.
-    draft = Home(home.root / ".sample.draft")
-    shutil.rmtree(draft.root, ignore_errors=True)
-    simulator.simulate(draft, scale, SAMPLE_SEED, advance)
-    for written, place in ((draft.truth, home.truth), (draft.landing, home.landing)):
-        shutil.rmtree(
-            place, ignore_errors=True
-        )  # nothing has landed: at most empty folders, or an older sample's truth
-        written.rename(place)
-    shutil.rmtree(draft.root)
+    simulator.simulate_whole(home, scale, SAMPLE_SEED, advance)
 
 
 def _fingerprint() -> str:
