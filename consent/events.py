@@ -17,7 +17,10 @@ import polars as pl
 from consent.errors import ConsentError
 from consent.merkle import canonical
 
-EVENT_TYPES = ("grant", "refuse", "withdraw", "object", "signal_seen")
+EVENT_TYPES = (
+    *("grant", "renew", "confirm", "refuse", "withdraw", "object", "restrict", "unrestrict", "expire"),
+    *("notice_shown", "signal_seen", "identity_linked", "identity_unlinked", "erased"),
+)
 ACTOR_TYPES = ("subject", "associate", "system")
 KEY_FIELDS = ("signal_id", "subject_id", "event_type", "purpose_code", "channel_code")
 KEY_BYTES = 16
@@ -25,7 +28,10 @@ KEY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing a subject said, or a signal seen, about one purpose and channel (`*`: all). Times are aware."""
+    """One thing a subject said, was shown or sent, about one purpose and channel (`*`: all). Times are aware.
+
+    `linked_subject_id` and `link_type` are told by identity events alone; each side of a link has an event of its own.
+    """
 
     subject_id: str
     event_type: str
@@ -42,6 +48,9 @@ class Event:
     actor_type: str
     jurisdiction_code: str
     signal_id: str
+    actor_id: str | None = None
+    linked_subject_id: str | None = None
+    link_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +62,14 @@ class Recorded:
 
 
 FIELDS = tuple(field.name for field in fields(Event))
+OPTIONAL = ("actor_id", "linked_subject_id", "link_type")  # a frame may leave these out
 TIMES = ("occurred_at", "recorded_at", "received_at")
 _CODE = r'"[A-Za-z0-9_.:/*=-]{1,100}"'
+_SUBJECT = r'"[a-z]+_[a-z2-7]{22}"'
 _TIME = r'"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"'
 # Each field's spelling in JSON. No value needs an escape, so text order and JSON order are the same.
 _GRAMMAR = {
-    "subject_id": r'"[a-z]+_[a-z2-7]{22}"',
+    "subject_id": _SUBJECT,
     "event_type": f'"(?:{"|".join(EVENT_TYPES)})"',
     "purpose_code": r'"(?:\*|[a-z_]{1,40})"',
     "channel_code": r'"(?:\*|[a-z_]{1,40})"',
@@ -71,6 +82,9 @@ _GRAMMAR = {
     "actor_type": f'"(?:{"|".join(ACTOR_TYPES)})"',
     "jurisdiction_code": _CODE,
     "signal_id": _CODE,
+    "actor_id": f"(?:null|{_CODE})",
+    "linked_subject_id": f"(?:null|{_SUBJECT})",
+    "link_type": r'(?:null|"[a-z_]{1,40}")',
 }
 _SORTED = tuple(sorted(FIELDS))
 _LINE = r"\{" + ",".join(f'"{name}":{_GRAMMAR[name]}' for name in _SORTED) + r"\}"
@@ -123,7 +137,7 @@ def set_aside(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _texts(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
     """Each row as canonical JSON, and whether the grammar allows it."""
-    missing = [name for name in FIELDS if name not in frame.columns]
+    missing = [name for name in FIELDS if name not in frame.columns and name not in OPTIONAL]
     if missing:
         raise ConsentError(
             f"consent events: expected columns {', '.join(FIELDS)}, found none for {', '.join(missing)}. Add them."
@@ -133,6 +147,8 @@ def _texts(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
             pl.col(name).dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
             if name in TIMES
             else pl.col(name)
+            if name in frame.columns
+            else pl.lit(None, pl.String()).alias(name)
             for name in _SORTED
         )
         .struct.json_encode()

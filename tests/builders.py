@@ -31,7 +31,10 @@ CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {
         "notice_id": pl.String(),
         "notice_version": pl.Int64(),
         **dict.fromkeys(
-            ("language_code", "capture_method", "capture_place", "actor_type", "jurisdiction_code", "signal_id"),
+            (
+                *("language_code", "capture_method", "capture_place", "actor_type", "jurisdiction_code", "signal_id"),
+                *("actor_id", "linked_subject_id", "link_type"),
+            ),
             pl.String(),
         ),
         "ledger_size": pl.Int64(),
@@ -118,6 +121,8 @@ def row(table: str, number: int, changes: Mapping[str, Any]) -> dict[str, Any]:
             built[name] = number
         elif name.endswith(("_at", "_at_local")) and name in {*needed, "received_at"}:
             built[name] = MORNING if kind == UTC_TIME else MORNING.replace(tzinfo=None)
+        elif name in ("actor_id", "linked_subject_id", "link_type"):
+            built[name] = None
         elif name in needed and name.endswith("_id"):
             built[name] = str(number)
         elif name in needed:

@@ -20,6 +20,9 @@ final as (
         actor_type,
         jurisdiction_code,
         signal_id,
+        actor_id,
+        linked_subject_id,
+        link_type,
         cast(ledger_size as bigint) as ledger_size
     from ledger
 )

@@ -49,6 +49,9 @@ made = st.builds(
     actor_type=st.sampled_from(ACTOR_TYPES),
     jurisdiction_code=codes,
     signal_id=codes,
+    actor_id=st.none() | codes,
+    linked_subject_id=st.none() | st.from_regex(r"[a-z]{1,10}_[a-z2-7]{22}", fullmatch=True),
+    link_type=st.none() | st.from_regex(r"[a-z_]{1,40}", fullmatch=True),
 )
 values: st.SearchStrategy[Any] = st.recursive(
     st.none()
