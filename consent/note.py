@@ -18,6 +18,7 @@ from consent.merkle import HASH_BYTES, VerificationError
 ED25519 = b"\x01"  # signature type byte of the signed-note specification
 MAXIMUM_SIGNATURES = 100
 MAXIMUM_NOTE_CHARACTERS = 100_000
+MAXIMUM_EXTENSIONS = 16
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
@@ -134,28 +135,53 @@ def open_note(note: str, verifiers: Sequence[Verifier]) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A log's size and root, under the log's origin."""
+    """A log's size and root, under the log's origin, and its extension lines (c2sp.org/tlog-checkpoint)."""
 
     origin: str
     size: int
     root: bytes
+    extensions: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        return f"{self.origin}\n{self.size}\n{_base64(self.root)}\n"
+        return "".join(f"{line}\n" for line in (self.origin, str(self.size), _base64(self.root), *self.extensions))
+
+    @property
+    def state_root(self) -> bytes | None:
+        """Root of the state index, from the one extension line `state <base64>`; None without such a line.
+
+        Raises: VerificationError if there are two, or what it carries is no hash.
+        """
+        found = [line.removeprefix("state ") for line in self.extensions if line.startswith("state ")]
+        if not found:
+            return None
+        root = _unbase64(found[0]) if len(found) == 1 else None
+        if root is None or len(root) != HASH_BYTES:
+            raise VerificationError(
+                "checkpoint", "one state line with a hash", "another", "Take the checkpoint again from its log"
+            )
+        return root
 
 
 def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
     """The checkpoint a log signed under its own name. Raises: VerificationError."""
-    lines = open_note(note, [verifier]).split("\n")
-    root = _unbase64(lines[2]) if len(lines) == 4 else None
+    checkpoint = _parsed_checkpoint(open_note(note, [verifier]))
+    if checkpoint.origin != verifier.name:
+        raise VerificationError("checkpoint", f"origin {verifier.name}", checkpoint.origin, "It belongs to another log")
+    return checkpoint
+
+
+def _parsed_checkpoint(text: str) -> Checkpoint:
+    lines = text[:-1].split("\n")
+    root = _unbase64(lines[2]) if 3 <= len(lines) <= 3 + MAXIMUM_EXTENSIONS and all(lines) else None
     if root is None or len(root) != HASH_BYTES or not _SIZE.fullmatch(lines[1]):
         raise VerificationError(
-            "checkpoint", "origin, size and root, a line each", "another shape", "Take the checkpoint again"
+            "checkpoint",
+            f"origin, size and root, then up to {MAXIMUM_EXTENSIONS} extensions, a line each",
+            "another shape",
+            "Take the checkpoint again",
         )
-    if lines[0] != verifier.name:
-        raise VerificationError("checkpoint", f"origin {verifier.name}", lines[0], "It belongs to another log")
-    return Checkpoint(lines[0], int(lines[1]), root)
+    return Checkpoint(lines[0], int(lines[1]), root, tuple(lines[3:]))
 
 
 def _signature_line(line: str) -> tuple[str, bytes]:

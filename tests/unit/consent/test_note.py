@@ -53,6 +53,23 @@ def test_a_checkpoint_is_origin_size_and_root_and_comes_back_whole() -> None:
     assert open_checkpoint(NOTE, PIER.verifier) == CHECKPOINT
 
 
+def test_a_checkpoint_carries_its_extension_lines_and_names_the_state_root() -> None:
+    state = hashlib.sha256(b"state").digest()
+    extended = Checkpoint(
+        "pier.example/ledger", 7, b"r" * 32, ("any line", f"state {base64.b64encode(state).decode()}")
+    )
+    opened = open_checkpoint(sign_note(extended.text, PIER), PIER.verifier)
+    assert opened == extended
+    assert opened.state_root == state
+    assert CHECKPOINT.state_root is None
+
+
+@pytest.mark.parametrize("lines", [("state x",), ("state ",), (f"state {base64.b64encode(b's' * 32).decode()}",) * 2])
+def test_a_checkpoint_with_a_state_line_that_is_not_one_hash_is_refused(lines: tuple[str, ...]) -> None:
+    with pytest.raises(VerificationError, match="one state line"):
+        _ = Checkpoint("pier.example/ledger", 7, b"r" * 32, lines).state_root
+
+
 def test_every_one_bit_change_of_a_checkpoint_is_caught() -> None:
     raw = NOTE.encode()
     for place in range(len(raw) * 8):
@@ -110,7 +127,17 @@ def test_a_checkpoint_of_another_log_is_refused_even_under_a_known_key() -> None
 
 
 @pytest.mark.parametrize(
-    "body", ["{0}\n01\n{1}\n", "{0}\n-1\n{1}\n", "{0}\n1\n{1}x\n", "{0}\n1\n", "{0}\n1\n{1}\nextra\n"]
+    "body",
+    [
+        "{0}\n01\n{1}\n",
+        "{0}\n-1\n{1}\n",
+        "{0}\n1\n{1}x\n",
+        "{0}\n1\n",
+        "{0}\n1\n{1}\n\n",
+        "{0}\n1\n{1}\n\nextension\n",
+        "\n{0}\n1\n{1}\n",
+        "{0}\n1\n{1}\n" + "extension\n" * 17,
+    ],
 )
 def test_a_signed_text_that_is_no_checkpoint_is_refused(body: str) -> None:
     text = body.format(PIER.verifier.name, base64.b64encode(b"r" * 32).decode())
