@@ -1,51 +1,141 @@
-"""Signed notes and checkpoints against a verifier written here from the C2SP text, and against damage."""
+"""Signed notes, checkpoints and cosignatures against a second implementation, published examples, and damage."""
 
 import base64
 import hashlib
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consent.merkle import VerificationError
-from consent.note import Checkpoint, Ed25519Signer, Verifier, open_checkpoint, open_note, sign_note
+from consent.note import (
+    COSIGNATURE,
+    Checkpoint,
+    Ed25519Signer,
+    MLDSA44Signer,
+    Signer,
+    Verifier,
+    checkpoint_unverified,
+    open_checkpoint,
+    open_note,
+    sign_note,
+    signature_line,
+    split_unverified,
+    with_signatures,
+)
+from tests.unit.consent import signed_note
 
 PIER = Ed25519Signer("pier.example/ledger", b"p" * 32)
 QUAY = Ed25519Signer("quay.example/ledger", b"q" * 32)
+GULL = Ed25519Signer("gull.example/witness", b"g" * 32, COSIGNATURE)
+HERON = MLDSA44Signer("heron.example/witness", b"h" * 32)
+AT = 1741000000
 CHECKPOINT = Checkpoint(PIER.verifier.name, 20852163, hashlib.sha256(b"leaves").digest())
 NOTE = sign_note(CHECKPOINT.text, PIER)
-# The worked example of Go's golang.org/x/mod/sumdb/note (BSD-3): its key, and a note that key signed.
-GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
-GO_NOTE = (
-    "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n"
-    "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+EXTENDED = Checkpoint("pier.example/ledger", 7, b"r" * 32, ("a line", "state " + base64.b64encode(b"s" * 32).decode()))
+
+# The example of c2sp.org/signed-note, and the worked one of Go's golang.org/x/mod/sumdb/note (BSD-3).
+PUBLISHED = [
+    (
+        "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
+        "This is an example message.\n\n"
+        "— example.com/foo "
+        "Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n",
+    ),
+    (
+        "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+        "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n"
+        "— PeterNeumann "
+        "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n",
+    ),
+]
+# A checkpoint that github.com/transparency-dev/formats 0.1.1 cosigned: log key, witness key and its seed.
+VECTOR_LOG = "example.com/vector-log+4516a1da+ARGkVJ4QEa2MOOLGBO6i7NVSJ1FQ97tIX+w+Ku0RZ6Em"
+VECTOR_WITNESS = "witness.example.com/vector+416f103d+BK/QmJFVP3SKJOqAMhFxBQPtylo3sjwWibyFDAlZKK8B"
+VECTOR_SEED = base64.b64decode("BJEX3xv88eoQIKT4E+GkxZcXaJCYlQfi/GJ3NDFmZIW8")[1:]
+VECTOR_AT = 1791014171
+VECTOR_TEXT = "example.com/vector-log\n1234\nSBNJTRN+FjG7owHVrKtue7eqdM4RhdRWVl71HXN2d7I=\n"
+VECTOR_LOG_LINE = (
+    "— example.com/vector-log "
+    "RRah2qlLrSlk6J8DA1HmNewppUM15Quhs5cAIb1KjBsV3otVirJTW8AFVsQtJkTW1Zny7GuoAxZpI6bUPcpM68QOIgE=\n"
 )
+VECTOR_WITNESS_LINE = (
+    "— witness.example.com/vector "
+    "QW8QPQAAAABqwLUbDdj7sDNRIVjmjYgqFI6y4UJhPg/UAA8J8wAdqSd3q4PedRhkgXA4xFN/Jg5uWn7ZkBA+H/UHQs5d9hITdXmQAA==\n"
+)
+# The examples of c2sp.org/tlog-checkpoint, tlog-cosignature and tlog-witness; their keys are not published.
+SPECIFIED_TEXT = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
+SPECIFIED_LINES = [
+    "— example.com/behind-the-sofa "
+    "Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n",
+    "— example.com/behind-the-sofa "
+    "opLqBQsREYCgu6xQkYQwJr9fo45a62DN9EdmHXnZdXNqlcVGlCum2Wks+49/V6267UEjw6QUXTS5Rovnzv++qbSzm9Q=\n",
+    "— witness.example.com/w1 "
+    "jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n",
+]
+SIGNERS: list[tuple[Signer, int | None]] = [(PIER, None), (GULL, AT), (HERON, AT)]
 
 
-def verify_from_the_specification(note: bytes, key: str) -> bytes:
-    """c2sp.org/signed-note with bytes, shares no code with the module."""
-    name, hint, encoded = key.encode().split(b"+", 2)
-    public = base64.b64decode(encoded)
-    assert public[:1] == b"\x01"
-    assert hashlib.sha256(name + b"\n" + public).digest()[:4].hex().encode() == hint
-    split = note.rindex(b"\n\n")
-    text, lines = note[: split + 1], note[split + 2 :].splitlines()
-    for line in lines:
-        dash, signer, signature = line.split(b" ")
-        raw = base64.b64decode(signature)
-        if dash == "—".encode() and signer == name and raw[:4].hex().encode() == hint:
-            Ed25519PublicKey.from_public_bytes(public[1:]).verify(raw[4:], text)
-            return text
-    raise AssertionError("no signature by the key")
+def flipped(text: str, start: int = 0, step: int = 1) -> list[str]:
+    """The text with one bit changed, for every step-th bit from `start`; those that are no text at all left out."""
+    raw = bytearray(text.encode())
+    results = []
+    for place in range(start * 8, len(raw) * 8, step):
+        raw[place // 8] ^= 1 << place % 8
+        results.append(raw.decode(errors="replace"))
+        raw[place // 8] ^= 1 << place % 8
+    return [result for result in results if "\ufffd" not in result]
 
 
-def test_a_note_of_ours_verifies_with_an_independent_reading_of_the_specification() -> None:
-    assert verify_from_the_specification(NOTE.encode(), PIER.verifier.text) == CHECKPOINT.text.encode()
+def cosigned(text: str, *signers: Signer) -> str:
+    return with_signatures(sign_note(text, PIER), [signature_line(text, signer, AT) for signer in signers])
 
 
-def test_the_note_of_another_implementation_verifies_here() -> None:
-    assert open_note(GO_NOTE, [Verifier.parse(GO_KEY)]).startswith("If you think cryptography")
+@pytest.mark.parametrize(("signer", "at"), SIGNERS)
+def test_what_we_sign_verifies_with_the_second_implementation(signer: Signer, at: int | None) -> None:
+    vkey = signer.verifier.text.encode()
+    for text in (CHECKPOINT.text, EXTENDED.text):
+        assert signed_note.verify(sign_note(text, signer, at).encode(), [vkey]) == (text.encode(), {vkey: at})
+
+
+@pytest.mark.parametrize(("kind", "seed", "signer"), [(1, b"p", PIER), (4, b"g", GULL), (6, b"h", HERON)])
+def test_what_the_second_implementation_signs_verifies_here(kind: int, seed: bytes, signer: Signer) -> None:
+    text = CHECKPOINT.text
+    line = signed_note.sign(text.encode(), signer.verifier.name.encode(), seed * 32, kind, AT).decode()
+    opened = open_note(f"{text}\n{line}", [signer.verifier])
+    assert opened.text == text
+    assert [(signature.verifier, signature.at) for signature in opened.signatures] == [
+        (signer.verifier, None if kind == 1 else AT)
+    ]
+
+
+@pytest.mark.parametrize(("key", "note"), PUBLISHED)
+def test_the_published_examples_verify_here(key: str, note: str) -> None:
+    assert Verifier.parse(key).text == key
+    assert open_note(note, [Verifier.parse(key)]).text == note.rsplit("\n\n", 1)[0] + "\n"
+
+
+def test_a_checkpoint_cosigned_by_another_implementation_verifies_and_we_write_the_same_bytes() -> None:
+    log, witness = Verifier.parse(VECTOR_LOG), Verifier.parse(VECTOR_WITNESS)
+    opened = open_note(f"{VECTOR_TEXT}\n{VECTOR_LOG_LINE}{VECTOR_WITNESS_LINE}", [log, witness])
+    assert [(signature.verifier, signature.at) for signature in opened.signatures] == [
+        (log, None),
+        (witness, VECTOR_AT),
+    ]
+    signer = Ed25519Signer(witness.name, VECTOR_SEED, COSIGNATURE)
+    assert signer.verifier == witness
+    assert signature_line(VECTOR_TEXT, signer, VECTOR_AT) == VECTOR_WITNESS_LINE
+
+
+def test_the_specified_example_reads_as_it_is_described() -> None:
+    text, lines = split_unverified(SPECIFIED_TEXT + "\n" + "".join(SPECIFIED_LINES))
+    checkpoint = checkpoint_unverified(text)
+    assert (checkpoint.origin, checkpoint.size, checkpoint.text) == ("example.com/behind-the-sofa", 20852163, text)
+    assert [(name, len(raw) - 4) for name, raw in lines[1:]] == [
+        ("example.com/behind-the-sofa", 64),
+        ("witness.example.com/w1", 72),
+    ]
+    assert int.from_bytes(lines[2][1][4:12], "big") == 1679315147
 
 
 def test_a_checkpoint_is_origin_size_and_root_and_comes_back_whole() -> None:
@@ -54,13 +144,9 @@ def test_a_checkpoint_is_origin_size_and_root_and_comes_back_whole() -> None:
 
 
 def test_a_checkpoint_carries_its_extension_lines_and_names_the_state_root() -> None:
-    state = hashlib.sha256(b"state").digest()
-    extended = Checkpoint(
-        "pier.example/ledger", 7, b"r" * 32, ("any line", f"state {base64.b64encode(state).decode()}")
-    )
-    opened = open_checkpoint(sign_note(extended.text, PIER), PIER.verifier)
-    assert opened == extended
-    assert opened.state_root == state
+    opened = open_checkpoint(sign_note(EXTENDED.text, PIER), PIER.verifier)
+    assert opened == EXTENDED
+    assert opened.state_root == b"s" * 32
     assert CHECKPOINT.state_root is None
 
 
@@ -71,21 +157,27 @@ def test_a_checkpoint_with_a_state_line_that_is_not_one_hash_is_refused(lines: t
 
 
 def test_every_one_bit_change_of_a_checkpoint_is_caught() -> None:
-    raw = NOTE.encode()
-    for place in range(len(raw) * 8):
-        broken = bytearray(raw)
-        broken[place // 8] ^= 1 << place % 8
-        with pytest.raises((VerificationError, UnicodeDecodeError)):
-            open_checkpoint(broken.decode(), PIER.verifier)
+    for broken in flipped(NOTE):
+        with pytest.raises(VerificationError):
+            open_checkpoint(broken, PIER.verifier)
 
 
-def test_every_one_bit_change_of_a_key_is_caught() -> None:
-    raw = PIER.verifier.text.encode()
-    for place in range(len(raw) * 8):
-        broken = bytearray(raw)
-        broken[place // 8] ^= 1 << place % 8
-        with pytest.raises((VerificationError, UnicodeDecodeError)):
-            Verifier.parse(broken.decode())
+@pytest.mark.parametrize(("signer", "step"), [(GULL, 1), (HERON, 13)])
+def test_every_one_bit_change_of_a_cosigned_note_changes_who_signed_or_refuses_it(signer: Signer, step: int) -> None:
+    note = cosigned(CHECKPOINT.text, signer)
+    keys = {PIER.verifier, signer.verifier}
+    for broken in flipped(note, step=step):
+        try:
+            assert open_note(broken, keys).verifiers < keys
+        except VerificationError:
+            continue
+
+
+@pytest.mark.parametrize(("signer", "step"), [(PIER, 1), (GULL, 1), (HERON, 7)])
+def test_every_one_bit_change_of_a_key_is_caught(signer: Signer, step: int) -> None:
+    for broken in flipped(signer.verifier.text, step=step):
+        with pytest.raises(VerificationError):
+            Verifier.parse(broken)
 
 
 def test_base64_in_another_spelling_of_the_same_bytes_is_refused() -> None:
@@ -110,8 +202,83 @@ def test_no_known_keys_never_verifies() -> None:
 
 def test_signatures_of_unknown_keys_are_ignored_beside_a_known_one() -> None:
     both = NOTE + sign_note(CHECKPOINT.text, QUAY).rsplit("\n\n", 1)[1]
-    assert open_note(both, [PIER.verifier]) == CHECKPOINT.text
-    assert open_note(both, [QUAY.verifier]) == CHECKPOINT.text
+    assert open_note(both, [PIER.verifier]).verifiers == {PIER.verifier}
+    assert open_note(both, [QUAY.verifier]).verifiers == {QUAY.verifier}
+    assert open_note(both, [PIER.verifier, QUAY.verifier]).verifiers == {PIER.verifier, QUAY.verifier}
+
+
+def test_a_key_that_signs_twice_counts_once_and_each_of_its_lines_must_hold() -> None:
+    later = signature_line(CHECKPOINT.text, GULL, AT + 60)
+    opened = open_note(with_signatures(cosigned(CHECKPOINT.text, GULL), [later, later]), [PIER.verifier, GULL.verifier])
+    assert [signature.at for signature in opened.signatures] == [None, AT, AT + 60]
+    assert opened.verifiers == {PIER.verifier, GULL.verifier}
+    foreign = signature_line(EXTENDED.text, GULL, AT)
+    with pytest.raises(VerificationError, match="one that fails"):
+        open_note(cosigned(CHECKPOINT.text, GULL) + foreign, [GULL.verifier])
+
+
+def test_a_key_that_shares_only_its_name_or_only_its_id_with_a_signature_is_another_key() -> None:
+    line = signature_line(CHECKPOINT.text, PIER)
+    renamed = line.replace("pier.example", "gate.example")
+    for other in (renamed, signature_line(CHECKPOINT.text, Ed25519Signer(PIER.verifier.name, b"o" * 32))):
+        assert open_note(NOTE + other, [PIER.verifier]).verifiers == {PIER.verifier}
+        with pytest.raises(VerificationError, match="a signature by a known key"):
+            open_note(f"{CHECKPOINT.text}\n{other}", [PIER.verifier])
+
+
+def test_a_cosignature_is_no_log_signature_under_the_same_seed() -> None:
+    log = Ed25519Signer(GULL.verifier.name, b"g" * 32)
+    assert log.verifier.public_key == GULL.verifier.public_key
+    assert log.verifier.key_id != GULL.verifier.key_id
+    with pytest.raises(VerificationError, match="a signature by a known key"):
+        open_note(sign_note(CHECKPOINT.text, GULL, AT), [log.verifier])
+
+
+def test_extension_lines_need_a_signature_that_covers_them() -> None:
+    lattice = MLDSA44Signer("pier.example/ledger", b"l" * 32)
+    assert open_checkpoint(sign_note(CHECKPOINT.text, lattice, AT), lattice.verifier) == CHECKPOINT
+    note = sign_note(EXTENDED.text, lattice, AT)
+    assert (
+        lattice.verifier.verify(split_unverified(note)[1][0][1][4:], "".join(EXTENDED.text.splitlines(True)[:3])) == AT
+    )
+    with pytest.raises(VerificationError, match="extension lines"):
+        open_checkpoint(note, lattice.verifier)
+    with pytest.raises(VerificationError, match="extension lines"):
+        open_note(note, [lattice.verifier])
+    both = with_signatures(note, [signature_line(EXTENDED.text, PIER)])
+    assert open_note(both, [lattice.verifier, PIER.verifier]).verifiers == {lattice.verifier, PIER.verifier}
+
+
+def test_a_time_beyond_63_bits_is_neither_signed_nor_believed() -> None:
+    with pytest.raises(ValueError, match="expected a time"):
+        signature_line(CHECKPOINT.text, GULL, 2**63)
+    late = signed_note.sign(CHECKPOINT.text.encode(), GULL.verifier.name.encode(), b"g" * 32, signed_note.TIMED, 2**63)
+    with pytest.raises(VerificationError, match="one that fails"):
+        open_note(NOTE + late.decode(), [GULL.verifier])
+
+
+@pytest.mark.parametrize(("signer", "at"), [(PIER, AT), (GULL, None), (GULL, -1), (HERON, None)])
+def test_a_time_belongs_to_a_cosignature_and_to_nothing_else(signer: Signer, at: int | None) -> None:
+    with pytest.raises(ValueError, match="expected a time"):
+        signature_line(CHECKPOINT.text, signer, at)
+
+
+def test_a_post_quantum_cosigner_refuses_a_text_that_is_no_checkpoint() -> None:
+    with pytest.raises(VerificationError, match="origin, size and root"):
+        signature_line("Any other text\n", HERON, AT)
+
+
+def test_sixteen_post_quantum_cosignatures_fit_in_a_note() -> None:
+    note = with_signatures(NOTE, [signature_line(CHECKPOINT.text, HERON, AT + n) for n in range(16)])
+    assert len(open_note(note, [HERON.verifier]).signatures) == 16
+
+
+@pytest.mark.parametrize("line", ["— x y\n", "x\n", "", "\n", "— name QUJDREU="])
+def test_what_is_no_signature_line_is_not_added_to_a_note(line: str) -> None:
+    if line:
+        with pytest.raises(VerificationError):
+            with_signatures(NOTE, [line])
+    assert with_signatures(NOTE, []) == NOTE
 
 
 def test_a_failing_signature_of_a_known_key_refuses_the_whole_note() -> None:
@@ -147,7 +314,7 @@ def test_a_signed_text_that_is_no_checkpoint_is_refused(body: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1).map(lambda text: text + "\n"))
 def test_any_text_comes_back_as_it_was_signed(text: str) -> None:
-    assert open_note(sign_note(text, PIER), [PIER.verifier]) == text
+    assert open_note(sign_note(text, PIER), [PIER.verifier]).text == text
 
 
 @pytest.mark.parametrize("name", ["", "two words", "a+b"])
