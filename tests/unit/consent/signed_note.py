@@ -84,6 +84,17 @@ def signed_message(kind: int, name: bytes, time: int, text: bytes) -> bytes:
     )
 
 
+def flipped(text: str, start: int = 0, step: int = 1) -> list[str]:
+    """The text with one bit changed, for every step-th bit from `start`; those that are no text at all left out."""
+    raw = bytearray(text.encode())
+    results = []
+    for place in range(start * 8, len(raw) * 8, step):
+        raw[place // 8] ^= 1 << place % 8
+        results.append(raw.decode(errors="replace"))
+        raw[place // 8] ^= 1 << place % 8
+    return [result for result in results if "\ufffd" not in result]
+
+
 def _verify_one(kind: int, name: bytes, public: bytes, signature: bytes, text: bytes) -> int | None:
     if kind == PLAIN:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, text)

@@ -24,6 +24,7 @@ from consent.note import (
     with_signatures,
 )
 from tests.unit.consent import signed_note
+from tests.unit.consent.signed_note import flipped
 
 PIER = Ed25519Signer("pier.example/ledger", b"p" * 32)
 QUAY = Ed25519Signer("quay.example/ledger", b"q" * 32)
@@ -74,17 +75,6 @@ SPECIFIED_LINES = [
     "jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0xUe+mbIUBkBIfZ+qnA==\n",
 ]
 SIGNERS: list[tuple[Signer, int | None]] = [(PIER, None), (GULL, AT), (HERON, AT)]
-
-
-def flipped(text: str, start: int = 0, step: int = 1) -> list[str]:
-    """The text with one bit changed, for every step-th bit from `start`; those that are no text at all left out."""
-    raw = bytearray(text.encode())
-    results = []
-    for place in range(start * 8, len(raw) * 8, step):
-        raw[place // 8] ^= 1 << place % 8
-        results.append(raw.decode(errors="replace"))
-        raw[place // 8] ^= 1 << place % 8
-    return [result for result in results if "\ufffd" not in result]
 
 
 def cosigned(text: str, *signers: Signer) -> str:
