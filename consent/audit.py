@@ -1,6 +1,6 @@
 """Checks an export of the ledger without trusting whoever made it. Reads files; writes nothing.
 
-Of ours it imports `merkle` and `note` alone. The export's files and their spelling are defined here, so that every
+Of ours it imports what defines the formats: `entry`, `index`, `merkle` and `note`. The export's files and their spelling are defined here, so that every
 byte is checked.
 """
 
@@ -8,10 +8,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from consent.merkle import CompactRange, VerificationError, canonical, commitment, leaf_hash
+from consent.entry import ENTRY_BYTES, entry, entry_keys
+from consent.index import Rows, Run, all_runs, grown, rows_of, state_root
+from consent.merkle import CompactRange, VerificationError, canonical, leaf_hash
 from consent.note import Checkpoint, Verifier, open_checkpoint
 
 ENTRIES = "entries.jsonl"
@@ -19,7 +22,8 @@ CHECKPOINTS = "checkpoints.jsonl"
 CHECKPOINT = "checkpoint"
 KEY = "key"
 MANIFEST = "manifest.json"
-FORMAT = "troth consent export 1"
+FORMAT = "troth consent export 2"
+KEY_FIELDS = ("signal_id", "subject_id", "event_type", "purpose_code", "channel_code")
 _AGAIN = "Take the export again from its source"
 
 
@@ -34,9 +38,29 @@ class Verified:
     verifier_key: str
 
 
-def entry_line(event: bytes, leaf_index: int, salt: bytes) -> bytes:
-    """One line of the entries file: canonical JSON of the event's canonical JSON, its leaf and its salt in hex."""
-    return b'{"event":%b,"leaf_index":%d,"salt":"%b"}\n' % (event, leaf_index, salt.hex().encode())
+class Opened(NamedTuple):
+    """What only the holder of a subject's key can read: the event's canonical bytes and the salt of its commitment."""
+
+    event: bytes
+    salt: bytes
+
+
+def entry_line(leaf: int, log_entry: bytes, opened: Opened | None) -> bytes:
+    """One line of the entries file, canonical JSON; event and salt are null where the subject's key was destroyed."""
+    event, salt = (opened.event, b'"%b"' % opened.salt.hex().encode()) if opened else (b"null", b"null")
+    return b'{"entry":"%b","event":%b,"leaf_index":%d,"salt":%b}\n' % (log_entry.hex().encode(), event, leaf, salt)
+
+
+def check_event(where: str, log_entry: bytes, opened: Opened) -> None:
+    """That an entry is of this event: its subject, purpose, channel, signal and content. Raises: VerificationError."""
+    try:
+        event: Any = json.loads(opened.event)
+        key = entry_keys([[event[name] for name in KEY_FIELDS]])[0]
+        if canonical(event) == opened.event and entry(key, opened.salt, opened.event) == log_entry:
+            return
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise VerificationError(where, "the event its entry commits to", "another", "The event was changed or moved")
 
 
 def manifest(newest: Checkpoint, checkpoint_count: int, hashes: Mapping[str, str]) -> bytes:
@@ -56,19 +80,36 @@ def manifest(newest: Checkpoint, checkpoint_count: int, hashes: Mapping[str, str
     )
 
 
-def compare_root(claimed: Checkpoint, tree: CompactRange) -> None:
-    """That a tree has the size and root a checkpoint claims. Raises: VerificationError."""
-    if tree.size != claimed.size:
-        raise VerificationError(
-            "checkpoint", f"{claimed.size} events", f"{tree.size}", "Events are missing or were added"
-        )
-    if (root := tree.root()) != claimed.root:
-        raise VerificationError(
-            f"checkpoint of size {claimed.size}",
-            f"root {claimed.root.hex()}",
-            root.hex(),
-            "An event up to there was changed, moved or replaced",
-        )
+class IndexGrowth:
+    """The state index as it grows from the log's entries, in memory."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.rows: dict[Run, Rows] = {}
+        self._young = rows_of(b"", 0)
+
+    def extend(self, entries: bytes) -> None:
+        first = (self.runs[-1].stop if self.runs else 0) + len(self._young)
+        self.runs, self._young, steps = grown(self.runs, self._young, rows_of(entries, first), self.rows.__getitem__)
+        for step in steps:
+            self.rows[step.made.run] = step.made_rows
+        self.rows = {run: self.rows[run] for run in self.runs}
+
+    def state_root(self) -> bytes:
+        return state_root(all_runs(self.runs, self._young))
+
+
+def compare_root(claimed: Checkpoint, size: int, root: bytes, state: bytes) -> None:
+    """That a log has the size, root and state root a checkpoint claims. Raises: VerificationError."""
+    what = f"checkpoint of size {claimed.size}"
+    if size != claimed.size:
+        raise VerificationError("checkpoint", f"{claimed.size} events", f"{size}", "Events are missing or were added")
+    if root != claimed.root:
+        changed = "An event up to there was changed, moved or replaced"
+        raise VerificationError(what, f"root {claimed.root.hex()}", root.hex(), changed)
+    if state != claimed.state_root:
+        found = (claimed.state_root or b"").hex() or "none"
+        raise VerificationError(what, f"state root {state.hex()}", found, "Its index does not follow from its entries")
 
 
 def verify_export(folder: Path, key: str | None = None, since: str | None = None) -> Verified:
@@ -116,39 +157,41 @@ def _verifier(folder: Path, key: str | None) -> Verifier:
 
 def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
     """Walk entries and checkpoints together: roots of one growing tree are consistent each with the next."""
-    tree = CompactRange()
-    waiting = iter(checkpoints)
-    claimed = next(waiting, None)
+    tree, growth = CompactRange(), IndexGrowth()
     previous = -1
     lines = enumerate(_lines(path))
-    while claimed is not None:
+    for claimed in checkpoints:
         if claimed.size < previous:
-            raise VerificationError(
-                CHECKPOINTS, f"a size from {previous}", f"{claimed.size}", "A checkpoint was rolled back"
-            )
+            rolled_back = "A checkpoint was rolled back"
+            raise VerificationError(CHECKPOINTS, f"a size from {previous}", f"{claimed.size}", rolled_back)
         previous = claimed.size
-        while tree.size < claimed.size:
-            index, line = next(lines, (tree.size, None))
-            if line is None:
-                raise VerificationError(ENTRIES, f"{claimed.size} events", f"{index}", "The tail is missing")
-            tree.extend([_leaf(index, line)])
-        compare_root(claimed, tree)
-        claimed = next(waiting, None)
+        entries = [_entry(leaf, line) for leaf, line in islice(lines, claimed.size - tree.size)]
+        tree.extend(map(leaf_hash, entries))
+        growth.extend(b"".join(entries))
+        if tree.size < claimed.size:
+            raise VerificationError(ENTRIES, f"{claimed.size} events", f"{tree.size}", "The tail is missing")
+        compare_root(claimed, tree.size, tree.root(), growth.state_root())
     if next(lines, None) is not None:
         raise VerificationError(ENTRIES, f"{tree.size} events", "more", "Events were added that no checkpoint covers")
 
 
-def _leaf(index: int, line: bytes) -> bytes:
-    where = f"{ENTRIES} line {index + 1}"
+def _entry(leaf: int, line: bytes) -> bytes:
+    """The log's entry of a line, checked against the line's event. Raises: VerificationError."""
+    where = f"{ENTRIES} line {leaf + 1}"
+    opened = None
     try:
-        entry: Any = json.loads(line)
-        event, salt = canonical(entry["event"]), bytes.fromhex(entry["salt"])
-        spelled = entry_line(event, index, salt)
+        values: Any = json.loads(line)
+        found = bytes.fromhex(values["entry"])
+        if values["event"] is not None or values["salt"] is not None:
+            opened = Opened(canonical(values["event"]), bytes.fromhex(values["salt"]))
+        is_spelled = entry_line(leaf, found, opened) == line and len(found) == ENTRY_BYTES
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise VerificationError(where, "an event with its salt", "another shape", _AGAIN) from None
-    if spelled != line:
-        raise VerificationError(where, f"leaf {index} in canonical JSON", "another spelling", _AGAIN)
-    return leaf_hash(commitment(salt, event))
+        raise VerificationError(where, "an entry with its event and salt", "another shape", _AGAIN) from None
+    if not is_spelled:
+        raise VerificationError(where, f"leaf {leaf} in canonical JSON", "another spelling", _AGAIN)
+    if opened is not None:
+        check_event(where, found, opened)
+    return found
 
 
 def _note(line: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The consent event: its fields, its one canonical encoding, its key. What it means is in `standing.py`.
+"""The consent event: its fields and its one canonical encoding. What it means is in `standing.py`.
 
 Every text is a code, an id or a token: the grammar has no space and no `@`, and a subject must be a keyed token, so
 that contact data cannot slip into a log that never forgets.
@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import polars as pl
@@ -23,7 +22,6 @@ EVENT_TYPES = (
 )
 ACTOR_TYPES = ("subject", "associate", "system")
 KEY_FIELDS = ("signal_id", "subject_id", "event_type", "purpose_code", "channel_code")
-KEY_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +163,13 @@ def decode(encoded: bytes) -> Event:
     return Event(**values)
 
 
-def decode_frame(encoded: Sequence[bytes], first: int, ledger_size: int) -> pl.DataFrame:
-    """Events as rows in the shape of the raw table `consent_ledger` (`SCHEMA`), leaf indexes counted from `first`."""
+def decode_frame(encoded: Sequence[bytes], leaves: Sequence[int], ledger_size: int) -> pl.DataFrame:
+    """Events as rows in the shape of the raw table `consent_ledger` (`SCHEMA`), each with its leaf."""
     texts = {name: pl.Int64() if name == "notice_version" else pl.String() for name in FIELDS}
     if not encoded:
         return pl.DataFrame(schema=SCHEMA)
     return pl.read_ndjson(b"\n".join(encoded), schema=texts).select(
-        pl.int_range(first, first + len(encoded), dtype=pl.Int64).alias("leaf_index"),
+        pl.Series("leaf_index", leaves, pl.Int64()),
         *(
             pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.6fZ", time_unit="us", time_zone="UTC")
             if name in TIMES
@@ -180,15 +178,6 @@ def decode_frame(encoded: Sequence[bytes], first: int, ledger_size: int) -> pl.D
         ),
         pl.lit(ledger_size, pl.Int64()).alias("ledger_size"),
     )
-
-
-def event_key(signal_id: str, subject_id: str, event_type: str, purpose_code: str, channel_code: str) -> bytes:
-    """Idempotency key: what was said, about whom, in which signal; not when it reached us.
-
-    A signal sent again, even in a file received later, is the same event. No value of the grammar holds a newline.
-    """
-    said = f"{signal_id}\n{subject_id}\n{event_type}\n{purpose_code}\n{channel_code}"
-    return sha256(said.encode()).digest()[:KEY_BYTES]
 
 
 def _instant(at: datetime) -> str:

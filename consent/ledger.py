@@ -1,67 +1,116 @@
-"""The append-only ledger of consent events: one transaction and one signed checkpoint per batch.
+"""The append-only ledger of consent events: durable, sealed under a key per subject, and covered by a signed checkpoint.
 
-Appending, proving, checking and exporting. What events mean is in `standing.py`; how bytes rest is in `store.py`.
+Appending, reading, proving. What events mean is in `standing.py`, how bytes rest in `store.py`, re-deriving all of it in
+`verification.py`.
 """
 
 import secrets
-import shutil
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import polars as pl
 
-from consent import audit, merkle
+from consent import index, merkle, verification
+from consent.audit import Opened
+from consent.databases import SQLiteDatabase, stored_size
+from consent.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
 from consent.errors import ConsentError, LedgerError
-from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode, encode_frame, event_key
+from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode, encode_frame
+from consent.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier, tile_levels
+from consent.index import Rows, Run, StoredRun
+from consent.keyring import NONCE_BYTES, KeyRing, seal, unseal
 from consent.merkle import HASH_BYTES, VerificationError
-from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note
-from consent.store import Entry, SignedSize, SQLiteStore, Store, Tile, stored_size
+from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note, to_base64
+from consent.store import Batch, SignedSize, Store
 from troth.clock import Clock
 from troth.home import Home, write_atomically
-from troth.ids import file_hash
 
 ORIGIN = "troth/consent-ledger"
-SALT_BYTES = 16  # 128 bits: as hard to guess as the tokens are
-TILE_HEIGHT = 8
-TILE_HASHES = 1 << TILE_HEIGHT
-TILE_BYTES = TILE_HASHES * HASH_BYTES
+BATCH = 1_000  # events under one checkpoint at most
+_ENCODED_AT_ONCE = 16 * BATCH
 _CACHED_TILES = 512  # 16 KiB each with the levels inside
+_MARK_SECONDS = 1.0  # how much the mark beside the ledger may lag: each costs two syncs
 _MARKING = threading.Lock()  # the draft of an atomic write is named by process, not by thread
 
 
-class Ledger:
-    """A ledger over a store. Several processes may append: each write starts from what is on disk."""
+@dataclass(frozen=True)
+class Head:
+    """What a process knows of the newest state: enough to append to it and to prove it."""
 
-    def __init__(self, store: Store, signer: Signer, clock: Clock, mark: Path | None = None) -> None:
-        """`mark`: file that remembers the last checkpoint outside the store, so that an older store is noticed."""
+    checkpoint: Checkpoint
+    note: str
+    frontier: Frontier
+    runs: tuple[Run, ...] = ()  # in the store
+    young: Rows = field(default_factory=lambda: np.empty(0, index.ROW))  # sorted rows of the leaves after them
+
+    @property
+    def size(self) -> int:
+        return self.frontier.size
+
+    @property
+    def state_root(self) -> bytes:
+        return index.state_root(index.all_runs(self.runs, self.young))
+
+
+@dataclass
+class _Request:
+    """Events waiting to be committed together: their keys and canonical bytes; then their leaves, or what went wrong."""
+
+    keys: list[bytes]
+    events: list[bytes]
+    leaves: list[int] | None = None
+    fault: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.leaves is not None or self.fault is not None
+
+
+class Ledger:
+    """A ledger over a store. Threads and processes may append at once: whoever commits takes along all who wait."""
+
+    def __init__(self, store: Store, signer: Signer, ring: KeyRing, clock: Clock, mark: Path | None = None) -> None:
+        """`mark`: file that remembers a recent checkpoint outside the store, so that an older store is noticed."""
         self._store = store
         self._signer = signer
+        self._ring = ring
         self._clock = clock
         self._mark = mark
-        self._cache: dict[tuple[int, int], list[bytes]] = {}  # full tiles, which never change again
-        self._caching = threading.Lock()
+        self._marked_at = 0.0
+        self._waiting: list[_Request] = []
+        self._queueing = threading.Lock()
+        self._committing = threading.Lock()
+        self._tiles: dict[tuple[int, int], list[bytes]] = {}  # full tiles with their inner levels; they never change
+        self._stored_runs: dict[Run, StoredRun] = {}
+        self._known: Head | None = None
         if store.last_checkpoint() is None:
             with store.writing():
                 if store.last_checkpoint() is None:
-                    self._sign(0, merkle.EMPTY_ROOT)
+                    self._sign(0, merkle.EMPTY_ROOT, index.state_root([]))
         self._refuse_rollback()
 
     @classmethod
-    def open(cls, path: Path, signer: Signer, clock: Clock) -> Self:
-        """The ledger in a SQLite file, made when absent; `<name>.checkpoint` beside it remembers the newest checkpoint.
+    def open(cls, path: Path, signer: Signer, ring: KeyRing, clock: Clock) -> Self:
+        """The ledger in a SQLite file, made when absent; `<name>.checkpoint` beside it remembers a recent checkpoint.
 
         Raises: LedgerError when the file is no ledger of this signer, was rolled back or disagrees with its checkpoint.
         """
-        store = SQLiteStore(path)
+        store = Store(SQLiteDatabase(path))
         try:
-            return cls(store, signer, clock, path.with_suffix(".checkpoint"))
+            return cls(store, signer, ring, clock, path.with_suffix(".checkpoint"))
         except BaseException:
             store.close()
             raise
 
     def close(self) -> None:
+        if self._known is not None and self._marked_at:
+            self._remember(self._known.note, now=True)
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -78,16 +127,40 @@ class Ledger:
     def append(self, events: Sequence[Event]) -> list[int]:
         """Leaf indexes of the events, durable and under a signed checkpoint on return. A repeat gets its first index.
 
-        Raises: ConsentError when an event is outside the grammar; then nothing is written.
+        Up to 1,000 events become durable together. Raises: ConsentError when an event is outside the grammar; then
+        nothing is written.
         """
-        keys = [event_key(*(getattr(event, name) for name in KEY_FIELDS)) for event in events]
-        return self._append([event.subject_id for event in events], keys, [encode(event) for event in events])
+        said = [tuple(getattr(event, name) for name in KEY_FIELDS) for event in events]
+        return self._append(entry_keys(said), [encode(event) for event in events])
 
     def append_frame(self, frame: pl.DataFrame) -> list[int]:
-        """`append` for a frame with the event's columns."""
-        encoded = encode_frame(frame)
-        keys = [event_key(*row) for row in frame.select(KEY_FIELDS).iter_rows()]
-        return self._append(frame["subject_id"].to_list(), keys, encoded)
+        """`append` for a frame with the event's columns, 1,000 rows to a checkpoint."""
+        leaves: list[int] = []
+        with ThreadPoolExecutor(1) as committer:
+            pending: list[Future[list[int]]] = []
+            for start in range(0, frame.height, _ENCODED_AT_ONCE):
+                rows = frame.slice(start, _ENCODED_AT_ONCE)
+                keys, events = entry_keys(rows.select(KEY_FIELDS).iter_rows()), encode_frame(rows)
+                for at in range(0, len(events), BATCH):
+                    pending.append(committer.submit(self._append, keys[at : at + BATCH], events[at : at + BATCH]))
+                while len(pending) > _ENCODED_AT_ONCE // BATCH:
+                    leaves += pending.pop(0).result()
+            for done in pending:
+                leaves += done.result()
+        return leaves
+
+    def erase(self, erased: Event) -> int:
+        """Destroy the key of a subject and say so under a new one, in one write. Gives the leaf of the `erased` event.
+
+        What the ledger held of the subject cannot be read from then on; every proof of it still verifies.
+        """
+        subject = prefix_of(erased.subject_id)
+        keys = entry_keys([tuple(getattr(erased, name) for name in KEY_FIELDS)])
+        request = _Request(keys, [encode(erased)])
+        with self._committing:
+            self._commit([request], destroyed=[subject])
+        self._store.shred()
+        return _leaves(request)[0]
 
     def checkpoint(self) -> str:
         """The newest checkpoint, a signed note."""
@@ -99,63 +172,81 @@ class Ledger:
 
     def root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves, from the stored tiles."""
-        return merkle.tree_root(self.size if size is None else size, self._node)
+        head = self._head()
+        return merkle.tree_root(self._size(size, head), self._nodes(head))
 
-    def leaf_hash(self, index: int) -> bytes:
-        return self._node(0, index)
+    def entry(self, leaf: int) -> bytes:
+        """The log's 64 public bytes of an event."""
+        self._refuse_absent(leaf, self.size)
+        return self._store.entries(leaf, leaf + 1)
 
-    def inclusion_proof(self, index: int, size: int | None = None) -> list[bytes]:
+    def leaf_hash(self, leaf: int) -> bytes:
+        return merkle.leaf_hash(self.entry(leaf))
+
+    def opened(self, leaf: int) -> Opened | None:
+        """An event and its salt; None when its subject's key was destroyed."""
+        self._refuse_absent(leaf, self.size)
+        return next(found for at, found in self._opened(leaf, leaf + 1) if at == leaf)
+
+    def inclusion_proof(self, leaf: int, size: int | None = None) -> list[bytes]:
         """RFC 9162 audit path of a leaf in the tree of `size` leaves."""
-        size = self._size(size)
-        if not 0 <= index < size:
-            raise ConsentError(f"ledger: expected a leaf below {size}, found {index}. Ask for a leaf it holds.")
-        return merkle.inclusion_proof(index, size, self._node)
+        head = self._head()
+        size = self._size(size, head)
+        self._refuse_absent(leaf, size)
+        return merkle.inclusion_proof(leaf, size, self._nodes(head))
 
     def consistency_proof(self, old_size: int, new_size: int | None = None) -> list[bytes]:
         """RFC 9162 proof that the tree of `new_size` begins with that of `old_size`."""
-        return merkle.consistency_proof(self._size(old_size), self._size(new_size), self._node)
+        head = self._head()
+        return merkle.consistency_proof(self._size(old_size, head), self._size(new_size, head), self._nodes(head))
+
+    def state_proof(
+        self, subject_id: str, purpose_code: str | None = None, channel_code: str | None = None
+    ) -> dict[str, Any]:
+        """Proof of which leaves speak of a subject, or of just a purpose and channel, all of them, at the newest checkpoint."""
+        prefix, head = prefix_of(subject_id, purpose_code, channel_code), self._head()
+        shown = [index.prove_run(self._stored_run(run), self._chunks(run), prefix) for run in head.runs]
+        if len(head.young):
+            start = head.runs[-1].stop if head.runs else 0
+            young, chunks = index.make_run(start, head.size, head.young)
+            shown.append(index.prove_run(young, chunks.__getitem__, prefix))
+        return index.state_proof(prefix, shown)
 
     def events(self, start: int = 0, stop: int | None = None) -> Iterator[Recorded]:
-        """Events by leaf index."""
-        for entry in self._store.entries(start, self._size(stop)):
-            yield Recorded(entry.leaf_index, decode(entry.event))
+        """Events by leaf index, without those whose subject's key was destroyed."""
+        for leaf, opened in self._opened(start, self._size(stop, self._head())):
+            if opened is not None:
+                yield Recorded(leaf, decode(opened.event))
 
     def events_of(self, subject_id: str) -> list[Recorded]:
-        """Every event of one subject, by leaf index."""
-        return [Recorded(entry.leaf_index, decode(entry.event)) for entry in self._store.entries_of(subject_id)]
+        """Every event of one subject, by leaf index, without those before its erasure."""
+        found = []
+        for leaf in self.leaves_of(subject_id):
+            opened = self.opened(leaf)
+            if opened is not None:
+                found.append(Recorded(leaf, decode(opened.event)))
+        return found
+
+    def leaves_of(self, subject_id: str) -> list[int]:
+        """The leaves that speak of a subject, in order, erased ones included."""
+        return self._leaves_with(prefix_of(subject_id), self._head())
 
     def frame(self, size: int | None = None) -> pl.DataFrame:
-        """The first `size` events as rows, in the shape of the raw table `consent_ledger`."""
-        size = self._size(size)
-        return decode_frame([entry.event for entry in self._store.entries(0, size)], 0, size)
+        """The first `size` events as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
+        size = self._size(size, self._head())
+        leaves, events = [], []
+        for leaf, opened in self._opened(0, size):
+            if opened is not None:
+                leaves.append(leaf)
+                events.append(opened.event)
+        return decode_frame(events, leaves, size)
 
     def verify(self) -> Checkpoint:
-        """Re-derive the tree from every stored event and compare it with every stored tile, root and signature.
+        """Re-derive the tree and the index from every stored entry and compare them with all that is stored and signed.
 
         Raises: LedgerError with the evidence.
         """
-        tree = merkle.CompactRange()
-        stored = self._store.checkpoints()
-        try:
-            for checkpoint in stored:
-                claimed = open_checkpoint(checkpoint.note, self._signer.verifier)
-                leaves = [
-                    self._leaf(entry, index)
-                    for index, entry in enumerate(self._store.entries(tree.size, claimed.size), tree.size)
-                ]
-                self._compare_leaves(tree.size, leaves)
-                tree.extend(leaves)
-                audit.compare_root(claimed, tree)
-            newest = open_checkpoint(stored[-1].note, self._signer.verifier)
-            if (count := self._store.entry_count()) != newest.size:
-                raise VerificationError("ledger", f"{newest.size} events", f"{count}", "Restore it from a backup")
-            if (root := self.root(newest.size)) != newest.root:
-                raise VerificationError(
-                    "stored tiles", f"root {newest.root.hex()}", root.hex(), "Restore the ledger from a backup"
-                )
-        except VerificationError as evidence:
-            raise LedgerError(str(evidence)) from evidence
-        return newest
+        return verification.verify(self._store, self._signer.verifier, self._opened)
 
     def check_extends(self, note: str) -> None:
         """That this ledger begins with the tree of a checkpoint somebody kept.
@@ -163,15 +254,11 @@ class Ledger:
         Raises: LedgerError when it was rolled back behind it, or forked from it.
         """
         try:
-            kept, now = open_checkpoint(note, self._signer.verifier), self._last()
-            if kept.size > now.size:
-                raise VerificationError(
-                    "ledger",
-                    f"at least {kept.size} events",
-                    f"{now.size}",
-                    "It was rolled back: restore a newer backup",
-                )
-            if (root := merkle.tree_root(kept.size, self._node)) != kept.root:
+            kept, head = open_checkpoint(note, self._signer.verifier), self._head()
+            if kept.size > head.size:
+                rolled_back = "It was rolled back: restore a newer backup"
+                raise VerificationError("ledger", f"at least {kept.size} events", f"{head.size}", rolled_back)
+            if (root := merkle.tree_root(kept.size, self._nodes(head))) != kept.root:
                 fork = "It was forked: keep both checkpoints as evidence and restore a backup"
                 raise VerificationError(f"ledger at size {kept.size}", f"root {kept.root.hex()}", root.hex(), fork)
         except VerificationError as evidence:
@@ -179,94 +266,190 @@ class Ledger:
 
     def export(self, folder: Path) -> Path:
         """Write everything an auditor needs into a folder (README, Export), replacing an earlier export."""
-        checkpoints = self._store.checkpoints()
-        newest = checkpoints[-1]
-        draft = folder.with_name(f".{folder.name}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        with (draft / audit.ENTRIES).open("wb") as file:
-            for entry in self._store.entries(0, newest.size):
-                file.write(audit.entry_line(entry.event, entry.leaf_index, entry.salt))
-        (draft / audit.CHECKPOINTS).write_bytes(
-            b"".join(merkle.canonical(checkpoint.note) + b"\n" for checkpoint in checkpoints)
-        )
-        (draft / audit.CHECKPOINT).write_text(newest.note, encoding="utf-8", newline="")
-        (draft / audit.KEY).write_text(self._signer.verifier.text + "\n", encoding="utf-8", newline="")
-        hashes = {path.name: file_hash(path) for path in draft.iterdir()}
-        manifest = audit.manifest(open_checkpoint(newest.note, self._signer.verifier), len(checkpoints), hashes)
-        (draft / audit.MANIFEST).write_bytes(manifest)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-        return folder
+        return verification.export(self._store, self._signer.verifier, self._opened, folder)
 
-    def _append(self, subjects: Sequence[str], keys: Sequence[bytes], encoded: Sequence[bytes]) -> list[int]:
+    def rewrap_keys(self) -> int:
+        """Put every subject's key under the current key-encryption key. How many were under another. May be repeated."""
+        count, after = 0, b""
+        while True:
+            with self._store.writing():
+                keys = self._store.keys_after(after, BATCH)
+                stale = [key for key in keys if not self._ring.is_current(key)]
+                self._store.drop_keys(key.subject_key for key in stale)
+                self._store.add_keys(self._ring.rewrapped(key) for key in stale)
+            count += len(stale)
+            if not keys:
+                self._store.shred()
+                return count
+            after = keys[-1].subject_key
+
+    def _append(self, keys: list[bytes], events: list[bytes]) -> list[int]:
+        leaves: list[int] = []
+        for at in range(0, len(keys), BATCH):
+            leaves += self._submit(_Request(keys[at : at + BATCH], events[at : at + BATCH]))
+        return leaves
+
+    def _submit(self, request: _Request) -> list[int]:
+        """Wait in line; whoever comes first commits for all who wait."""
+        with self._queueing:
+            self._waiting.append(request)
+        while not request.is_done:
+            with self._committing:
+                if not request.is_done:
+                    self._commit(self._next_batch())
+        return _leaves(request)
+
+    def _next_batch(self) -> list[_Request]:
+        with self._queueing:
+            taken, count = 0, 0
+            for request in self._waiting:
+                count += len(request.keys)
+                if taken and count > BATCH:
+                    break
+                taken += 1
+            batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return batch
+
+    def _commit(self, requests: Sequence[_Request], destroyed: Sequence[bytes] = ()) -> None:
+        """One transaction, one checkpoint, for all requests."""
         try:
             with self._store.writing():
-                size = self._trusted_size()
-                indexes = self._store.indexes_of(keys)
-                entries: list[Entry] = []
-                for subject_id, key, event in zip(subjects, keys, encoded, strict=True):
-                    if key not in indexes:
-                        indexes[key] = size + len(entries)
-                        entries.append(Entry(indexes[key], subject_id, key, secrets.token_bytes(SALT_BYTES), event))
-                if entries:
-                    self._store.add_entries(entries)
-                    leaves = [merkle.leaf_hash(merkle.commitment(entry.salt, entry.event)) for entry in entries]
-                    self._grow(size, leaves)
-        except BaseException:
-            self._cache.clear()  # it may hold tiles of the write that did not happen
-            raise
-        if entries:
-            self._remember(self.checkpoint())
-        return [indexes[key] for key in keys]
+                head = self._newest()
+                if destroyed:
+                    self._ring.forget(destroyed)
+                    self._store.drop_keys(destroyed)
+                leaves, fresh = self._placed(head, requests)
+                if fresh:
+                    head = self._grow(head, fresh)
+        except BaseException as fault:
+            self._known = None  # it may be ahead of the write that did not happen
+            self._tiles.clear()
+            self._ring.forget()
+            for request in requests:
+                request.fault = fault
+            if not isinstance(fault, Exception):
+                raise
+            return
+        self._known = head
+        if fresh:
+            self._remember(head.note)
+        for request, found in zip(requests, leaves, strict=True):
+            request.leaves = found
 
-    def _trusted_size(self) -> int:
-        """Size to append at. Never signs over a tree that does not match the last checkpoint. Raises: LedgerError."""
-        now = self._last()
-        count = self._store.entry_count()
-        root = merkle.tree_root(now.size, self._node)
-        if count != now.size or root != now.root:
-            raise LedgerError(
-                f"ledger: expected {now.size} events under root {now.root.hex()}, found {count} under {root.hex()}. "
-                "It was changed by hand: restore it from a backup."
-            )
-        return now.size
+    def _placed(self, head: Head, requests: Sequence[_Request]) -> tuple[list[list[int]], list[tuple[bytes, bytes]]]:
+        """The leaf of every event, and the (keys, event) that are new, in the order of their leaves."""
+        keys = [key for request in requests for key in request.keys]
+        events = [event for request in requests for event in request.events]
+        held = self._held(head, keys)
+        fresh: list[tuple[bytes, bytes]] = []
+        for key, event in zip(keys, events, strict=True):
+            if key not in held:
+                held[key] = head.size + len(fresh)
+                fresh.append((key, event))
+        return [[held[key] for key in request.keys] for request in requests], fresh
 
-    def _grow(self, size: int, leaves: list[bytes]) -> None:
-        """Extend the tiles from `size` and sign the new root, once it is proved to contain the old one."""
-        old = self._last()
-        hashes, first, level = b"".join(leaves), size, 0
-        while hashes:
-            number, offset = divmod(first, TILE_HASHES)
-            run = self._store.tile(level, number)[: offset * HASH_BYTES] + hashes
-            tiles = [
-                Tile(level, number + i, run[at : at + TILE_BYTES])
-                for i, at in enumerate(range(0, len(run), TILE_BYTES))
-            ]
-            self._store.put_tiles(tiles)
-            hashes = b"".join(_levels(tile.hashes)[-1] for tile in tiles if len(tile.hashes) == TILE_BYTES)
-            first >>= TILE_HEIGHT
-            level += 1
-        new_size = size + len(leaves)
-        root = merkle.tree_root(new_size, self._node)
-        if size:
-            proof = merkle.consistency_proof(size, new_size, self._node)
-            merkle.verify_consistency(size, new_size, old.root, root, proof)
-        self._sign(new_size, root)
+    def _held(self, head: Head, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Leaves of the keys that the ledger holds already."""
+        if not keys:
+            return {}
+        asked = index.rows_of_keys(b"".join(keys))
+        held: dict[bytes, int] = {}
+        found = [index.find(head.young, asked)]
+        for run in head.runs:
+            found += index.find_in_run(self._stored_run(run), self._chunks(run), asked)
+        for positions, leaves in found:
+            held.update(zip([keys[at] for at in positions.tolist()], leaves.tolist(), strict=True))
+        return held
 
-    def _sign(self, size: int, root: bytes) -> None:
-        note = sign_note(Checkpoint(self._signer.verifier.name, size, root).text, self._signer)
+    def _grow(self, head: Head, fresh: Sequence[tuple[bytes, bytes]]) -> Head:
+        """Seal the events, extend the tree and the index, and sign."""
+        first, count = head.size, len(fresh)
+        drawn = secrets.token_bytes(count * (SALT_BYTES + NONCE_BYTES))
+        salts, nonces = drawn[: count * SALT_BYTES], drawn[count * SALT_BYTES :]
+        ciphers = self._ring.for_sealing((key[: index.SUBJECT_BYTES] for key, _ in fresh), self._store)
+        entries, payloads, hashes = [], [], []
+        for at, (key, event) in enumerate(fresh):
+            salt = salts[at * SALT_BYTES : (at + 1) * SALT_BYTES]
+            entry = key + merkle.commitment(salt, event)
+            nonce = nonces[at * NONCE_BYTES : (at + 1) * NONCE_BYTES]
+            entries.append(entry)
+            hashes.append(merkle.leaf_hash(entry))
+            payloads.append(seal(ciphers[key[: index.SUBJECT_BYTES]], nonce, salt, event, entry))
+        joined = b"".join(entries)
+        lengths = np.fromiter(map(len, payloads), ">u4", count).tobytes()
+        self._store.add_batch(Batch(first, count, joined, lengths, b"".join(payloads)))
+        frontier, tiles = head.frontier.grown(hashes)
+        if tiles:
+            self._store.add_tiles(tiles)
+        runs, young = self._indexed(head, index.rows_of(joined, first))
+        state_root = index.state_root(index.all_runs(runs, young))
+        checkpoint, note = self._sign(frontier.size, frontier.root(), state_root)
+        return Head(checkpoint, note, frontier, runs, young)
+
+    def _indexed(self, head: Head, rows: Rows) -> tuple[tuple[Run, ...], Rows]:
+        """The runs and young rows with more rows; what changes is stored."""
+        runs, young, steps = index.grown(head.runs, head.young, rows, self._run_rows)
+        for step in steps:
+            self._store.drop_runs(step.replaced)
+            self._store.add_run(step.made, step.chunks)
+            self._stored_runs[step.made.run] = step.made
+        if steps:
+            self._stored_runs = {run: stored for run, stored in self._stored_runs.items() if run in runs}
+        return tuple(runs), young
+
+    def _run_rows(self, run: Run) -> Rows:
+        return np.frombuffer(self._store.run_rows(run), index.ROW)
+
+    def _sign(self, size: int, root: bytes, state_root: bytes) -> tuple[Checkpoint, str]:
+        state = f"state {to_base64(state_root)}"
+        checkpoint = Checkpoint(self._signer.verifier.name, size, root, (state,))
+        note = sign_note(checkpoint.text, self._signer)
         self._store.add_checkpoint(SignedSize(size, note, self._clock.now().isoformat()))
+        return checkpoint, note
 
-    def _refuse_rollback(self) -> None:
-        self._trusted_size()
-        if self._mark is not None and self._mark.exists():
-            self.check_extends(self._mark.read_text(encoding="utf-8"))
+    def _head(self) -> Head:
+        """The newest state, for reading."""
+        known, stored = self._known, self._stored()
+        if known is None or known.note != stored.note:
+            known = self._known = self._loaded(stored)
+        return known
 
-    def _remember(self, note: str) -> None:
-        if self._mark is not None:
-            with _MARKING:
-                write_atomically(self._mark, note.encode())
+    def _newest(self) -> Head:
+        """The state to append to; never one that does not match its checkpoint. Raises: LedgerError."""
+        known, stored, count = self._known, self._stored(), self._store.leaf_count()
+        if known is None or known.note != stored.note:
+            if known is not None:  # others have written: keys they destroyed must not seal another event
+                others = self._store.entries(known.size, count)
+                self._ring.forget(others[at : at + index.SUBJECT_BYTES] for at in range(0, len(others), ENTRY_BYTES))
+            known = self._loaded(stored)
+        if count != known.size:
+            raise LedgerError(
+                f"ledger: expected {known.size} events, found {count}. It was changed by hand: restore it from a backup."
+            )
+        return known
+
+    def _loaded(self, stored: SignedSize) -> Head:
+        """The state of a checkpoint, from the store, compared with what was signed. Raises: LedgerError."""
+        signed = self._checked(stored.note)
+        size, levels = signed.size, []
+        entries = self._store.entries(size - size % TILE_HASHES, size)
+        hashes = [merkle.leaf_hash(entries[at : at + ENTRY_BYTES]) for at in range(0, len(entries), ENTRY_BYTES)]
+        count, level = size, 0
+        while count:
+            levels.append(Edge.over(hashes))
+            count, level = count >> TILE_HEIGHT, level + 1
+            hashes = self._store.tile_roots(level - 1, count - count % TILE_HASHES, count)
+        runs = tuple(self._store.runs())
+        start = runs[-1].stop if runs else 0
+        young = index.merged([index.rows_of(self._store.entries(start, size), start)])
+        head = Head(signed, stored.note, Frontier(size, tuple(levels)), runs, young)
+        found = (head.frontier.root(), head.state_root)
+        if found != (signed.root, signed.state_root):
+            raise LedgerError(
+                f"ledger: expected root {signed.root.hex()} and state {(signed.state_root or b'').hex()} at size {size}, "
+                f"found {found[0].hex()} and {found[1].hex()}. It was changed by hand: restore it from a backup."
+            )
+        return head
 
     def _stored(self) -> SignedSize:
         stored = self._store.last_checkpoint()
@@ -275,70 +458,116 @@ class Ledger:
         return stored
 
     def _last(self) -> Checkpoint:
+        stored, known = self._stored(), self._known
+        return known.checkpoint if known is not None and known.note == stored.note else self._checked(stored.note)
+
+    def _checked(self, note: str) -> Checkpoint:
         try:
-            return open_checkpoint(self._stored().note, self._signer.verifier)
+            return open_checkpoint(note, self._signer.verifier)
         except VerificationError as evidence:
             raise LedgerError(str(evidence)) from evidence
 
-    def _size(self, size: int | None) -> int:
-        now = self.size
-        if size is not None and not 0 <= size <= now:
-            raise ConsentError(f"ledger: expected a size up to {now}, found {size}. Ask for a size it has had.")
-        return now if size is None else size
+    def _size(self, size: int | None, head: Head) -> int:
+        if size is not None and not 0 <= size <= head.size:
+            raise ConsentError(f"ledger: expected a size up to {head.size}, found {size}. Ask for a size it has had.")
+        return head.size if size is None else size
 
-    def _node(self, level: int, index: int) -> bytes:
-        """Hash of a perfect subtree, from the tile that holds it or its children."""
-        tile_level, inside = divmod(level, TILE_HEIGHT)
-        number, offset = divmod(index << inside, TILE_HASHES)
-        levels = self._cache.get((tile_level, number))
-        if levels is None:
-            hashes = self._store.tile(tile_level, number)
-            needed, held = offset + (1 << inside), len(hashes) // HASH_BYTES
-            if held < needed:
-                tile = f"ledger tile {tile_level}/{number}"
-                raise LedgerError(f"{tile}: expected {needed} hashes, found {held}. Restore the ledger from a backup.")
-            if len(hashes) < TILE_BYTES:
-                return _levels(hashes[offset * HASH_BYTES : needed * HASH_BYTES])[-1]
-            levels = _levels(hashes)
-            with self._caching:
-                if len(self._cache) >= _CACHED_TILES:
-                    self._cache.pop(next(iter(self._cache)))
-                self._cache[(tile_level, number)] = levels
-        at = (offset >> inside) * HASH_BYTES
-        return levels[inside][at : at + HASH_BYTES]
+    def _refuse_absent(self, leaf: int, size: int) -> None:
+        if not 0 <= leaf < size:
+            raise ConsentError(f"ledger: expected a leaf below {size}, found {leaf}. Ask for a leaf it holds.")
 
-    def _leaf(self, entry: Entry, index: int) -> bytes:
-        if entry.leaf_index != index:
-            raise VerificationError("ledger", f"leaf {index}", f"leaf {entry.leaf_index}", "Restore it from a backup")
-        return merkle.leaf_hash(merkle.commitment(entry.salt, entry.event))
+    def _nodes(self, head: Head) -> merkle.Node:
+        """Hashes of perfect subtrees, from the tile that holds them or their children."""
 
-    def _compare_leaves(self, first: int, leaves: list[bytes]) -> None:
-        for index, leaf in enumerate(leaves, first):
-            if (stored := self._node(0, index)) != leaf:
-                raise VerificationError(
-                    f"leaf {index}",
-                    f"hash {stored.hex()}",
-                    leaf.hex(),
-                    "The event was changed: restore the ledger from a backup",
-                )
+        def node(level: int, at: int) -> bytes:
+            tile_level, inside = divmod(level, TILE_HEIGHT)
+            number, offset = divmod(at << inside, TILE_HASHES)
+            levels = self._tiles.get((tile_level, number))
+            if levels is None:
+                if (at + 1) << level > head.size:
+                    raise LedgerError(
+                        f"ledger: expected leaves below {head.size}, found a subtree beyond. Ask for less."
+                    )
+                if (number + 1) * TILE_HASHES > head.size >> (tile_level * TILE_HEIGHT):
+                    edge = head.frontier.hashes(tile_level)
+                    return tile_levels(b"".join(edge[offset : offset + (1 << inside)]))[-1]
+                levels = self._tile(tile_level, number)
+            place = (offset >> inside) * HASH_BYTES
+            return levels[inside][place : place + HASH_BYTES]
+
+        return node
+
+    def _tile(self, level: int, number: int) -> list[bytes]:
+        hashes = self._store.tile(level, number)
+        if len(hashes) != TILE_HASHES * HASH_BYTES:
+            raise LedgerError(
+                f"ledger tile {level}/{number}: expected {TILE_HASHES} hashes, found {len(hashes) // HASH_BYTES}. "
+                "Restore the ledger from a backup."
+            )
+        levels = tile_levels(hashes)
+        if len(self._tiles) >= _CACHED_TILES:
+            self._tiles.clear()
+        self._tiles[(level, number)] = levels
+        return levels
+
+    def _stored_run(self, run: Run) -> StoredRun:
+        stored = self._stored_runs.get(run)
+        if stored is None:
+            stored = self._store.run(run)
+            if stored is None:
+                raise LedgerError(f"ledger index: expected leaves {run.start} to {run.stop}, found none. Rebuild it.")
+            self._stored_runs[run] = stored
+        return stored
+
+    def _chunks(self, run: Run) -> Callable[[int], bytes]:
+        return lambda number: self._store.run_chunk(run, number)
+
+    def _run_leaves(self, stored: StoredRun, prefix: bytes) -> list[int]:
+        rows = index.rows_with(stored, self._chunks(stored.run), prefix)
+        return [int(leaf) for leaf in index.leaf_indexes(rows)]
+
+    def _leaves_with(self, prefix: bytes, head: Head) -> list[int]:
+        found = [leaf for run in head.runs for leaf in self._run_leaves(self._stored_run(run), prefix)]
+        young = head.young[index.matching(head.young, prefix)]
+        return sorted([*found, *(int(leaf) for leaf in index.leaf_indexes(young))])
+
+    def _opened(self, start: int, stop: int) -> Iterator[tuple[int, Opened | None]]:
+        """Leaves [start, stop) in order, each with what its payload holds."""
+        for batch in self._store.batches(start, stop):
+            entries = [batch.entries[at : at + ENTRY_BYTES] for at in range(0, len(batch.entries), ENTRY_BYTES)]
+            wanted = range(max(start - batch.first_leaf, 0), min(stop - batch.first_leaf, batch.leaf_count))
+            subjects = {entries[at][: index.SUBJECT_BYTES] for at in wanted}
+            ciphers = self._ring.for_opening(subjects, self._store)
+            ends = np.frombuffer(batch.lengths, ">u4").astype(np.int64).cumsum()
+            for at in wanted:
+                payload = batch.payloads[int(ends[at - 1]) if at else 0 : int(ends[at])]
+                found = unseal(ciphers.get(entries[at][: index.SUBJECT_BYTES]), payload, entries[at])
+                opened = None if found is None else Opened(found[SALT_BYTES:], found[:SALT_BYTES])
+                yield batch.first_leaf + at, opened
+
+    def _refuse_rollback(self) -> None:
+        self._head()
+        if self._mark is not None and self._mark.exists():
+            self.check_extends(self._mark.read_text(encoding="utf-8"))
+
+    def _remember(self, note: str, now: bool = False) -> None:
+        if self._mark is not None and (now or time.monotonic() - self._marked_at >= _MARK_SECONDS):
+            self._marked_at = time.monotonic()
+            with _MARKING:
+                write_atomically(self._mark, note.encode())
+
+
+def _leaves(request: _Request) -> list[int]:
+    if request.fault is not None:
+        raise request.fault
+    return request.leaves or []
 
 
 def open_ledger(home: Home, clock: Clock) -> Ledger:
-    """The home's ledger, signed with the home's key."""
-    return Ledger.open(home.ledger, Ed25519Signer(ORIGIN, home.key("ledger")), clock)
+    """The home's ledger, signed and sealed with the home's keys."""
+    return Ledger.open(home.ledger, Ed25519Signer(ORIGIN, home.key("ledger")), KeyRing([home.key("kek")]), clock)
 
 
 def ledger_size(path: Path) -> int:
-    """How many events the ledger of a file covers, for readers that must notice when it has grown.
-
-    Raises: LedgerError when there is no ledger to read.
-    """
+    """Size of the ledger at a path, fast and unverified. Raises: LedgerError when there is none to read."""
     return stored_size(path)
-
-
-def _levels(hashes: bytes) -> list[bytes]:
-    """The hashes of a power-of-two run and of every level above it, up to its root."""
-    levels = [hashes]
-    while len(levels[-1]) > HASH_BYTES:
-        levels.append(merkle.level_above(levels[-1]))
-    return levels

@@ -56,9 +56,14 @@ def level_above(hashes: bytes) -> bytes:
 class CompactRange:
     """Right edge of a growing tree: one hash per set bit of its size, enough to append and to name the root."""
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._peaks: list[bytes] = []
+    def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
+        self.size = size
+        self._peaks = list(peaks)
+
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """Roots of the perfect subtrees from left to right, one per set bit of the size."""
+        return tuple(self._peaks)
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
         peaks, size = self._peaks, self.size
@@ -72,7 +77,7 @@ class CompactRange:
         self.size = size
 
     def root(self) -> bytes:
-        return _joined(self._peaks)
+        return joined(self._peaks)
 
 
 def tree_root(size: int, node: Node) -> bytes:
@@ -216,10 +221,11 @@ def _range_root(start: int, end: int, node: Node) -> bytes:
         level = (end - start).bit_length() - 1
         peaks.append(node(level, start >> level))
         start += 1 << level
-    return _joined(peaks)
+    return joined(peaks)
 
 
-def _joined(peaks: Sequence[bytes]) -> bytes:
+def joined(peaks: Sequence[bytes]) -> bytes:
+    """Root over perfect subtrees from left to right."""
     if not peaks:
         return EMPTY_ROOT
     root = peaks[-1]

@@ -1,63 +1,40 @@
-"""Where the ledger's bytes rest: the seam (`Store`) and its SQLite form. Knows nothing of hashing or signing.
+"""What the ledger keeps, as SQL that SQLite and PostgreSQL both speak. Knows nothing of hashing, signing or sealing.
 
-Tables only grow: triggers refuse to update or delete an entry or a checkpoint.
+Batches, tiles and checkpoints only grow: triggers (migrations/) refuse to update or delete them. Runs are a projection of the
+batches, keys are there to be destroyed. Connections, transactions and dialects are in `databases.py`.
 """
 
-import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
-from urllib.parse import quote
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
-from consent.errors import LedgerError
+import numpy as np
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-create table if not exists entries (
-    leaf_index integer primary key,
-    subject_id text not null,
-    event_key blob not null,
-    salt blob not null,
-    event blob not null
-);
-create unique index if not exists entries_by_key on entries (event_key);
-create index if not exists entries_by_subject on entries (subject_id);
-create table if not exists tiles (
-    level integer not null, number integer not null, hashes blob not null, primary key (level, number)
-);
-create table if not exists checkpoints (size integer primary key, note text not null, signed_at text not null);
-create trigger if not exists entries_are_kept before delete on entries
-begin select raise(abort, 'the ledger only grows'); end;
-create trigger if not exists entries_stay before update on entries
-begin select raise(abort, 'the ledger only grows'); end;
-create trigger if not exists checkpoints_are_kept before delete on checkpoints
-begin select raise(abort, 'the ledger only grows'); end;
-create trigger if not exists checkpoints_stay before update on checkpoints
-begin select raise(abort, 'the ledger only grows'); end;
-"""
-# A hand that edits the file may leave text where bytes were; it must still reach the check that tells on it.
-_ENTRY = "select leaf_index, subject_id, event_key, cast(salt as blob), cast(event as blob) from entries"
-_AT_ONCE = 10_000  # SQLite binds up to 32,766 values in a statement
+from consent.databases import Database
+from consent.index import ROW, Run, StoredRun
+from consent.keyring import WrappedKey
+
+_AT_ONCE = 8_000  # values bound in one statement: SQLite takes 32,766, PostgreSQL 65,535
+_BATCHES_AT_ONCE = 64
 
 
-class Entry(NamedTuple):
-    """An event as stored: its leaf, its salt and its canonical bytes."""
+class Batch(NamedTuple):
+    """What one write added: its first leaf, how many, their 64-byte entries, lengths (4 bytes each) and payloads."""
 
-    leaf_index: int
-    subject_id: str
-    event_key: bytes
-    salt: bytes
-    event: bytes
+    first_leaf: int
+    leaf_count: int
+    entries: bytes
+    lengths: bytes
+    payloads: bytes
 
 
 class Tile(NamedTuple):
-    """Up to 256 neighbouring hashes of every eighth level (c2sp.org/tlog-tiles), concatenated."""
+    """256 neighbouring hashes of every eighth level (c2sp.org/tlog-tiles), and the root over them."""
 
     level: int
     number: int
     hashes: bytes
+    root: bytes
 
 
 class SignedSize(NamedTuple):
@@ -68,132 +45,72 @@ class SignedSize(NamedTuple):
     signed_at: str
 
 
-class Store(Protocol):
-    """What the ledger asks of a database. Reads see the last finished write or, inside a write, their own."""
+class Store:
+    """The ledger's tables in a database. Reads see the last finished write or, inside a write, their own."""
 
-    def writing(self) -> AbstractContextManager[None]:
-        """One writer at a time; on leaving, all of it is durable, or none of it happened."""
-        ...
-
-    def add_entries(self, entries: Iterable[Entry]) -> None: ...
-    def put_tiles(self, tiles: Iterable[Tile]) -> None: ...
-    def add_checkpoint(self, checkpoint: SignedSize) -> None: ...
-    def indexes_of(self, event_keys: Sequence[bytes]) -> dict[bytes, int]: ...
-    def entries(self, start: int, stop: int) -> Iterator[Entry]: ...
-    def entries_of(self, subject_id: str) -> list[Entry]: ...
-    def entry_count(self) -> int: ...
-    def tile(self, level: int, number: int) -> bytes: ...
-    def last_checkpoint(self) -> SignedSize | None: ...
-    def checkpoints(self) -> list[SignedSize]: ...
-    def close(self) -> None: ...
-
-
-def stored_size(path: Path) -> int:
-    """Size of the newest checkpoint of a ledger file, read in microseconds without opening it for writing, unverified.
-
-    Raises: LedgerError when there is no ledger to read.
-    """
-    try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)
-        try:
-            found = connection.execute("select max(size) from checkpoints").fetchone()[0]
-        finally:
-            connection.close()
-    except sqlite3.Error as fault:
-        raise LedgerError(f"ledger {path.name}: expected a readable ledger, found {fault}. Restore it.") from fault
-    if found is None:
-        raise LedgerError(f"ledger {path.name}: expected a signed checkpoint, found none. Restore it from a backup.")
-    return int(found)
-
-
-class SQLiteStore:
-    """A ledger in one SQLite file: WAL, synchronous FULL. Threads share it; other processes may open it too."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        run = self._connection.execute
-        try:
-            run("pragma journal_mode = wal")
-            run("pragma synchronous = full")
-            run("pragma cache_size = -65536")  # KiB; a batch of 100,000 touches pages all over the two indexes
-            version = run("pragma user_version").fetchone()[0]
-            if version == 0:
-                self._connection.executescript(
-                    f"begin immediate; {_SCHEMA} pragma user_version = {SCHEMA_VERSION}; commit;"
-                )
-            elif version != SCHEMA_VERSION:
-                raise LedgerError(
-                    f"ledger schema: expected version {SCHEMA_VERSION}, found {version}. Use the release that wrote it."
-                )
-        except sqlite3.DatabaseError as fault:
-            self._connection.close()
-            raise LedgerError(
-                f"ledger {path.name}: expected a SQLite database, found {fault}. Restore it from a backup."
-            ) from fault
-        except LedgerError:
-            self._connection.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._read = database.read
+        self._write = database.write
 
     def close(self) -> None:
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._lock:
-            self._connection.execute("begin immediate")
-            try:
-                yield
-                self._connection.execute("commit")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("rollback")
-                raise
+    def writing(self) -> AbstractContextManager[None]:
+        """One writer at a time, over all processes; on leaving, all of it is durable, or none of it happened."""
+        return self._database.writing()
 
-    def add_entries(self, entries: Iterable[Entry]) -> None:
-        with self._lock:
-            self._connection.executemany("insert into entries values (?, ?, ?, ?, ?)", entries)
+    def shred(self) -> None:
+        """Overwrite what was deleted, so that the database's files no longer hold it."""
+        self._database.shred()
 
-    def put_tiles(self, tiles: Iterable[Tile]) -> None:
-        with self._lock:
-            self._connection.executemany("insert or replace into tiles values (?, ?, ?)", tiles)
+    def add_batch(self, batch: Batch) -> None:
+        self._write("insert into batches values (?, ?, ?, ?, ?)", [batch])
 
-    def add_checkpoint(self, checkpoint: SignedSize) -> None:
-        with self._lock:
-            self._connection.execute("insert into checkpoints values (?, ?, ?)", checkpoint)
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches that hold leaves [start, stop), in order."""
+        query = (
+            "select first_leaf, leaf_count, entries, lengths, payloads from batches "
+            "where first_leaf >= ? and first_leaf < ? order by first_leaf limit ?"
+        )
+        return map(Batch._make, self._walk(query, start, stop))
 
-    def indexes_of(self, event_keys: Sequence[bytes]) -> dict[bytes, int]:
-        found: dict[bytes, int] = {}
-        for start in range(0, len(event_keys), _AT_ONCE):
-            part = event_keys[start : start + _AT_ONCE]
-            marks = ",".join("?" * len(part))
-            found.update(self._read(f"select event_key, leaf_index from entries where event_key in ({marks})", part))  # noqa: S608
-        return found
+    def entries(self, start: int, stop: int) -> bytes:
+        """Entries of leaves [start, stop), concatenated."""
+        query = (
+            "select first_leaf, leaf_count, entries from batches "
+            "where first_leaf >= ? and first_leaf < ? order by first_leaf limit ?"
+        )
+        rows = list(self._walk(query, start, stop))
+        if not rows:
+            return b""
+        width = len(rows[0][2]) // rows[0][1]
+        return b"".join(row[2] for row in rows)[(start - rows[0][0]) * width : (stop - rows[0][0]) * width]
 
-    def entries(self, start: int, stop: int) -> Iterator[Entry]:
-        for first in range(start, stop, _AT_ONCE):
-            last = min(first + _AT_ONCE, stop)
-            rows = self._read(f"{_ENTRY} where leaf_index >= ? and leaf_index < ? order by leaf_index", (first, last))
-            yield from map(Entry._make, rows)
+    def leaf_count(self) -> int:
+        rows = self._read("select first_leaf + leaf_count from batches order by first_leaf desc limit 1")
+        return int(rows[0][0]) if rows else 0
 
-    def entries_of(self, subject_id: str) -> list[Entry]:
-        rows = self._read(f"{_ENTRY} where subject_id = ? order by leaf_index", (subject_id,))
-        return [Entry._make(row) for row in rows]
-
-    def entry_count(self) -> int:
-        return int(self._read("select coalesce(max(leaf_index) + 1, 0) from entries")[0][0])
+    def add_tiles(self, tiles: Iterable[Tile]) -> None:
+        self._write("insert into tiles values (?, ?, ?, ?)", list(tiles))
 
     def tile(self, level: int, number: int) -> bytes:
-        rows = self._read("select cast(hashes as blob) from tiles where level = ? and number = ?", (level, number))
+        """The hashes of a full tile; empty when there is none."""
+        rows = self._read("select hashes from tiles where level = ? and number = ?", (level, number))
         return bytes(rows[0][0]) if rows else b""
+
+    def tiles(self, level: int, start: int, stop: int) -> Iterator[Tile]:
+        """Full tiles of a level by number."""
+        query = "select level, number, hashes, root from tiles where level = ? and number >= ? and number < ? order by number"
+        for first in range(start, stop, _BATCHES_AT_ONCE):
+            yield from map(Tile._make, self._read(query, (level, first, min(first + _BATCHES_AT_ONCE, stop))))
+
+    def tile_roots(self, level: int, start: int, stop: int) -> list[bytes]:
+        query = "select root from tiles where level = ? and number >= ? and number < ? order by number"
+        return [bytes(row[0]) for row in self._read(query, (level, start, stop))]
+
+    def add_checkpoint(self, checkpoint: SignedSize) -> None:
+        self._write("insert into checkpoints values (?, ?, ?)", [checkpoint])
 
     def last_checkpoint(self) -> SignedSize | None:
         rows = self._read("select size, note, signed_at from checkpoints order by size desc limit 1")
@@ -204,11 +121,77 @@ class SQLiteStore:
             SignedSize._make(row) for row in self._read("select size, note, signed_at from checkpoints order by size")
         ]
 
-    def _read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        try:
-            with self._lock:
-                return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as fault:
-            raise LedgerError(
-                f"ledger: expected a readable database, found {fault}. Restore it from a backup."
-            ) from fault
+    def add_run(self, stored: StoredRun, chunks: Sequence[bytes]) -> None:
+        run = stored.run
+        self._write(
+            "insert into runs values (?, ?, ?, ?, ?, ?)",
+            [(run.start, run.stop, run.root, stored.first_rows.tobytes(), stored.chunk_roots, stored.filter.tobytes())],
+        )
+        self._write(
+            "insert into run_chunks values (?, ?, ?, ?)",
+            [(run.start, run.stop, number, rows) for number, rows in enumerate(chunks)],
+        )
+
+    def drop_runs(self, runs: Iterable[Run]) -> None:
+        borders = [(run.start, run.stop) for run in runs]
+        self._write("delete from runs where start_leaf = ? and stop_leaf = ?", borders)
+        self._write("delete from run_chunks where start_leaf = ? and stop_leaf = ?", borders)
+
+    def runs(self) -> list[Run]:
+        rows = self._read("select start_leaf, stop_leaf, root from runs order by start_leaf")
+        return [Run(int(start), int(stop), bytes(root)) for start, stop, root in rows]
+
+    def run(self, run: Run) -> StoredRun | None:
+        rows = self._read(
+            "select first_rows, chunk_roots, filter from runs where start_leaf = ? and stop_leaf = ?",
+            (run.start, run.stop),
+        )
+        if not rows:
+            return None
+        first_rows, chunk_roots, filtered = (bytes(value) for value in rows[0])
+        return StoredRun(run, np.frombuffer(first_rows, ROW), chunk_roots, np.frombuffer(filtered, np.uint8))
+
+    def run_chunk(self, run: Run, number: int) -> bytes:
+        rows = self._read(
+            "select chunk_rows from run_chunks where start_leaf = ? and stop_leaf = ? and number = ?",
+            (run.start, run.stop, number),
+        )
+        return bytes(rows[0][0]) if rows else b""
+
+    def run_rows(self, run: Run) -> bytes:
+        """All rows of a run, concatenated."""
+        rows = self._read(
+            "select chunk_rows from run_chunks where start_leaf = ? and stop_leaf = ? order by number",
+            (run.start, run.stop),
+        )
+        return b"".join(bytes(row[0]) for row in rows)
+
+    def keys_of(self, subject_keys: Sequence[bytes]) -> list[WrappedKey]:
+        found: list[WrappedKey] = []
+        for start in range(0, len(subject_keys), _AT_ONCE):
+            part = subject_keys[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(part))
+            query = f"select subject_key, key_id, kek_id, wrapped from subject_keys where subject_key in ({marks})"  # noqa: S608
+            found.extend(WrappedKey(*(bytes(value) for value in row)) for row in self._read(query, part))
+        return found
+
+    def keys_after(self, subject_key: bytes, limit: int) -> list[WrappedKey]:
+        """Wrapped keys by subject, for walking over all of them."""
+        query = "select subject_key, key_id, kek_id, wrapped from subject_keys where subject_key > ? order by subject_key limit ?"
+        return [WrappedKey(*(bytes(value) for value in row)) for row in self._read(query, (subject_key, limit))]
+
+    def add_keys(self, keys: Iterable[WrappedKey]) -> None:
+        self._write("insert into subject_keys values (?, ?, ?, ?)", list(keys))
+
+    def drop_keys(self, subject_keys: Iterable[bytes]) -> None:
+        self._write("delete from subject_keys where subject_key = ?", [(key,) for key in subject_keys])
+
+    def _walk(self, query: str, start: int, stop: int) -> Iterator[tuple]:  # type: ignore[type-arg]
+        """Rows of batches that overlap leaves [start, stop), some at a time."""
+        if start >= stop:
+            return
+        found = self._read("select max(first_leaf) from batches where first_leaf <= ?", (start,))[0][0]
+        at = start if found is None else int(found)
+        while rows := self._read(query, (at, stop, _BATCHES_AT_ONCE)):
+            yield from rows
+            at = rows[-1][0] + 1

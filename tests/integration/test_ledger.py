@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from consent.errors import ConsentError, LedgerError
 from consent.events import FIELDS, SCHEMA
+from consent.keyring import KeyRing
 from consent.ledger import ORIGIN, Ledger, ledger_size, open_ledger
 from consent.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
 from consent.note import Ed25519Signer, open_checkpoint
@@ -187,16 +188,17 @@ def test_a_checkpoint_somebody_kept_tells_a_fork(tmp_path: Path) -> None:
 def test_a_ledger_of_another_signer_is_refused(tmp_path: Path) -> None:
     builders.open_ledger(tmp_path).close()
     with pytest.raises(LedgerError, match="a signature by a known key"):
-        Ledger.open(tmp_path / "ledger.db", Ed25519Signer(ORIGIN, b"x" * 32), FixedClock(MONDAY))
+        Ledger.open(tmp_path / "ledger.db", Ed25519Signer(ORIGIN, b"x" * 32), KeyRing([builders.KEK]), FixedClock(MONDAY))
 
 
 def test_the_database_itself_refuses_to_forget_or_to_rewrite(tmp_path: Path) -> None:
     with builders.open_ledger(tmp_path) as ledger:
-        ledger.append(events(3))
+        ledger.append(events(300))
     connection = sqlite3.connect(tmp_path / "ledger.db")
     for statement in (
-        "delete from entries",
-        "update entries set event = x''",
+        "delete from batches",
+        "update batches set payloads = x''",
+        "delete from tiles",
         "delete from checkpoints",
         "update checkpoints set note = ''",
     ):
@@ -208,9 +210,10 @@ def test_the_database_itself_refuses_to_forget_or_to_rewrite(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        "update entries set event = replace(event, 'grant', 'refuse') where leaf_index = 2",
-        "update entries set salt = zeroblob(16) where leaf_index = 2",
-        "update entries set leaf_index = leaf_index + 100 where leaf_index = 299",
+        "update batches set payloads = substr(payloads, 1, 40) || x'00' || substr(payloads, 42) where first_leaf = 0",
+        "update batches set entries = substr(entries, 65) || substr(entries, 1, 64) where first_leaf = 0",
+        "update batches set entries = zeroblob(length(entries)) where first_leaf = 200",
+        "update batches set first_leaf = first_leaf + 100 where first_leaf = 200",
         "update tiles set hashes = substr(hashes, 33) || substr(hashes, 1, 32) where level = 0 and number = 0",
         "update checkpoints set note = (select note from checkpoints where size = 0) where size = 300",
     ],
@@ -226,7 +229,7 @@ def test_a_ledger_changed_by_hand_does_not_verify(tmp_path: Path, change: str) -
 
 @pytest.mark.parametrize(
     "change",
-    ["delete from entries where leaf_index = 299", "delete from checkpoints where size = 300", "delete from tiles"],
+    ["delete from batches where first_leaf = 200", "delete from checkpoints where size = 300", "delete from tiles"],
 )
 def test_a_ledger_with_a_piece_missing_does_not_even_open(tmp_path: Path, change: str) -> None:
     with builders.open_ledger(tmp_path) as ledger:

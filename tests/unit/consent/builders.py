@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from consent.events import Event
+from consent.keyring import KeyRing
 from consent.ledger import ORIGIN, Ledger
 from consent.note import Ed25519Signer
 from troth.clock import FixedClock
@@ -13,6 +14,7 @@ from troth.clock import FixedClock
 MONDAY = datetime(2025, 3, 3, 10, tzinfo=UTC)
 ALMA = "email_" + "alma" * 5 + "zz"
 SIGNER = Ed25519Signer(ORIGIN, bytes(range(32)))
+KEK = bytes(range(32, 64))
 
 _PLAIN = Event(
     subject_id=ALMA,
@@ -45,4 +47,4 @@ def events(count: int, first: int = 0) -> list[Event]:
 
 
 def open_ledger(folder: Path) -> Ledger:
-    return Ledger.open(folder / "ledger.db", SIGNER, FixedClock(MONDAY))
+    return Ledger.open(folder / "ledger.db", SIGNER, KeyRing([KEK]), FixedClock(MONDAY))

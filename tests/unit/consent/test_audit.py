@@ -12,7 +12,7 @@ import pytest
 
 from consent import audit
 from consent.__main__ import main
-from consent.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, verify_export
+from consent.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, Opened, verify_export
 from consent.ledger import ORIGIN
 from consent.merkle import VerificationError, canonical
 from consent.note import Checkpoint, Ed25519Signer, open_checkpoint, sign_note
@@ -56,6 +56,13 @@ def lines(folder: Path, name: str, change: Callable[[list[bytes]], object]) -> N
     reseal(folder)
 
 
+def renumbered(line: bytes, leaf: int) -> bytes:
+    """A line of the entries file as that of another leaf."""
+    values = json.loads(line)
+    opened = Opened(canonical(values["event"]), bytes.fromhex(values["salt"]))
+    return audit.entry_line(leaf, bytes.fromhex(values["entry"]), opened)
+
+
 def test_an_export_verifies_as_it_was_written(exported: Path) -> None:
     verified = verify_export(exported, key=SIGNER.verifier.text, since=(exported / CHECKPOINT).read_text())
     assert (verified.origin, verified.size, verified.checkpoint_count) == (ORIGIN, 300, 4)
@@ -89,12 +96,12 @@ def test_one_bit_changed_anywhere_is_caught(export: Path, name: str) -> None:
 
 def test_every_bit_of_an_entry_reaches_its_leaf(exported: Path) -> None:
     line = (exported / ENTRIES).read_bytes().splitlines(keepends=True)[7]
-    leaf = audit._leaf(7, line)
+    entry = audit._entry(7, line)
     for place in range(len(line) * 8):
         broken = bytearray(line)
         broken[place // 8] ^= 1 << place % 8
         try:
-            assert audit._leaf(7, bytes(broken)) != leaf
+            assert audit._entry(7, bytes(broken)) != entry
         except VerificationError:
             continue
 
@@ -122,8 +129,7 @@ def test_swapped_events_are_caught_with_and_without_their_numbers(export: Path) 
 
     def renumber(found: list[bytes]) -> None:
         for index in (10, 11):
-            entry = json.loads(found[index])
-            found[index] = audit.entry_line(canonical(entry["event"]), index, bytes.fromhex(entry["salt"]))
+            found[index] = renumbered(found[index], index)
 
     lines(export, ENTRIES, renumber)
     with pytest.raises(VerificationError, match="changed, moved or replaced"):
@@ -132,8 +138,7 @@ def test_swapped_events_are_caught_with_and_without_their_numbers(export: Path) 
 
 def test_an_event_added_at_the_end_is_caught(export: Path) -> None:
     def add(found: list[bytes]) -> None:
-        entry = json.loads(found[-1])
-        found.append(audit.entry_line(canonical(entry["event"]), 300, bytes.fromhex(entry["salt"])))
+        found.append(renumbered(found[-1], 300))
 
     lines(export, ENTRIES, add)
     with pytest.raises(VerificationError, match="no checkpoint covers"):

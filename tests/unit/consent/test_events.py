@@ -23,7 +23,6 @@ from consent.events import (
     decode_frame,
     encode,
     encode_frame,
-    event_key,
     set_aside,
 )
 from consent.merkle import canonical
@@ -88,7 +87,7 @@ def test_rows_are_encoded_and_read_as_single_events_are(found: list[Event]) -> N
     frame = frame_of(found)
     encoded = encode_frame(frame)
     assert encoded == [encode(one) for one in found]
-    rows = decode_frame(encoded, first=7, ledger_size=12)
+    rows = decode_frame(encoded, range(7, 7 + len(found)), ledger_size=12)
     assert rows.schema == pl.Schema(SCHEMA)
     assert rows.select(FIELDS).equals(frame)
     assert rows["leaf_index"].to_list() == list(range(7, 7 + len(found)))
@@ -137,13 +136,3 @@ def test_bad_rows_are_set_aside_and_good_ones_kept() -> None:
 def test_a_frame_without_the_columns_is_refused_by_name() -> None:
     with pytest.raises(ConsentError, match="signal_id"):
         encode_frame(frame_of([event()]).drop("signal_id"))
-
-
-def test_the_key_is_what_was_said_and_not_when_it_reached_us() -> None:
-    def key(one: Event) -> bytes:
-        return event_key(*(asdict(one)[name] for name in KEY_FIELDS))
-
-    assert key(event()) == key(event(received_at=MONDAY + timedelta(days=9), capture_method="import"))
-    different = [event(), event(signal_id="sig-2"), event(event_type="withdraw"), event(channel_code="email"),
-                 event(purpose_code="analytics"), event(subject_id=ALMA[:-1] + "a")]  # fmt: skip
-    assert len({key(one) for one in different}) == len(different)

@@ -1,0 +1,143 @@
+"""A key of its own for every subject, wrapped under a key-encryption key; destroying it is what makes erased mean gone.
+
+Wrapped keys rest in the ledger's store, the key-encryption keys in files of their own or with whoever starts the process.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from consent.errors import LedgerError
+
+KEY_ID_BYTES = 8
+NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.2: random, so at most 2^32 values under one key
+_HELD = 200_000  # ciphers kept in memory
+
+
+class WrappedKey(NamedTuple):
+    """A subject's key as stored: whose, its id, the id of the key it is wrapped under, nonce and ciphertext."""
+
+    subject_key: bytes
+    key_id: bytes
+    kek_id: bytes
+    wrapped: bytes
+
+
+class Cipher(NamedTuple):
+    """A subject's key, ready to use, and its id."""
+
+    key_id: bytes
+    aes: AESGCM
+
+
+class KeyStore(Protocol):
+    """Where wrapped keys rest."""
+
+    def keys_of(self, subject_keys: Sequence[bytes]) -> list[WrappedKey]: ...
+    def add_keys(self, keys: Iterable[WrappedKey]) -> None: ...
+
+
+def kek_id(key: bytes) -> bytes:
+    """What a key-encryption key is called; says nothing about it."""
+    return sha256(b"troth-kek-v1\0" + key).digest()[:KEY_ID_BYTES]
+
+
+class KeyRing:
+    """Subjects' keys in memory, opened with the key-encryption keys at hand; the first of them wraps new ones."""
+
+    def __init__(self, keks: Sequence[bytes]) -> None:
+        if not keks or any(len(key) != 32 for key in keks):
+            raise LedgerError("key-encryption key: expected 32 bytes, found none. Restore it from its backup.")
+        self._current = kek_id(keks[0])
+        self._keks: Mapping[bytes, AESGCM] = {kek_id(key): AESGCM(key) for key in keks}
+        self._held: dict[bytes, Cipher] = {}
+
+    def for_sealing(self, subject_keys: Iterable[bytes], store: KeyStore) -> dict[bytes, Cipher]:
+        """The cipher of every subject, made and stored where there is none. Call it inside the write that uses it."""
+        wanted = set(subject_keys)
+        missing = [subject for subject in wanted if subject not in self._held]
+        if missing:
+            if len(self._held) + len(missing) > _HELD:
+                self._held.clear()
+                missing = list(wanted)
+            self._held.update(self.for_opening(missing, store))
+            new = sorted(self._made(subject) for subject in missing if subject not in self._held)
+            if new:
+                store.add_keys(new)
+        return {subject: self._held[subject] for subject in wanted}
+
+    def for_opening(self, subject_keys: Iterable[bytes], store: KeyStore) -> dict[bytes, Cipher]:
+        """The ciphers that exist, read afresh: a key destroyed by another process is not among them."""
+        return {
+            key.subject_key: Cipher(key.key_id, AESGCM(self._unwrapped(key)))
+            for key in store.keys_of(list(subject_keys))
+        }
+
+    def forget(self, subject_keys: Iterable[bytes] | None = None) -> None:
+        """Drop ciphers from memory; all of them when none are named."""
+        if subject_keys is None:
+            self._held.clear()
+        else:
+            for subject in subject_keys:
+                self._held.pop(subject, None)
+
+    def is_current(self, key: WrappedKey) -> bool:
+        return key.kek_id == self._current
+
+    def rewrapped(self, key: WrappedKey) -> WrappedKey:
+        """The same key under the current key-encryption key."""
+        return self._wrapped(key.subject_key, key.key_id, self._unwrapped(key))
+
+    def _made(self, subject: bytes) -> WrappedKey:
+        drawn = secrets.token_bytes(32 + KEY_ID_BYTES)
+        key, key_id = drawn[:32], drawn[32:]
+        self._held[subject] = Cipher(key_id, AESGCM(key))
+        return self._wrapped(subject, key_id, key)
+
+    def _wrapped(self, subject: bytes, key_id: bytes, key: bytes) -> WrappedKey:
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        sealed = self._keks[self._current].encrypt(nonce, key, subject + key_id)
+        return WrappedKey(subject, key_id, self._current, nonce + sealed)
+
+    def _unwrapped(self, key: WrappedKey) -> bytes:
+        kek = self._keks.get(key.kek_id)
+        if kek is None:
+            raise LedgerError(
+                f"key-encryption key: expected {key.kek_id.hex()}, found {', '.join(k.hex() for k in self._keks)}. "
+                "Give the key this ledger was written under."
+            )
+        try:
+            return kek.decrypt(key.wrapped[:NONCE_BYTES], key.wrapped[NONCE_BYTES:], key.subject_key + key.key_id)
+        except InvalidTag:
+            raise LedgerError(
+                "subject key: expected one wrapped under this key, found a damaged one. Restore it."
+            ) from None
+
+
+class Sealed(NamedTuple):
+    """Payloads of a batch, one after the other, each `key id || nonce || AES-256-GCM(salt || event)` bound to its entry."""
+
+    lengths: bytes  # four bytes each, big-endian
+    payloads: bytes
+
+
+def seal(cipher: Cipher, nonce: bytes, salt: bytes, event: bytes, entry: bytes) -> bytes:
+    """One payload."""
+    return cipher.key_id + nonce + cipher.aes.encrypt(nonce, salt + event, entry)
+
+
+def unseal(cipher: Cipher | None, payload: bytes, entry: bytes) -> bytes | None:
+    """`salt || event` of a payload; None where its key is destroyed. Raises: LedgerError when it was changed."""
+    if cipher is None or payload[:KEY_ID_BYTES] != cipher.key_id:
+        return None
+    nonce = payload[KEY_ID_BYTES : KEY_ID_BYTES + NONCE_BYTES]
+    try:
+        return cipher.aes.decrypt(nonce, payload[KEY_ID_BYTES + NONCE_BYTES :], entry)
+    except InvalidTag:
+        raise LedgerError(
+            "ledger payload: expected one that opens under its subject's key, found a changed one. Restore it from a backup."
+        ) from None
