@@ -1,7 +1,7 @@
 """What is asked, on which legal basis, under which notice and for how long: the policy file as values and as frames."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ from consent.errors import ConsentError
 
 POLICY_FILE = Path(__file__).with_name("policy.yml")
 EVERY = "*"
-LEGAL_BASES = ("consent", "contract")
-MECHANISMS = ("opt_in",)
+LEGAL_BASES = ("consent", "contract", "legitimate_interest")
+MECHANISMS = ("opt_in", "opt_out", "notice_only")
+POLICY_SCHEMA: dict[str, pl.DataType] = {
+    **dict.fromkeys(("purpose_code", "channel_code", "legal_basis", "jurisdiction_code", "mechanism"), pl.String()),
+    **dict.fromkeys(("expires_after_days", "confirm_within_days"), pl.Int64()),
+    "is_refused_by_gpc": pl.Boolean(),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class Purpose:
     def rests_on_consent(self) -> bool:
         return self.legal_basis == "consent"
 
+    @property
+    def rests_on_contract(self) -> bool:
+        return self.legal_basis == "contract"
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -42,11 +51,16 @@ class Notice:
 
 @dataclass(frozen=True)
 class Jurisdiction:
-    """Where a law applies; `expires_after_days` replaces the purpose's own where it names the purpose."""
+    """Where a law applies. `mechanisms` and `expires_after_days` replace the place's and the purpose's own, by purpose.
+
+    `confirm_within_days`: by purpose and channel, where a grant counts only once a second event has confirmed it.
+    """
 
     jurisdiction_code: str
     mechanism: str
     expires_after_days: Mapping[str, int]
+    mechanisms: Mapping[str, str] = field(default_factory=dict)
+    confirm_within_days: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,11 +71,29 @@ class Policy:
     channels: Mapping[str, str]
     notices: Mapping[str, Notice]
     jurisdictions: Mapping[str, Jurisdiction]
+    gpc_purposes: frozenset[str] = frozenset({"third_party_sharing"})
+
+    def place(self, jurisdiction_code: str) -> Jurisdiction:
+        """The jurisdiction, or `*` where the policy does not name it."""
+        return self.jurisdictions.get(jurisdiction_code, self.jurisdictions[EVERY])
 
     def days(self, purpose_code: str, jurisdiction_code: str) -> int | None:
-        """Days a grant of a purpose lasts under a jurisdiction; None: it does not end by itself."""
-        place = self.jurisdictions.get(jurisdiction_code, self.jurisdictions[EVERY])
+        """Days a yes to a purpose lasts under a jurisdiction; None: it does not end by itself."""
+        place = self.place(jurisdiction_code)
         return place.expires_after_days.get(purpose_code, self.purposes[purpose_code].expires_after_days)
+
+    def mechanism(self, purpose_code: str, jurisdiction_code: str) -> str:
+        """opt_in, opt_out or notice_only: what silence means for a purpose under a jurisdiction."""
+        place = self.place(jurisdiction_code)
+        return place.mechanisms.get(purpose_code, place.mechanism)
+
+    def confirm_days(self, purpose_code: str, channel_code: str, jurisdiction_code: str) -> int | None:
+        """Days in which a grant must be confirmed; None: it need not. `*` for channels asked one by one: the fewest of all."""
+        place = self.place(jurisdiction_code)
+        if channel_code == EVERY and EVERY not in self.purposes[purpose_code].channels:
+            fewest = [days for (purpose, _), days in place.confirm_within_days.items() if purpose == purpose_code]
+            return min(fewest, default=None)
+        return place.confirm_within_days.get((purpose_code, channel_code))
 
     def is_current(self, notice_id: str | None, notice_version: int | None) -> bool:
         """Whether a grant under this notice and version still counts."""
@@ -75,7 +107,7 @@ def read_policy(path: Path = POLICY_FILE) -> Policy:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as fault:
         raise ConsentError(f"{path.name}: expected a YAML file, found {type(fault).__name__}. Correct it.") from fault
-    top = _mapping("policy", found, ("purposes", "channels", "notices", "jurisdictions"))
+    top = _mapping("policy", found, ("purposes", "channels", "notices", "jurisdictions", "gpc_purposes"))
     channels = {code: _text(f"channels.{code}", value) for code, value in _mapping("channels", top["channels"]).items()}
     purposes = {code: _purpose(code, value, channels) for code, value in _mapping("purposes", top["purposes"]).items()}
     notices = {code: _notice(code, value) for code, value in _mapping("notices", top["notices"]).items()}
@@ -85,22 +117,19 @@ def read_policy(path: Path = POLICY_FILE) -> Policy:
     }
     if EVERY not in places:
         raise _wrong("jurisdictions", "an entry for `*`, every place not named", "none")
-    return Policy(purposes, channels, notices, places)
+    return Policy(purposes, channels, notices, places, _gpc_purposes(top["gpc_purposes"], purposes))
 
 
 def policy_frame(policy: Policy) -> pl.DataFrame:
     """The raw table `consent_policy`. One row per purpose, asked channel and jurisdiction."""
     rows = [
-        (purpose.purpose_code, channel, purpose.legal_basis, place.jurisdiction_code, place.mechanism,
-         policy.days(purpose.purpose_code, place.jurisdiction_code))
-        for purpose in policy.purposes.values()
+        (code, channel, purpose.legal_basis, place, policy.mechanism(code, place), policy.days(code, place),
+         policy.confirm_days(code, channel, place), code in policy.gpc_purposes)
+        for code, purpose in policy.purposes.items()
         for channel in purpose.channels
-        for place in policy.jurisdictions.values()
+        for place in policy.jurisdictions
     ]  # fmt: skip
-    schema = {
-        name: pl.String() for name in ("purpose_code", "channel_code", "legal_basis", "jurisdiction_code", "mechanism")
-    }
-    return pl.DataFrame(rows, schema={**schema, "expires_after_days": pl.Int64()}, orient="row")
+    return pl.DataFrame(rows, schema=POLICY_SCHEMA, orient="row")
 
 
 def notices_frame(policy: Policy) -> pl.DataFrame:
@@ -138,14 +167,58 @@ def _notice(code: str, value: object) -> Notice:
     return Notice(code, current, minimum)
 
 
+def _gpc_purposes(found: object, purposes: Mapping[str, Purpose]) -> frozenset[str]:
+    if not isinstance(found, list) or not found:
+        raise _wrong("gpc_purposes", "a list of purposes that Global Privacy Control refuses", "something else")
+    for code in found:
+        if purposes[_one_of("gpc_purposes", code, tuple(purposes))].rests_on_contract:
+            raise _wrong("gpc_purposes", "purposes that a person can refuse", f"{code}, which rests on a contract")
+    return frozenset(found)
+
+
 def _jurisdiction(code: str, value: object, purposes: Mapping[str, Purpose]) -> Jurisdiction:
     at = f"jurisdictions.{code}"
-    found = _mapping(at, value, ("mechanism",), ("expires_after_days",))
+    found = _mapping(at, value, ("mechanism",), ("mechanisms", "expires_after_days", "double_opt_in"))
     days = _mapping(f"{at}.expires_after_days", found.get("expires_after_days", {}))
     for purpose, count in days.items():
         _one_of(f"{at}.expires_after_days", purpose, tuple(purposes))
         _whole(f"{at}.expires_after_days.{purpose}", count)
-    return Jurisdiction(code, _one_of(f"{at}.mechanism", found["mechanism"], MECHANISMS), days)
+    mechanism = _one_of(f"{at}.mechanism", found["mechanism"], MECHANISMS)
+    mechanisms = _mapping(f"{at}.mechanisms", found.get("mechanisms", {}))
+    for purpose, named in mechanisms.items():
+        _one_of(f"{at}.mechanisms", purpose, tuple(purposes))
+        _one_of(f"{at}.mechanisms.{purpose}", named, MECHANISMS)
+        if purposes[purpose].rests_on_contract:
+            raise _wrong(f"{at}.mechanisms.{purpose}", "no mechanism for what rests on a contract", named)
+    for asked in purposes.values():
+        meant = mechanisms.get(asked.purpose_code, mechanism)
+        if meant == "notice_only" and asked.rests_on_consent:
+            raise _wrong(f"{at}, {asked.purpose_code}", "opt_in or opt_out for what rests on consent", "notice_only")
+    return Jurisdiction(
+        jurisdiction_code=code,
+        mechanism=mechanism,
+        expires_after_days=days,
+        mechanisms=mechanisms,
+        confirm_within_days=_double_opt_in(f"{at}.double_opt_in", found, purposes, mechanism, mechanisms),
+    )
+
+
+def _double_opt_in(
+    at: str, place: Mapping[str, Any], purposes: Mapping[str, Purpose], mechanism: str, mechanisms: Mapping[str, str]
+) -> dict[tuple[str, str], int]:
+    """Days to confirm by purpose and channel."""
+    days: dict[tuple[str, str], int] = {}
+    for purpose, channels in _mapping(at, place.get("double_opt_in", {})).items():
+        asked = purposes[_one_of(at, purpose, tuple(purposes))]
+        if asked.rests_on_contract or mechanisms.get(purpose, mechanism) != "opt_in":
+            raise _wrong(f"{at}.{purpose}", "a purpose whose mechanism here is opt_in", "one that needs no yes")
+        for channel, terms in _mapping(f"{at}.{purpose}", channels).items():
+            _one_of(f"{at}.{purpose}", channel, asked.channels)
+            where = f"{at}.{purpose}.{channel}"
+            days[purpose, channel] = _whole(
+                where, _mapping(where, terms, ("confirm_within_days",))["confirm_within_days"]
+            )
+    return days
 
 
 def _mapping(at: str, value: object, required: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> dict[str, Any]:

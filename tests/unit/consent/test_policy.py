@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from consent.errors import ConsentError
-from consent.policy import POLICY_FILE, notices_frame, policy_frame, read_policy
+from consent.policy import POLICY_FILE, POLICY_SCHEMA, notices_frame, policy_frame, read_policy
 
 POLICY = read_policy()
 
@@ -38,6 +38,19 @@ def test_a_jurisdiction_replaces_the_days_of_the_purposes_it_names() -> None:
     assert POLICY.days("marketing", "US-CA") == POLICY.days("marketing", "*") == 730
 
 
+def test_silence_is_a_no_everywhere_but_for_what_a_place_names() -> None:
+    assert POLICY.mechanism("analytics", "GB") == "opt_out"
+    assert POLICY.mechanism("marketing", "GB") == POLICY.mechanism("analytics", "elsewhere") == "opt_in"
+
+
+def test_a_grant_must_be_confirmed_only_where_purpose_channel_and_place_say_so() -> None:
+    assert POLICY.confirm_days("marketing", "email", "DE") == 14
+    assert POLICY.confirm_days("marketing", "*", "DE") == 14
+    assert POLICY.confirm_days("marketing", "sms", "DE") is None
+    assert POLICY.confirm_days("marketing", "email", "US-OR") is None
+    assert POLICY.confirm_days("analytics", "*", "DE") is None
+
+
 def test_a_grant_needs_a_known_notice_in_a_version_that_still_counts() -> None:
     assert POLICY.is_current("web_banner", 1)
     assert not POLICY.is_current("web_banner", 0)
@@ -50,9 +63,14 @@ def test_the_frame_has_a_row_for_every_purpose_asked_channel_and_jurisdiction() 
     frame = policy_frame(POLICY)
     assert frame.height == (6 + 6) * len(POLICY.jurisdictions)
     assert not frame.select("purpose_code", "channel_code", "jurisdiction_code").is_duplicated().any()
-    assert frame["mechanism"].unique().to_list() == ["opt_in"]
+    assert frame.schema == POLICY_SCHEMA
     here = (pl.col("purpose_code") == "third_party_sharing") & (pl.col("jurisdiction_code") == "US-CA")
     assert frame.filter(here)["expires_after_days"].to_list() == [180]
+    britain, germany = pl.col("jurisdiction_code") == "GB", pl.col("jurisdiction_code") == "DE"
+    assert frame.filter(pl.col("mechanism") != "opt_in").equals(frame.filter(britain, purpose_code="analytics"))
+    mailed = frame.filter(germany, purpose_code="marketing", channel_code="email")
+    assert frame.filter(pl.col("confirm_within_days").is_not_null()).equals(mailed)
+    assert frame.filter("is_refused_by_gpc")["purpose_code"].unique().to_list() == ["third_party_sharing"]
 
 
 def test_the_notices_frame_has_a_row_per_notice() -> None:
@@ -63,9 +81,45 @@ def test_the_notices_frame_has_a_row_per_notice() -> None:
     ("change", "message"),
     [
         (
-            lambda p: p["jurisdictions"]["US-CA"].update(mechanism="opt_out"),
-            r"US-CA.mechanism: expected one of opt_in, found opt_out",
+            lambda p: p["jurisdictions"]["US-CA"].update(mechanism="silence"),
+            r"US-CA.mechanism: expected one of opt_in, opt_out, notice_only, found silence",
         ),
+        (
+            lambda p: p["jurisdictions"]["US-CA"].update(mechanism="notice_only"),
+            r"US-CA, .*: expected opt_in or opt_out for what rests on consent, found notice_only",
+        ),
+        (
+            lambda p: p["jurisdictions"]["GB"]["mechanisms"].update(analytics="notice_only"),
+            r"GB, analytics: expected opt_in or opt_out for what rests on consent, found notice_only",
+        ),
+        (
+            lambda p: p["jurisdictions"]["GB"]["mechanisms"].update(service="opt_in"),
+            r"GB.mechanisms.service: expected no mechanism for what rests on a contract, found opt_in",
+        ),
+        (lambda p: p["jurisdictions"]["GB"]["mechanisms"].update(gossip="opt_in"), "GB.mechanisms: .* found gossip"),
+        (
+            lambda p: p["jurisdictions"]["DE"].update(mechanisms={"marketing": "opt_out"}),
+            r"DE.double_opt_in.marketing: expected a purpose whose mechanism here is opt_in, found one that needs no yes",
+        ),
+        (
+            lambda p: p["jurisdictions"]["DE"]["double_opt_in"].update(service={"*": {"confirm_within_days": 1}}),
+            r"DE.double_opt_in.service: expected a purpose whose mechanism here is opt_in",
+        ),
+        (
+            lambda p: p["jurisdictions"]["DE"]["double_opt_in"].update(analytics={"email": {"confirm_within_days": 1}}),
+            r"DE.double_opt_in.analytics: expected one of \*, found email",
+        ),
+        (
+            lambda p: p["jurisdictions"]["DE"]["double_opt_in"]["marketing"].update(email={}),
+            r"DE.double_opt_in.marketing.email: expected an entry confirm_within_days, found none",
+        ),
+        (
+            lambda p: p["jurisdictions"]["DE"]["double_opt_in"]["marketing"]["email"].update(confirm_within_days=0),
+            r"marketing.email: expected a whole number from 1, found 0",
+        ),
+        (lambda p: p.update(gpc_purposes=["service"]), "gpc_purposes: expected purposes that a person can refuse"),
+        (lambda p: p.update(gpc_purposes=["gossip"]), "gpc_purposes: expected one of .* found gossip"),
+        (lambda p: p.update(gpc_purposes=[]), "gpc_purposes: expected a list"),
         (lambda p: p["jurisdictions"].pop("*"), r"jurisdictions: expected an entry for `\*`"),
         (lambda p: p["jurisdictions"]["US-CA"]["expires_after_days"].update(gossip=3), "found gossip"),
         (lambda p: p["purposes"]["marketing"].update(channels=["fax"]), "found fax"),
@@ -73,7 +127,10 @@ def test_the_notices_frame_has_a_row_per_notice() -> None:
         (lambda p: p["purposes"]["marketing"].update(channels=["*", "email"]), r"found \*"),
         (lambda p: p["purposes"]["marketing"].update(expires_after_days=0), "a whole number from 1, found 0"),
         (lambda p: p["purposes"]["marketing"].update(expires_after_days=True), "a whole number from 1"),
-        (lambda p: p["purposes"]["marketing"].update(legal_basis="habit"), "one of consent, contract, found habit"),
+        (
+            lambda p: p["purposes"]["marketing"].update(legal_basis="habit"),
+            "one of consent, contract, legitimate_interest, found habit",
+        ),
         (lambda p: p["purposes"]["marketing"].pop("description"), "an entry description, found none"),
         (lambda p: p["purposes"]["marketing"].update(colour="red"), "found colour"),
         (lambda p: p["notices"]["web_banner"].update(minimum_version=9), "at most the current version 2, found 9"),
