@@ -46,6 +46,24 @@ EVENTS: Mapping[str, EventTerm] = {
     "erased": EventTerm("dpv:ConsentInvalidated", "dpv:Erase"),
 }
 
+# What a reason of standing makes of consent; None where the answer does not rest on it.
+REASONS: Mapping[str, str | None] = {
+    "granted": "dpv:ConsentGiven",
+    "contract": None,
+    "not_opted_out": None,
+    "notice_given": None,
+    "never_asked": "dpv:ConsentUnknown",
+    "refused": "dpv:ConsentRefused",
+    "withdrawn": "dpv:ConsentWithdrawn",
+    "objected": "dpv:ConsentRefused",
+    "gpc": "dpv:ConsentRefused",
+    "unconfirmed": "dpv:ConsentRequested",
+    "expired": "dpv:ConsentExpired",
+    "stale_notice": "dpv:ConsentExpired",
+    "restricted": "dpv:ConsentStatusInvalidForProcessing",
+    "erased": "dpv:ConsentInvalidated",
+}
+
 # DPV term, and the article of the GDPR where that is the law that applies.
 LEGAL_BASES: Mapping[str, tuple[str, str]] = {
     "consent": ("dpv:ExpressedConsent", "eu-gdpr:A6-1-a"),

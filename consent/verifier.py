@@ -1,0 +1,1261 @@
+#!/usr/bin/env python3
+"""Checks what Troth handed out, without Troth and without a network: one file, for Python 3.9 or newer with `cryptography`.
+
+    python verifier.py receipt.json --key KEY [--witness KEY ...] [--quorum N] [--since FILE] [--at TIME] [--json]
+
+Takes receipts of consent (a file, or a folder with its `.tlog-proof` files), decision receipts (a note, one shown decision, or
+a folder of them) and exports of the ledger (a folder); several at once are compared with each other. KEY is the ledger's
+verifier key, known from elsewhere. Ends with 0 when everything verifies, 1 when something does not, 2 on misuse.
+
+It imports nothing of ours on purpose, so it says again what the ledger, the index and the rule of standing say. Formats:
+c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof@v1; RFC 9162; RFC 8785; consent/README.md.
+"""
+# ruff: noqa: B905, RUF007, UP017, UP045 - written for Python 3.9
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Optional
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+RECEIPT = "troth consent receipt 1"
+STANDING_RECEIPT = "troth standing receipt 1"
+STATE_PROOF = "troth state proof 1"
+SEAL = "troth receipt seal 1"
+DECISION = "troth decision receipt 1"
+SHOWN = "troth shown decision 1"
+EXPORT = "troth consent export 2"
+TLOG_PROOF = "c2sp.org/tlog-proof@v1"
+EVERY = "*"
+USES = ("read_bulk", "export", "training", "segment")
+ALLOWING = ("granted", "contract", "not_opted_out", "notice_given")
+PAGE_ROWS, KEY_BYTES, ROW_BYTES, ENTRY_BYTES = 32, 32, 40, 64
+MAXIMUM_FILE = 64 << 20
+MAXIMUM_LINE = 64 << 10
+MAXIMUM_NOTE = 100_000
+MAXIMUM_SIGNATURES = 100
+MAXIMUM_EVENTS = 100_000
+MAXIMUM_PATH = 63
+
+# 27560 event_state of each event; None: it says nothing about consent. A GPC signal is the only signal that does.
+STATES: dict[str, Optional[str]] = {
+    "grant": "dpv:ConsentGiven",
+    "renew": "dpv:RenewedConsentGiven",
+    "confirm": "dpv:ConsentGiven",
+    "refuse": "dpv:ConsentRefused",
+    "withdraw": "dpv:ConsentWithdrawn",
+    "object": "dpv:ConsentRefused",
+    "restrict": "dpv:ConsentStatusInvalidForProcessing",
+    "unrestrict": None,
+    "expire": "dpv:ConsentExpired",
+    "notice_shown": "dpv:ConsentRequested",
+    "signal_seen": "dpv:ConsentRefused",
+    "identity_linked": None,
+    "identity_unlinked": None,
+    "erased": "dpv:ConsentInvalidated",
+}
+
+
+class Refusal(Exception):  # noqa: N818
+    """Something that claims to be proved is not. Carries its evidence."""
+
+    def __init__(self, what: str, expected: object, found: object, advice: str = "Ask its maker for it again") -> None:
+        self.what, self.expected, self.found = what, str(expected)[:500], str(found)[:500]
+        super().__init__(f"{what}: expected {self.expected}, found {self.found}. {advice}.")
+
+
+@dataclass
+class Check:
+    """One line of the report. `outcome`: verified, failed or not covered."""
+
+    outcome: str
+    check: str
+    evidence: str
+    expected: Optional[str] = None
+    found: Optional[str] = None
+
+
+@dataclass
+class Report:
+    """What was checked of one thing, in order, up to the first failure; and what was learned."""
+
+    name: str
+    checks: list[Check] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_verified(self) -> bool:
+        """Nothing failed, and something was proved: an empty report proves nothing."""
+        outcomes = [check.outcome for check in self.checks]
+        return "verified" in outcomes and "failed" not in outcomes
+
+    def proved(self, check: str, evidence: object) -> None:
+        self.checks.append(Check("verified", check, str(evidence)))
+
+    def not_covered(self, check: str, evidence: str) -> None:
+        self.checks.append(Check("not covered", check, evidence))
+
+    def failed(self, refusal: Refusal) -> None:
+        self.checks.append(Check("failed", refusal.what, str(refusal), refusal.expected, refusal.found))
+
+
+@dataclass(frozen=True)
+class Key:
+    """A verifier key: `name+key id+base64(type || public key)`; type 1 signs notes, 4 cosigns checkpoints."""
+
+    name: str
+    kind: int
+    public: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        return sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
+
+    @classmethod
+    def parse(cls, text: str, kind: int) -> Key:
+        name, _, rest = text.strip().partition("+")
+        spelled, _, encoded = rest.partition("+")
+        raw = unbase64(encoded, "verifier key")
+        if len(raw) != 33 or raw[0] != kind or not is_name(name):
+            raise Refusal("verifier key", f"name+key id+base64 of an Ed25519 key of type {kind}", "another shape")
+        key = cls(name, kind, raw[1:])
+        if spelled != key.key_id.hex():
+            raise Refusal("verifier key", f"key id {key.key_id.hex()}", spelled, "Take the key from its owner")
+        return key
+
+    def check(self, signature: bytes, message: bytes) -> None:
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            raise Refusal(
+                "signature", f"a valid one by {self.name}", "one that fails", "The text is not what the key signed"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the reader knows from elsewhere: the ledger's key, witnesses and how many must agree, a checkpoint kept."""
+
+    key: Key
+    witnesses: tuple[Key, ...] = ()
+    quorum: int = 0
+    since: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Size and roots of a ledger, as its key signed them."""
+
+    origin: str
+    size: int
+    root: bytes
+    state_root: Optional[bytes]
+
+
+# Reading: every value has one spelling, so that no byte is free.
+
+
+def canonical(value: object) -> bytes:
+    """RFC 8785 for text, whole numbers, booleans, null, lists and objects with ASCII keys."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def read_json(raw: bytes, what: str) -> Any:
+    """A JSON value that is spelled canonically; anything else is refused."""
+
+    def refuse(_: str) -> object:
+        raise ValueError
+
+    def bounded(digits: str) -> object:
+        return int(digits) if len(digits) < 17 else refuse(digits)
+
+    try:
+        value = json.loads(raw.decode(), parse_float=refuse, parse_constant=refuse, parse_int=bounded)
+        is_canonical = canonical(value) == raw
+    except (ValueError, RecursionError):
+        raise Refusal(what, "JSON of whole numbers and text", "another shape") from None
+    if not is_canonical:
+        raise Refusal(what, "canonical JSON (RFC 8785)", "another spelling")
+    return value
+
+
+def fields(value: object, what: str, *names: str) -> dict[str, Any]:
+    """An object with exactly these fields: one more could say what nobody checks."""
+    if not isinstance(value, dict) or set(value) != set(names):
+        found = ", ".join(sorted(value)) if isinstance(value, dict) else type(value).__name__
+        raise Refusal(what, f"the fields {', '.join(sorted(names))}", found or "none")
+    return value
+
+
+def items(value: object, what: str, most: int = MAXIMUM_EVENTS) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise Refusal(what, f"a list of at most {most}", "something else")
+    return value
+
+
+def text(value: object, what: str, most: int = MAXIMUM_NOTE) -> str:
+    if not isinstance(value, str) or len(value) > most:
+        raise Refusal(what, f"text of at most {most} characters", "something else")
+    return value
+
+
+def whole(value: object, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
+        raise Refusal(what, "a whole number", "something else")
+    return value
+
+
+def unhex(value: object, what: str, length: int) -> bytes:
+    """Bytes of lower-case hex of a known length."""
+    if not isinstance(value, str) or len(value) != 2 * length or not re.fullmatch(r"[0-9a-f]*", value):
+        raise Refusal(what, f"{length} bytes in hex", "something else")
+    return bytes.fromhex(value)
+
+
+def unbase64(value: str, what: str) -> bytes:
+    """Bytes of base64 in its one canonical spelling."""
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except ValueError:
+        raw = b""
+    if not raw or base64.b64encode(raw).decode() != value:
+        raise Refusal(what, "base64", "something else")
+    return raw
+
+
+def moment(value: object, what: str) -> datetime:
+    """A time as every format of ours spells it: UTC, to the microsecond."""
+    spelled = value if isinstance(value, str) else ""
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", spelled, re.ASCII):
+            return datetime.fromisoformat(spelled[:-1]).replace(tzinfo=timezone.utc)
+    except ValueError:
+        pass
+    raise Refusal(what, "a time as YYYY-MM-DDThh:mm:ss.ffffffZ", "something else")
+
+
+def maybe_moment(value: object, what: str) -> Optional[datetime]:
+    return None if value is None else moment(value, what)
+
+
+def spelled_moment(at: Optional[datetime]) -> Optional[str]:
+    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+
+
+def read_file(path: Path) -> bytes:
+    if path.stat().st_size > MAXIMUM_FILE:
+        raise Refusal(path.name, f"at most {MAXIMUM_FILE} bytes", path.stat().st_size, "It is no receipt of ours")
+    return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError:
+        raise Refusal(path.name, "UTF-8 text", "other bytes") from None
+
+
+# Trees (RFC 9162, 2.1), written from their definitions.
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    return sha256(b"\0" + entry).digest()
+
+
+class Tree:
+    """A Merkle tree that only grows: one hash for every set bit of its size."""
+
+    def __init__(self, hashes: Iterable[bytes] = ()) -> None:
+        self.size, self.peaks = 0, list[bytes]()
+        for found in hashes:
+            self.add(found)
+
+    def add(self, found: bytes) -> None:
+        size = self.size
+        while size & 1:
+            found = sha256(b"\1" + self.peaks.pop() + found).digest()
+            size >>= 1
+        self.peaks.append(found)
+        self.size += 1
+
+    def root(self) -> bytes:
+        if not self.peaks:
+            return sha256(b"").digest()
+        root = self.peaks[-1]
+        for peak in reversed(self.peaks[:-1]):
+            root = sha256(b"\1" + peak + root).digest()
+        return root
+
+
+def check_inclusion(what: str, leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """That `leaf` is at `index` of the tree of `size` leaves with this root."""
+    siblings = list(path)
+
+    def climb(at: int, count: int) -> bytes:
+        if count == 1:
+            return leaf
+        left = 1 << (count - 1).bit_length() - 1
+        if not siblings:
+            raise Refusal(what, "a longer path", f"{len(path)} hashes")
+        sibling = siblings.pop()
+        if at < left:
+            return sha256(b"\1" + climb(at, left) + sibling).digest()
+        return sha256(b"\1" + sibling + climb(at - left, count - left)).digest()
+
+    if not 0 <= index < size:
+        raise Refusal(what, f"an index below {size}", index)
+    found = climb(index, size)
+    if siblings:
+        raise Refusal(what, "a shorter path", f"{len(path)} hashes")
+    if found != root:
+        raise Refusal(what, f"root {root.hex()}", found.hex(), "It is not what the ledger holds there")
+
+
+# Notes.
+
+
+def is_name(name: str) -> bool:
+    return bool(name) and "+" not in name and not any(character.isspace() for character in name)
+
+
+def open_note(note: str, what: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+    """A note's text, and (name, key id, signature) of each of its lines; none of them is believed yet."""
+    body, blank, tail = note.rpartition("\n\n")
+    lines = tail.split("\n")
+    if (
+        not blank
+        or len(note) > MAXIMUM_NOTE
+        or re.search(r"[\x00-\x09\x0b-\x1f]", note)
+        or lines[-1]
+        or not 1 < len(lines) <= MAXIMUM_SIGNATURES + 1
+    ):
+        raise Refusal(what, "text, a blank line and signature lines", "another shape")
+    found = []
+    for line in lines[:-1]:
+        parts = line.split(" ")
+        if len(parts) != 3 or parts[0] != "\u2014" or not is_name(parts[1]):
+            raise Refusal(what, "signature lines: dash, name, base64", "another shape")
+        raw = unbase64(parts[2], what)
+        found.append((parts[1], raw[:4], raw[4:]))
+    return body + "\n", found
+
+
+def signed_text(note: str, key: Key, what: str) -> str:
+    """The text of a note that the ledger's key signed; one signature of it that fails refuses the note."""
+    body, signatures = open_note(note, what)
+    mine = [signature for name, key_id, signature in signatures if (name, key_id) == (key.name, key.key_id)]
+    if not mine:
+        raise Refusal(what, f"a signature by {key.name}", f"{len(signatures)} by others", "Another key signed it")
+    for signature in mine:
+        key.check(signature, body.encode())
+    return body
+
+
+def open_checkpoint(note: str, key: Key) -> Checkpoint:
+    """Size, root and state root that the ledger's key signed."""
+    lines = signed_text(note, key, "checkpoint").split("\n")[:-1]
+    if len(lines) < 3 or not all(lines) or not re.fullmatch(r"0|[1-9][0-9]{0,14}", lines[1]):
+        raise Refusal("checkpoint", "origin, size, root and extensions, a line each", "another shape")
+    if lines[0] != key.name:
+        raise Refusal("checkpoint", f"origin {key.name}", lines[0], "It belongs to another ledger")
+    states = [line[6:] for line in lines[3:] if line.startswith("state ")]
+    hashes = [unbase64(spelled, "checkpoint") for spelled in (lines[2], *states)]
+    if len(states) > 1 or any(len(found) != 32 for found in hashes):
+        raise Refusal("checkpoint", "one root and at most one state root", "others")
+    return Checkpoint(lines[0], int(lines[1]), hashes[0], hashes[1] if states else None)
+
+
+def witnessed_at(note: str, witnesses: Sequence[Key], quorum: int) -> dict[str, int]:
+    """When each named witness cosigned a checkpoint, in seconds since 1970. Fewer than the quorum are refused."""
+    body, signatures = open_note(note, "cosignatures")
+    seen: dict[str, int] = {}
+    for name, key_id, signature in signatures:
+        for witness in witnesses:
+            if (name, key_id) == (witness.name, witness.key_id):
+                at = int.from_bytes(signature[:8], "big")
+                witness.check(signature[8:], f"cosignature/v1\ntime {at}\n{body}".encode())
+                seen[name] = at
+    if len(seen) < quorum:
+        raise Refusal(
+            "cosignatures", f"{quorum} of the named witnesses", f"{len(seen)}", "They may have seen another history"
+        )
+    return seen
+
+
+def check_proof(proof: str, entry: bytes, index: int, note: str, checkpoint: Checkpoint) -> None:
+    """A `.tlog-proof` (c2sp.org/tlog-proof@v1): that `entry` is leaf `index` under exactly this checkpoint."""
+    what = f"proof of leaf {index}"
+    head, blank, carried = proof.partition("\n\n")
+    lines = head.split("\n")
+    extra = lines.pop(1)[6:] if len(lines) > 1 and lines[1].startswith("extra ") else None
+    if extra is not None and unbase64(extra, what) != entry:
+        raise Refusal(what, "the entry as extra data", "other data")
+    if not blank or lines[0] != TLOG_PROOF or lines[1:2] != [f"index {index}"] or len(lines) > MAXIMUM_PATH + 2:
+        raise Refusal(what, f"{TLOG_PROOF} for index {index}", "another proof")
+    if carried != note:
+        raise Refusal(what, "the receipt's own checkpoint", "another", "Proofs of two checkpoints were mixed")
+    path = [unbase64(line, what) for line in lines[2:]]
+    if any(len(sibling) != 32 for sibling in path):
+        raise Refusal(what, "hashes of 32 bytes", "others")
+    check_inclusion(what, leaf_hash(entry), index, checkpoint.size, path, checkpoint.root)
+
+
+# Keys of the index, and the proof that nothing was left out.
+
+
+def digest(tag: str, *parts: str) -> bytes:
+    return sha256("\0".join((tag, *parts)).encode()).digest()
+
+
+def subject_key(subject_id: str) -> bytes:
+    return digest("troth-consent-subject-v1", subject_id)[:16]
+
+
+def entry_key(event: Mapping[str, Any]) -> bytes:
+    """The public half of an event's entry: subject, scope and signal."""
+    subject, kind, purpose, channel = (
+        str(event[name]) for name in ("subject_id", "event_type", "purpose_code", "channel_code")
+    )
+    return (
+        subject_key(subject)
+        + digest("troth-consent-scope-v1", subject, purpose, channel)[:8]
+        + digest("troth-consent-signal-v1", str(event["signal_id"]), subject, kind, purpose, channel)[:8]
+    )
+
+
+def commitment(salt: bytes, event: bytes) -> bytes:
+    return sha256(b"troth-consent-event-v1\0" + salt + event).digest()
+
+
+def state_root(runs: Iterable[tuple[int, int, bytes]]) -> bytes:
+    found = sha256(b"troth-consent-index-v1\0")
+    for start, stop, root in runs:
+        found.update(start.to_bytes(8, "big") + stop.to_bytes(8, "big") + root)
+    return found.digest()
+
+
+def check_state_proof(proof: object, prefix: bytes, checkpoint: Checkpoint) -> dict[int, bytes]:
+    """Index key by leaf of every row that begins with `prefix`: all there are under the checkpoint. Empty: never asked."""
+    what = "state proof"
+    if checkpoint.state_root is None:
+        raise Refusal("checkpoint", "a state root", "none", "It cannot prove that nothing was left out")
+    shown = fields(proof, what, "format", "prefix", "runs")
+    if shown["format"] != STATE_PROOF or shown["prefix"] != prefix.hex():
+        raise Refusal(what, f"{STATE_PROOF} for {prefix.hex()}", "another", "It is about somebody else")
+    runs: list[tuple[int, int, bytes]] = []
+    rows: dict[int, bytes] = {}
+    for run in items(shown["runs"], what, 10_000):
+        fields(run, what, "start", "stop", "root", "first_page", "pages", "paths")
+        start, stop = whole(run["start"], what), whole(run["stop"], what)
+        if start != (runs[-1][1] if runs else 0) or stop <= start:
+            raise Refusal(what, f"a run from leaf {runs[-1][1] if runs else 0}", f"{start} to {stop}", "One is missing")
+        runs.append((start, stop, unhex(run["root"], what, 32)))
+        rows.update(run_rows(run, runs[-1], prefix))
+    if (runs[-1][1] if runs else 0) != checkpoint.size:
+        raise Refusal(what, f"runs up to leaf {checkpoint.size}", runs[-1][1] if runs else 0, "A run is missing")
+    if (found := state_root(runs)) != checkpoint.state_root:
+        raise Refusal(what, f"state root {checkpoint.state_root.hex()}", found.hex(), "It is of another state")
+    return rows
+
+
+def run_rows(shown: Mapping[str, Any], run: tuple[int, int, bytes], prefix: bytes) -> Iterator[tuple[int, bytes]]:
+    """The rows one run holds of a prefix, once its pages are proved and reach beyond the prefix on both sides."""
+    start, stop, root = run
+    what = f"state proof, run {start} to {stop}"
+    count = -(-(stop - start) // PAGE_ROWS)
+    first, pages = whole(shown["first_page"], what), items(shown["pages"], what)
+    paths = items(shown["paths"], what)
+    if not pages or len(paths) != len(pages) or first + len(pages) > count:
+        raise Refusal(what, f"pages of the run's {count}, each with its path", f"{len(pages)} from page {first}")
+    rows: list[bytes] = []
+    for number, (page, path) in enumerate(zip(pages, paths), first):
+        raw = unhex(page, what, ROW_BYTES * min(PAGE_ROWS, stop - start - number * PAGE_ROWS))
+        siblings = [unhex(sibling, what, 32) for sibling in items(path, what, MAXIMUM_PATH)]
+        check_inclusion(f"{what}, page {number}", leaf_hash(raw), number, count, siblings, root)
+        rows += [raw[at : at + ROW_BYTES] for at in range(0, len(raw), ROW_BYTES)]
+    if any(row >= after for row, after in zip(rows, rows[1:])):
+        raise Refusal(what, "rows in ascending order", "others", "The index was not built as it must be")
+    length = len(prefix)
+    if first > 0 and rows[0][:length] >= prefix:
+        raise Refusal(what, "a row before the ones asked for", "none", "Rows may have been left out before")
+    if first + len(pages) < count and rows[-1][:length] <= prefix:
+        raise Refusal(what, "a row after the ones asked for", "none", "Rows may have been left out after")
+    for row in rows:
+        leaf = int.from_bytes(row[KEY_BYTES:], "big")
+        if not start <= leaf < stop:
+            raise Refusal(what, "leaves of the run", leaf, "The index was not built as it must be")
+        if row[:length] == prefix:
+            yield leaf, row[:KEY_BYTES]
+
+
+# The rule of standing (README, steps 1 to 5 and 7), for one subject.
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as the rule sees it. `happened_at`: earliest of its clocks; `bounded_at`: without the device's clock."""
+
+    leaf_index: int
+    said: Mapping[str, Any]
+    happened_at: datetime
+    bounded_at: datetime
+    received_at: datetime
+
+    @property
+    def kind(self) -> str:
+        return str(self.said["event_type"])
+
+    @property
+    def is_gpc(self) -> bool:
+        return self.kind == "signal_seen" and self.said["capture_method"] == "gpc"
+
+    @property
+    def is_yes(self) -> bool:
+        return self.kind in ("grant", "renew", "confirm", "notice_shown")
+
+    @property
+    def ranked_at(self) -> datetime:
+        return self.happened_at if self.is_yes else self.bounded_at
+
+
+@dataclass(frozen=True)
+class Standing:
+    """May we, now? With the reason, since when, until when, and the leaf that decided."""
+
+    is_allowed: bool
+    reason_code: str
+    since_at: Optional[datetime] = None
+    expires_at: Optional[datetime] = None
+    leaf_index: Optional[int] = None
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "since_at": spelled_moment(self.since_at),
+            "expires_at": spelled_moment(self.expires_at),
+        }
+
+
+def read_event(leaf_index: int, said: Mapping[str, Any]) -> Event:
+    occurred, recorded, received = (
+        moment(said[name], f"event {leaf_index}") for name in ("occurred_at", "recorded_at", "received_at")
+    )
+    return Event(leaf_index, said, min(occurred, recorded, received), min(recorded, received), received)
+
+
+def decide(
+    events: Sequence[Event],
+    policy: Mapping[str, Any],
+    purpose_code: str,
+    channel_code: str,
+    at: datetime,
+    known_at: Optional[datetime] = None,
+) -> Standing:
+    """Standing of the one subject whose events these are, at a time, from what had been received by `known_at`."""
+    purpose = policy["purposes"].get(purpose_code)
+    if purpose is None:
+        return Standing(False, "unknown_purpose")
+    is_whole = purpose["channels"] == [EVERY]
+    if channel_code != EVERY and channel_code not in (policy["channels"] if is_whole else purpose["channels"]):
+        return Standing(False, "unknown_channel")
+    if purpose["legal_basis"] == "contract":
+        return Standing(True, "contract")
+    asked = EVERY if is_whole else channel_code
+    heard = [
+        event for event in events if event.happened_at <= at and (known_at is None or event.received_at <= known_at)
+    ]
+    erasures = [event for event in heard if event.kind == "erased"]
+    if erasures:  # what was said up to an erasure says nothing any more
+        last = max(erasures, key=lambda event: (event.ranked_at, event.leaf_index))
+        heard = [last, *(event for event in heard if event.ranked_at > last.ranked_at)]
+    limits = [event for event in heard if event.kind in ("restrict", "unrestrict")]
+    if limits:
+        last = max(limits, key=lambda event: (event.ranked_at, event.kind == "restrict", event.leaf_index))
+        if last.kind == "restrict":
+            return Standing(False, "restricted", last.ranked_at, None, last.leaf_index)
+    question = Question(policy, purpose_code, purpose, asked, at, heard)
+    answers = [answer for event in heard for answer in question.answer(event)]
+    answers = answers or [answer for event in heard for answer in question.notice(event)]
+    latest = max(answers, key=lambda found: (found.since_at, not found.is_allowed, found.leaf_index), default=None)
+    return latest or Standing(False, "never_asked")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of each event: for one purpose and channel, at one time."""
+
+    policy: Mapping[str, Any]
+    purpose_code: str
+    purpose: Mapping[str, Any]
+    asked: str
+    at: datetime
+    heard: Sequence[Event]
+
+    def answer(self, event: Event) -> Iterator[Standing]:
+        """What one event decides by itself, if anything."""
+        no = {"refuse": "refused", "withdraw": "withdrawn", "object": "objected", "expire": "expired"}
+        if event.kind == "grant" and self.covered(event):
+            yield self.granted(event)
+        elif event.kind in no and self.touched(event):
+            yield Standing(False, no[event.kind], event.ranked_at, None, event.leaf_index)
+        elif event.kind == "erased":
+            yield Standing(False, "erased", event.ranked_at, None, event.leaf_index)
+        elif event.is_gpc and self.purpose_code in self.policy["gpc_purposes"]:
+            yield Standing(False, "gpc", event.ranked_at, None, event.leaf_index)
+
+    def notice(self, event: Event) -> Iterator[Standing]:
+        """What a notice allows where nobody has to be asked, and nothing else decides."""
+        reasons = {"opt_out": "not_opted_out", "notice_only": "notice_given"}
+        if event.kind == "notice_shown" and event.said["purpose_code"] in (self.purpose_code, EVERY):
+            rule = self.rule(event)
+            if rule["mechanism"] in reasons and self.is_current(event):
+                ends_at = self.ends_at(event, rule)
+                if ends_at is None or self.at < ends_at:
+                    yield Standing(True, reasons[rule["mechanism"]], event.ranked_at, ends_at, event.leaf_index)
+
+    def granted(self, grant: Event) -> Standing:
+        """Whether a grant still holds: its notice, its clock (each as last renewed), and its confirmation."""
+        rule = self.rule(grant)
+        renewals = [
+            event
+            for event in self.heard
+            if event.kind == "renew" and self.covered(event) and event.happened_at >= grant.happened_at
+        ]
+        fresh = max(renewals, key=lambda event: (event.happened_at, event.leaf_index), default=grant)
+        ends_at = self.ends_at(fresh, rule)
+        if not self.is_current(fresh):
+            reason = "stale_notice"
+        elif ends_at is not None and self.at >= ends_at:
+            reason = "expired"
+        elif rule["double_opt_in"] and not any(
+            event.kind == "confirm"
+            and self.covered(event)
+            and timedelta(0) <= event.happened_at - grant.happened_at <= timedelta(days=rule["confirm_within_days"])
+            for event in self.heard
+        ):
+            reason = "unconfirmed"
+        else:
+            return Standing(True, "granted", grant.ranked_at, ends_at, grant.leaf_index)
+        return Standing(False, reason, grant.ranked_at, None, grant.leaf_index)
+
+    def covered(self, event: Event) -> bool:
+        """A yes must cover all that is asked."""
+        return self.named(event) and event.said["channel_code"] in (self.asked, EVERY)
+
+    def touched(self, event: Event) -> bool:
+        """A no need only touch it."""
+        return self.named(event) and (self.asked == EVERY or event.said["channel_code"] in (self.asked, EVERY))
+
+    def named(self, event: Event) -> bool:
+        every = event.said["purpose_code"] == EVERY and (self.purpose["legal_basis"] == "consent" or not event.is_yes)
+        return every or event.said["purpose_code"] == self.purpose_code
+
+    def rule(self, event: Event) -> Mapping[str, Any]:
+        """The row of the event's own jurisdiction, or of every other; asked for all channels, the strictest of them."""
+        rows = [row for row in self.policy["rules"] if row["purpose_code"] == self.purpose_code]
+        rows = [row for row in rows if row["channel_code"] == self.asked] or rows
+        place = event.said["jurisdiction_code"]
+        if place not in self.policy["jurisdictions"]:
+            place = EVERY
+        rows = [row for row in rows if row["jurisdiction_code"] == place]
+        return max(rows, key=lambda row: (row["mechanism"] == "opt_in", row["double_opt_in"]))
+
+    def ends_at(self, event: Event, rule: Mapping[str, Any]) -> Optional[datetime]:
+        days = rule["expires_after_days"]
+        return None if days is None else event.happened_at + timedelta(days=days)
+
+    def is_current(self, event: Event) -> bool:
+        """Whether the event's notice still counts; none never does."""
+        notice, version = self.policy["notices"].get(event.said["notice_id"]), event.said["notice_version"]
+        return notice is not None and version is not None and version >= notice["minimum_version"]
+
+
+# Receipts of consent.
+
+
+def check_policy(value: object) -> dict[str, Any]:
+    """That a policy has the shape the rule of standing reads: purposes, notices, and one row for all that can be asked."""
+    what = "policy"
+    policy = fields(value, what, "purposes", "channels", "notices", "jurisdictions", "gpc_purposes", "rules")
+    for name in ("channels", "jurisdictions", "gpc_purposes"):
+        for code in items(policy[name], what, 1_000):
+            text(code, what, 100)
+    if not isinstance(policy["purposes"], dict) or not isinstance(policy["notices"], dict):
+        raise Refusal(what, "purposes and notices by name", "something else")
+    asked = set()
+    for code, purpose in policy["purposes"].items():
+        fields(purpose, what, "legal_basis", "channels")
+        text(purpose["legal_basis"], what, 100)
+        asked |= {(code, text(channel, what, 100)) for channel in items(purpose["channels"], what, 1_000)}
+    for notice in policy["notices"].values():
+        whole(fields(notice, what, "minimum_version")["minimum_version"], what)
+    found = []
+    for row in items(policy["rules"], what, 100_000):
+        names = ("purpose_code", "channel_code", "jurisdiction_code", "mechanism")
+        fields(row, what, *names, "expires_after_days", "double_opt_in", "confirm_within_days")
+        found.append(tuple(text(row[name], what, 100) for name in names[:3]))
+        if row["mechanism"] not in ("opt_in", "opt_out", "notice_only") or not isinstance(row["double_opt_in"], bool):
+            raise Refusal(what, "a mechanism, and whether a grant must be confirmed", "something else")
+        for name in ("expires_after_days", "confirm_within_days"):
+            if row[name] is not None and whole(row[name], what) > 100_000:
+                raise Refusal(what, "days up to 100000", row[name])
+        if row["double_opt_in"] and row["confirm_within_days"] is None:
+            raise Refusal(what, "days within which to confirm", "none")
+    expected = sorted((*pair, place) for pair in asked for place in policy["jurisdictions"])
+    if sorted(found) != expected or EVERY not in policy["jurisdictions"]:
+        raise Refusal(what, "one row for every purpose, channel and jurisdiction", f"{len(found)} rows")
+    return policy
+
+
+def check_events(receipt: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[list[Event], list[int]]:
+    """Every event the state proof names, opened and proved, in order; and the leaves whose content was destroyed."""
+    subject_id = text(receipt["subject_id"], "subject", 200)
+    rows = check_state_proof(receipt["state_proof"], subject_key(subject_id), checkpoint)
+    shown = items(receipt["events"], "events")
+    leaves = [whole(fields(one, "events", *EVIDENCE)["leaf_index"], "events") for one in shown]
+    if leaves != sorted(rows):
+        missing = sorted(set(rows) - set(leaves)) or sorted(set(leaves) - set(rows)) or leaves
+        raise Refusal("events", f"leaves {spelled(sorted(rows))}", spelled(leaves), f"Look at leaf {missing[0]}")
+    events: list[Event] = []
+    destroyed: list[int] = []
+    for one in shown:
+        leaf, what = one["leaf_index"], f"event {one['leaf_index']}"
+        entry = unhex(one["entry"], what, ENTRY_BYTES)
+        if entry[:KEY_BYTES] != rows[leaf]:
+            raise Refusal(what, f"index key {rows[leaf].hex()}", entry[:KEY_BYTES].hex(), "It is another entry")
+        check_proof(text(one["tlog_proof"], what), entry, leaf, receipt["checkpoint"], checkpoint)
+        if one["event"] is None and one["salt"] is None:
+            destroyed.append(leaf)
+            continue
+        events.append(open_entry(what, leaf, entry, one["event"], unhex(one["salt"], what, 16)))
+        if events[-1].said["subject_id"] != subject_id:
+            raise Refusal(what, f"subject {subject_id}", "another", "It is about somebody else")
+    erased = max((event.leaf_index for event in events if event.kind == "erased"), default=-1)
+    unexplained = [leaf for leaf in destroyed if leaf > erased]
+    if unexplained:
+        raise Refusal(
+            "events", "an erasure after every event that is closed", f"leaf {unexplained[0]}", "It may be withheld"
+        )
+    return events, destroyed
+
+
+EVIDENCE = ("leaf_index", "entry", "event", "salt", "tlog_proof")
+EVENT_FIELDS = ("subject_id", "event_type", "purpose_code", "channel_code", "signal_id", "capture_method")
+
+
+def open_entry(what: str, leaf: int, entry: bytes, said: object, salt: bytes) -> Event:
+    """The event an entry commits to: its content by the salt, its subject, purpose, channel and signal by the keys."""
+    if not isinstance(said, dict) or not all(isinstance(said.get(name), str) for name in EVENT_FIELDS):
+        raise Refusal(what, "an event", "another shape")
+    if said["event_type"] not in STATES:
+        raise Refusal(what, f"one of {', '.join(STATES)}", said["event_type"], "A newer verifier may know it")
+    if entry[KEY_BYTES:] != (found := commitment(salt, canonical(said))):
+        raise Refusal(what, f"commitment {entry[KEY_BYTES:].hex()}", found.hex(), "The event or its salt was changed")
+    if entry[:KEY_BYTES] != (found := entry_key(said)):
+        raise Refusal(what, f"keys {entry[:KEY_BYTES].hex()}", found.hex(), "The entry names another event")
+    for name, kind in (("notice_id", str), ("jurisdiction_code", str), ("notice_version", int)):
+        if not isinstance(said.get(name), kind) and not (said.get(name) is None and name != "jurisdiction_code"):
+            raise Refusal(what, f"a {name}", "another shape")
+    return read_event(leaf, said)
+
+
+def spelled(leaves: Sequence[int]) -> str:
+    return ", ".join(map(str, leaves[:20])) + (" ..." if len(leaves) > 20 else "") if leaves else "none"
+
+
+def check_receipt(receipt: dict[str, Any], trust: Trust, at: Optional[datetime], report: Report) -> None:
+    """A consent or standing receipt, from its signature to what it says may be done."""
+    is_whole = receipt["format"] == RECEIPT
+    special = ("record",) if is_whole else ("purpose_code", "channel_code")
+    common = (
+        "format",
+        "subject_id",
+        "at",
+        "known_at",
+        "policy",
+        "standing",
+        "checkpoint",
+        "state_proof",
+        "events",
+        "seal",
+    )
+    fields(receipt, "receipt", *common, *special)
+    asked_at, known_at = moment(receipt["at"], "at"), maybe_moment(receipt["known_at"], "known_at")
+    checkpoint = check_checkpoint(text(receipt["checkpoint"], "checkpoint"), trust, report)
+    events, destroyed = check_events(receipt, checkpoint)
+    report.facts.update(subject_id=receipt["subject_id"], event_count=len(events), destroyed_count=len(destroyed))
+    report.proved("nothing was left out", f"leaves {spelled([*sorted([e.leaf_index for e in events] + destroyed)])}")
+    if events:
+        report.proved("every event is in the log, as it was recorded", f"{len(events)} events, each with its proof")
+    if destroyed:
+        report.not_covered(
+            "content destroyed by an erasure", f"leaves {spelled(destroyed)}; the rule no longer hears them"
+        )
+    policy = check_policy(receipt["policy"])
+    report.facts["policy_sha256"] = sha256(canonical(policy)).hexdigest()
+    if is_whole:
+        pairs = sorted(
+            (code, channel) for code, purpose in policy["purposes"].items() for channel in purpose["channels"]
+        )
+    else:
+        pairs = [(text(receipt["purpose_code"], "purpose", 100), text(receipt["channel_code"], "channel", 100))]
+    check_standing(receipt, pairs, events, asked_at, known_at, report)
+    if at is not None:
+        rows = [{"purpose_code": p, "channel_code": c, **decide(events, policy, p, c, at).row} for p, c in pairs]
+        report.facts["standing_at"] = {"at": spelled_moment(at), "standing": rows}
+    if is_whole:
+        check_record(receipt, events, report)
+    check_seal(receipt, trust, report)
+
+
+def check_checkpoint(note: str, trust: Trust, report: Report) -> Checkpoint:
+    """A checkpoint of the ledger the reader knows: signed, cosigned where asked, and not older than the one kept."""
+    checkpoint = open_checkpoint(note, trust.key)
+    report.facts.update(origin=checkpoint.origin, size=checkpoint.size, root=checkpoint.root.hex())
+    report.facts["state_root"] = checkpoint.state_root.hex() if checkpoint.state_root else None
+    report.proved(
+        f"the checkpoint is signed by {trust.key.name}", f"size {checkpoint.size}, root {checkpoint.root.hex()}"
+    )
+    if trust.witnesses:
+        seen = witnessed_at(note, trust.witnesses, trust.quorum)
+        report.facts["witnessed_at"] = seen
+        report.proved(f"at least {trust.quorum} of {len(trust.witnesses)} witnesses saw it", ", ".join(sorted(seen)))
+    if trust.since is not None:
+        kept = open_checkpoint(trust.since, trust.key)
+        if kept.size > checkpoint.size:
+            raise Refusal(
+                "age", f"a ledger of at least {kept.size} events", checkpoint.size, "It is older than the one kept"
+            )
+        if kept.size == checkpoint.size and (kept.root, kept.state_root) != (checkpoint.root, checkpoint.state_root):
+            raise Refusal("history", f"root {kept.root.hex()}", checkpoint.root.hex(), "Two histories exist: keep both")
+        report.proved("it is not older than the checkpoint kept", f"size {kept.size}")
+    return checkpoint
+
+
+def check_standing(
+    receipt: Mapping[str, Any],
+    pairs: Sequence[tuple[str, str]],
+    events: Sequence[Event],
+    at: datetime,
+    known_at: Optional[datetime],
+    report: Report,
+) -> None:
+    """That what the receipt says may be done is what the rule makes of the proved events."""
+    rows = items(receipt["standing"], "standing")
+    for row in rows:
+        fields(row, "standing", "purpose_code", "channel_code", *Standing(False, "").row)
+    if [(row["purpose_code"], row["channel_code"]) for row in rows] != list(pairs):
+        raise Refusal("standing", "one row for all that is asked, in order", f"{len(rows)} rows")
+    for (purpose, channel), row in zip(pairs, rows):
+        found = decide(events, receipt["policy"], purpose, channel, at, known_at).row
+        claimed = {name: row[name] for name in found}
+        if canonical(claimed) != canonical(found):
+            what = f"standing for {purpose} over {channel}"
+            raise Refusal(what, said(found), said(claimed), "The receipt claims what its events do not say")
+    report.facts["standing"] = rows
+    told = said(rows[0]) if len(rows) == 1 else f"{sum(row['is_allowed'] for row in rows)} of {len(rows)} allowed"
+    report.proved(f"the standing follows from the events, at {receipt['at']}", told)
+
+
+def said(row: Mapping[str, Any]) -> str:
+    since = f" since {row['since_at']}" if row["since_at"] else ""
+    until = f" until {row['expires_at']}" if row["expires_at"] else ""
+    leaf = "" if row["leaf_index"] is None else f" (leaf {row['leaf_index']})"
+    return f"{'yes' if row['is_allowed'] else 'no'}, {row['reason_code']}{since}{until}{leaf}"
+
+
+def check_record(receipt: Mapping[str, Any], events: Sequence[Event], report: Report) -> None:
+    """That the 27560 record tells of this subject and of these events, with the states they mean."""
+    record = fields(receipt["record"], "record", "header", "pii_processing", "party_identification", "events")
+    header = fields(record["header"], "record", "schema_version", "record_id", "pii_principal_id")
+    if header["pii_principal_id"] != receipt["subject_id"]:
+        raise Refusal("record", f"subject {receipt['subject_id']}", "another")
+    names = ("leaf_index", "event_time", "event_state", "purpose_code", "channel_code")
+    told = []
+    for one in items(record["events"], "record"):
+        if not isinstance(one, dict):
+            raise Refusal("record", "events", "something else")
+        told.append([one.get(name) for name in names])
+    expected = [
+        [
+            event.leaf_index,
+            event.said["occurred_at"],
+            STATES[event.kind],
+            event.said["purpose_code"],
+            event.said["channel_code"],
+        ]
+        for event in events
+        if STATES[event.kind] and (event.is_gpc or event.kind != "signal_seen")
+    ]
+    if told != expected:
+        raise Refusal("record", "the proved events with their states", "others", "Believe the events")
+    report.proved("the record (ISO/IEC TS 27560) tells of the same events", f"{len(expected)} states")
+
+
+def check_seal(receipt: Mapping[str, Any], trust: Trust, report: Report) -> None:
+    """Whether the ledger's key also signed the rest: the controller, the policy, the words of the record."""
+    rest = "policy, record" if receipt["format"] == RECEIPT else "policy"
+    if receipt["seal"] is None:
+        report.not_covered("not sealed", f"{rest}, at and known_at: anyone could have written them around the events")
+        return
+    hashed = base64.b64encode(sha256(canonical({**receipt, "seal": None})).digest()).decode()
+    found = signed_text(text(receipt["seal"], "seal"), trust.key, "seal")
+    if found != f"{SEAL}\nsha256 {hashed}\n":
+        raise Refusal("seal", f"{SEAL} over this receipt", "another", "Something in it was changed after it was sealed")
+    report.proved(f"the whole receipt is sealed by {trust.key.name}", f"sha256 {hashed}")
+    report.not_covered("issuer's word", f"{rest}: signed, but no log can prove them")
+
+
+# Receipts of decisions.
+
+
+def check_decision(note: str, trust: Trust, report: Report) -> dict[str, Any]:
+    """A decision receipt: signed, made under a checkpoint of this ledger, its counts complete."""
+    body = signed_text(note, trust.key, "decision receipt")
+    first, _, rest = body.partition("\n")
+    if first != DECISION:
+        raise Refusal("decision receipt", DECISION, "another", "It is another kind of note")
+    if len(open_note(note, "decision receipt")[1]) != 1:
+        raise Refusal("decision receipt", "one signature", "more")
+    decision = fields(
+        read_json(rest[:-1].encode(), "decision receipt"),
+        "decision receipt",
+        *("number", "previous", "use", "asked_by", "purpose_code", "channel_code", "at", "known_at", "decided_at"),
+        *("checkpoint", "policy_sha256", "policy_version", "model_version", "model_sha256", "definition_sha256"),
+        *("inputs", "outputs", "subject_count", "counts", "decisions_root"),
+    )
+    what = f"decision {whole(decision['number'], 'decision receipt')}"
+    report.proved(f"{what} is signed by {trust.key.name}", f"for {decision['use']}, asked by {decision['asked_by']}")
+    check_checkpoint(text(decision["checkpoint"], what), Trust(trust.key, trust.witnesses, trust.quorum, None), report)
+    if (
+        decision["use"] not in USES
+        or decision["number"] < 1
+        or (decision["number"] == 1) != (decision["previous"] is None)
+    ):
+        raise Refusal(what, f"one of {', '.join(USES)}, after the decision before it", "something else")
+    for name in ("at", "decided_at"):
+        moment(decision[name], what)
+    maybe_moment(decision["known_at"], what)
+    for name in ("asked_by", "purpose_code", "channel_code"):
+        text(decision[name], what, 200)
+    hashes = [decision[name] for name in ("previous", "model_sha256", "definition_sha256")]
+    for name in ("inputs", "outputs"):
+        if not isinstance(decision[name], dict):
+            raise Refusal(what, f"{name} by name", "something else")
+        hashes += decision[name].values()
+    for found in (decision["policy_sha256"], decision["decisions_root"], *(one for one in hashes if one is not None)):
+        unhex(found, what, 32)
+    total = 0
+    reasons = []
+    for row in items(decision["counts"], what, 1_000):
+        fields(row, what, "reason_code", "is_allowed", "subject_count")
+        total += whole(row["subject_count"], what)
+        reasons.append(text(row["reason_code"], what, 100))
+        if row["is_allowed"] is not (row["reason_code"] in ALLOWING):
+            raise Refusal(what, "use only for reasons that allow it", row["reason_code"])
+    if total != whole(decision["subject_count"], what) or reasons != sorted(set(reasons)):
+        raise Refusal(what, f"counts of {decision['subject_count']} subjects, reason by reason", total)
+    report.proved(f"{what} counts every subject", f"{total} subjects, {len(reasons)} reasons")
+    report.facts["decision"] = decision
+    return decision
+
+
+def check_shown(shown: dict[str, Any], trust: Trust, report: Report) -> None:
+    """One subject's decision, without the others: it is one of those the receipt commits to."""
+    fields(shown, "shown decision", "format", "receipt", "subject_id", "row", "salt", "index", "path")
+    decision = check_decision(text(shown["receipt"], "shown decision"), trust, report)
+    row = fields(shown["row"], "shown decision", "subject_key", *Standing(False, "").row)
+    if row["subject_key"] != (key := subject_key(text(shown["subject_id"], "shown decision", 200)).hex()):
+        raise Refusal("shown decision", f"subject {key}", row["subject_key"], "It is about somebody else")
+    salt = unhex(shown["salt"], "shown decision", 16)
+    path = [unhex(one, "shown decision", 32) for one in items(shown["path"], "shown decision", MAXIMUM_PATH)]
+    index, root = whole(shown["index"], "shown decision"), bytes.fromhex(decision["decisions_root"])
+    leaf = leaf_hash(salt + canonical(row))
+    check_inclusion("shown decision", leaf, index, decision["subject_count"], path, root)
+    report.facts["row"] = row
+    report.proved(f"decision {decision['number']} was so for this subject", said(row))
+
+
+def check_decisions(folder: Path, trust: Trust, report: Report) -> None:
+    """A folder of decision receipts: each signed, each naming the one before, none missing."""
+    notes = sorted(folder.glob("*.note"))
+    previous: Optional[str] = None
+    for number, path in enumerate(notes, 1):
+        inner = Report(path.name)
+        note = read_text(path)
+        decision = check_decision(note, trust, inner)
+        if decision["number"] != number or decision["previous"] != previous:
+            raise Refusal(
+                "decisions",
+                f"decision {number} after {previous or 'none'}",
+                decision["number"],
+                "One is missing or was changed",
+            )
+        previous = sha256(signed_text(note, trust.key, path.name).encode()).hexdigest()
+    if not notes:
+        raise Refusal("decisions", "at least one decision receipt", "none")
+    report.facts.update(decision_count=len(notes), newest=previous)
+    report.proved("no decision is missing between the first and the newest", f"{len(notes)}, newest {previous}")
+
+
+# Exports of the ledger.
+
+
+def tiling(size: int) -> Iterator[tuple[int, int]]:
+    """The runs of an index of `size` leaves: blocks of 4,096, four of one width merged into the next, and the rest."""
+    start, width = 0, 4096
+    while width * 4 <= size:
+        width *= 4
+    while width >= 4096:
+        while size - start >= width:
+            yield start, start + width
+            start += width
+        width //= 4
+    if start < size:
+        yield start, size
+
+
+def check_export(folder: Path, trust: Trust, report: Report) -> None:
+    """An export: every root from every entry, every event against its entry, the index, every byte."""
+    names = sorted(path.name for path in folder.iterdir())
+    expected = ["checkpoint", "checkpoints.jsonl", "entries.jsonl", "key", "manifest.json"]
+    if names != expected:
+        raise Refusal("export", f"files {', '.join(expected)}", ", ".join(names) or "none")
+    notes = [
+        text(read_json(line, "checkpoints.jsonl"), "checkpoints.jsonl") for line in lines(folder / "checkpoints.jsonl")
+    ]
+    if not notes or read_text(folder / "checkpoint") != notes[-1]:
+        raise Refusal("checkpoint", "the newest of checkpoints.jsonl", "another or none", "It was rolled back")
+    waiting = [open_checkpoint(note, trust.key) for note in notes]
+    if waiting[0].size != 0 or any(before.size > after.size for before, after in zip(waiting, waiting[1:])):
+        raise Refusal("checkpoints.jsonl", "sizes that grow from 0", "others", "A checkpoint was left out or moved")
+    newest = check_checkpoint(notes[-1], trust, report)
+    kept = [] if trust.since is None else [open_checkpoint(trust.since, trust.key)]
+    tree, keys, closed = Tree(), bytearray(), 0
+    entries = lines(folder / "entries.jsonl")
+    for claimed in sorted([*waiting, *kept], key=lambda checkpoint: checkpoint.size):
+        while tree.size < claimed.size:
+            entry, is_closed = export_line(tree.size, next(entries, None), claimed.size)
+            keys += entry[:KEY_BYTES] + tree.size.to_bytes(8, "big")
+            closed += is_closed
+            tree.add(leaf_hash(entry))
+        if (root := tree.root()) != claimed.root:
+            raise Refusal(
+                f"checkpoint of size {claimed.size}", f"root {claimed.root.hex()}", root.hex(), "An entry was changed"
+            )
+    if next(entries, None) is not None:
+        raise Refusal("entries.jsonl", f"{tree.size} entries", "more", "No checkpoint covers them")
+    report.proved(
+        "every checkpoint's root follows from the entries", f"{len(waiting)} checkpoints, {tree.size} entries"
+    )
+    report.proved("every readable event is what its entry commits to", f"{tree.size - closed} of {tree.size} readable")
+    runs = ((start, stop, run_root(keys, start, stop)) for start, stop in tiling(tree.size))
+    if newest.state_root is None or (found := state_root(runs)) != newest.state_root:
+        raise Refusal(
+            "state", "the state root of the newest checkpoint", "another", "The index was not built as it must be"
+        )
+    report.proved("the newest checkpoint's state root follows from the entries", found.hex())
+    if read_text(folder / "key") != spelled_key(trust.key) + "\n":
+        raise Refusal("key", spelled_key(trust.key), "another", "Somebody else signed this export")
+    hashes = {name: file_sha256(folder / name) for name in names if name != "manifest.json"}
+    manifest = {"format": EXPORT, "origin": newest.origin, "size": newest.size, "root": newest.root.hex()}
+    if (
+        read_file(folder / "manifest.json")
+        != canonical({**manifest, "checkpoint_count": len(notes), "sha256": hashes}) + b"\n"
+    ):
+        raise Refusal("manifest.json", "what follows from the other files", "something else")
+    report.proved("no byte is unaccounted for", f"{len(names)} files")
+
+
+def export_line(leaf: int, line: Optional[bytes], size: int) -> tuple[bytes, bool]:
+    """The entry of a line, once its event is proved to be the one; and whether its content was destroyed."""
+    what = f"entries.jsonl line {leaf + 1}"
+    if line is None:
+        raise Refusal("entries.jsonl", f"{size} entries", leaf, "The tail is missing")
+    one = fields(read_json(line, what), what, "entry", "event", "leaf_index", "salt")
+    entry = unhex(one["entry"], what, ENTRY_BYTES)
+    if whole(one["leaf_index"], what) != leaf:
+        raise Refusal(what, f"leaf {leaf}", one["leaf_index"], "Entries were moved")
+    if one["event"] is None and one["salt"] is None:
+        return entry, True
+    open_entry(what, leaf, entry, one["event"], unhex(one["salt"], what, 16))
+    return entry, False
+
+
+def run_root(keys: bytearray, start: int, stop: int) -> bytes:
+    rows = sorted(bytes(keys[at * ROW_BYTES : (at + 1) * ROW_BYTES]) for at in range(start, stop))
+    return Tree(leaf_hash(b"".join(rows[at : at + PAGE_ROWS])) for at in range(0, len(rows), PAGE_ROWS)).root()
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, each bounded and ended by a newline."""
+    with path.open("rb") as file:
+        while line := file.readline(MAXIMUM_NOTE * 2):
+            if not line.endswith(b"\n"):
+                raise Refusal(path.name, "lines that end", "one cut short or too long")
+            yield line[:-1]
+
+
+def file_sha256(path: Path) -> str:
+    found = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def spelled_key(key: Key) -> str:
+    return f"{key.name}+{key.key_id.hex()}+{base64.b64encode(bytes([key.kind]) + key.public).decode()}"
+
+
+# What to check, and how it is told.
+
+
+def verify(path: Path, trust: Trust, at: Optional[datetime] = None) -> Report:
+    """Everything that can be checked of a file or folder. Never raises for what is in it."""
+    report = Report(path.name)
+    try:
+        check_path(path, trust, at, report)
+        if not report.checks:
+            raise Refusal(path.name, "something to check", "nothing")
+    except Refusal as refusal:
+        report.failed(refusal)
+    except Exception as fault:  # what nobody thought of is not proved either
+        report.failed(Refusal(path.name, "a receipt, a decision or an export", f"unreadable: {type(fault).__name__}"))
+    return report
+
+
+def check_path(path: Path, trust: Trust, at: Optional[datetime], report: Report) -> None:
+    if path.is_dir():
+        if (path / "receipt.json").is_file():
+            check_receipt(inlined(path), trust, at, report)
+        elif (path / "entries.jsonl").exists():
+            check_export(path, trust, report)
+        else:
+            check_decisions(path, trust, report)
+        return
+    raw = read_file(path)
+    if raw.startswith(DECISION.encode() + b"\n"):
+        check_decision(read_text(path), trust, report)
+        return
+    if not raw.endswith(b"\n"):
+        raise Refusal(path.name, "one line of JSON, ended", "another shape")
+    value = read_json(raw[:-1], path.name)
+    kind = value.get("format") if isinstance(value, dict) else None
+    if kind in (RECEIPT, STANDING_RECEIPT):
+        check_receipt(value, trust, at, report)
+    elif kind == SHOWN:
+        check_shown(value, trust, report)
+    else:
+        raise Refusal(path.name, f"{RECEIPT}, {STANDING_RECEIPT}, {SHOWN} or {DECISION}", kind or "no format")
+
+
+def inlined(folder: Path) -> dict[str, Any]:
+    """The receipt of a folder, each `.tlog-proof` file in the place that names it; other files are refused."""
+    raw = read_file(folder / "receipt.json")
+    receipt = read_json(raw[:-1], "receipt.json")
+    if raw[-1:] != b"\n" or not isinstance(receipt, dict) or receipt.get("format") not in (RECEIPT, STANDING_RECEIPT):
+        raise Refusal("receipt.json", f"{RECEIPT} or {STANDING_RECEIPT}", "another")
+    names = {"receipt.json"}
+    for one in items(receipt.get("events"), "events"):
+        name = one.get("tlog_proof") if isinstance(one, dict) else None
+        if name != f"{one.get('leaf_index') if isinstance(one, dict) else None}.tlog-proof":
+            raise Refusal("events", "a `.tlog-proof` file for each", "another name")
+        one["tlog_proof"] = read_text(folder / name)
+        names.add(name)
+    found = {path.name for path in folder.iterdir()}
+    if found != names:
+        raise Refusal(folder.name, f"files {', '.join(sorted(names))}", ", ".join(sorted(found)))
+    return receipt
+
+
+def compare(reports: Sequence[Report]) -> Report:
+    """That things made under checkpoints of one size were made under the same ledger: a split view shows here."""
+    report = Report("together")
+    seen: dict[tuple[str, int], tuple[str, str, str]] = {}
+    for one in reports:
+        if "size" not in one.facts or not one.is_verified:
+            continue
+        place = (one.facts["origin"], one.facts["size"])
+        roots = (one.facts["root"], one.facts["state_root"], one.name)
+        if seen.setdefault(place, roots)[:2] != roots[:2]:
+            report.failed(
+                Refusal(f"size {place[1]} in {one.name}", f"root {seen[place][0]} as in {seen[place][2]}", roots[0],
+                        "The ledger showed two histories: keep both as evidence")
+            )  # fmt: skip
+    if not report.checks and seen:
+        report.proved("no two of them contradict each other", f"{len(seen)} checkpoints")
+    return report
+
+
+def tell(report: Report) -> Iterator[str]:
+    yield f"{report.name}: {'verified' if report.is_verified else 'DOES NOT VERIFY'}"
+    width = max((len(check.check) for check in report.checks if check.outcome != "failed"), default=0)
+    for check in report.checks:
+        if check.outcome == "failed":
+            yield f"  failed       {check.evidence}"
+        else:
+            yield f"  {check.outcome:<11}  {check.check:<{width}}  {check.evidence}"
+    for row in report.facts.get("standing_at", {}).get("standing", ()):
+        yield f"  at {report.facts['standing_at']['at']}  {row['purpose_code']} over {row['channel_code']}: {said(row)}"
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(prog="verifier.py", description="Check what Troth handed out, without Troth.")
+    found.add_argument("paths", type=Path, nargs="+", metavar="path", help="receipt, decision, or folder of them")
+    found.add_argument("--key", required=True, help="the ledger's verifier key, known from elsewhere")
+    found.add_argument("--witness", action="append", default=[], help="verifier key of a witness; may be repeated")
+    found.add_argument("--quorum", type=int, help="how many of the witnesses must have cosigned (default: all)")
+    found.add_argument("--since", type=Path, help="a checkpoint kept from before: nothing older is taken")
+    found.add_argument("--at", help="also say the standing at this time, YYYY-MM-DDThh:mm:ss.ffffffZ")
+    found.add_argument("--json", action="store_true", help="one JSON object instead of words")
+    return found
+
+
+def main(arguments: Optional[Sequence[str]] = None, write: Callable[[str], object] = print) -> int:
+    """Run the verifier. Returns the exit code: 0 verified, 1 not, 2 misuse."""
+    asked = parser().parse_args(arguments)
+    try:
+        witnesses = tuple(Key.parse(witness, 4) for witness in asked.witness)
+        quorum = len(witnesses) if asked.quorum is None else asked.quorum
+        if not (1 if witnesses else 0) <= quorum <= len(witnesses):
+            raise Refusal("--quorum", f"1 to {len(witnesses)} witnesses", quorum, "Name as many with --witness")
+        trust = Trust(Key.parse(asked.key, 1), witnesses, quorum, read_text(asked.since) if asked.since else None)
+        if trust.since is not None:
+            open_checkpoint(trust.since, trust.key)
+        at = moment(asked.at, "--at") if asked.at else None
+        for path in asked.paths:
+            if not path.exists():
+                raise Refusal(str(path), "a file or folder", "none", "Give what was handed out")
+    except (Refusal, OSError) as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    reports = [verify(path, trust, at) for path in asked.paths]
+    if len(reports) > 1:
+        together = compare(reports)
+        reports += [together] if together.checks else []
+    is_verified = all(report.is_verified for report in reports)
+    if asked.json:
+        told = [{"is_verified": report.is_verified, **asdict(report)} for report in reports]
+        write(json.dumps({"is_verified": is_verified, "reports": told}, ensure_ascii=True, default=str))
+    else:
+        for report in reports:
+            for line in tell(report):
+                write(line)
+    return 0 if is_verified else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
