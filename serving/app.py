@@ -17,6 +17,7 @@ from starlette.routing import Route
 from feature_repo import catalogue
 from serving import answers, keys, openapi, problems, requests
 from serving.answers import Desk
+from serving.hub.routes import Hub
 from serving.keys import Caller
 from serving.problems import ProblemError
 from troth.clock import Clock
@@ -24,9 +25,14 @@ from troth.errors import TrothError
 from troth.home import Home
 
 
-def create_app(home: Home, clock: Clock) -> Starlette:
-    """The service of a home, told the time by a clock. Keys are read at start; restart after making one."""
-    service = Service(answers.desk(home), keys.callers(home), clock)
+def create_app(home: Home, clock: Clock, hub: Hub | None = None) -> Starlette:
+    """The service of a home, told the time by a clock. Keys are read at start; restart after making one.
+
+    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own.
+    """
+    callers = keys.callers(home)
+    service = Service(answers.desk(home), callers, clock)
+    consent_hub = hub or Hub(home, callers, clock)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
@@ -34,6 +40,7 @@ def create_app(home: Home, clock: Clock) -> Starlette:
         Route("/v1/recommendations/{customer_id}", service.recommendations, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
+        *consent_hub.routes(),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
         ProblemError: problems.on_problem,
@@ -89,11 +96,7 @@ class Service:
         return Response(self._document, media_type="application/json")
 
     def _caller(self, request: Request) -> Caller:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        caller = keys.caller_of(self._callers, key.strip()) if scheme.lower() == "bearer" else None
-        if caller is None:
-            raise ProblemError(401, "no_key", "authorization: expected `Bearer <API key>`, found none that is known.")
-        return caller
+        return requests.caller(request, self._callers)
 
 
 def _allow(caller: Caller, purpose_code: str | None) -> None:

@@ -1,4 +1,4 @@
-"""API keys: who may call, and for which purposes. Only hashes are kept (`keys/api.json`); a key is shown once.
+"""API keys: who may call, for which purposes and acts. Only hashes are kept (`keys/api.json`); a key is shown once.
 
 A key is 256 random bits, so one round of SHA-256 is enough to store it: there is nothing to guess.
 """
@@ -19,31 +19,36 @@ from troth.home import Home, write_atomically
 
 PREFIX = "troth_"
 ALL_PURPOSES = tuple(dict.fromkeys(each.purpose_code for each in catalogue.SERVICES if each.purpose_code))
+# What a key may do besides reading: report consent events, mint shoppers' links, manage webhooks.
+SCOPES = ("capture", "links", "admin")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever holds a key: a name for people, and the purposes it may ask for."""
+    """Whoever holds a key: a name for people, the purposes it may ask for, and what else it may do (`SCOPES`)."""
 
     name: str
     key_hash: str
     purposes: tuple[str, ...]
     made_at: datetime
+    scopes: tuple[str, ...] = ()
 
     def may(self, purpose_code: str | None) -> bool:
         """What is not personal may be asked by every caller."""
         return purpose_code is None or purpose_code in self.purposes
 
 
-def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime) -> str:
+def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime, scopes: Sequence[str] = ()) -> str:
     """Make a key for a caller and return it: it cannot be shown again. A caller of the same name loses its old key.
 
-    Raises: ServingError for a purpose that no feature service has.
+    Raises: ServingError for a purpose that no feature service has, an unknown scope, or a key for nothing.
     """
     unknown = sorted(set(purposes) - set(ALL_PURPOSES))
-    if unknown or not purposes:
+    if unknown or not (purposes or scopes):
         raise ServingError(f"API key: expected purposes among {list(ALL_PURPOSES)}, found {unknown}. Correct them.")
+    if odd := sorted(set(scopes) - set(SCOPES)):
+        raise ServingError(f"API key: expected scopes among {list(SCOPES)}, found {odd}. Correct them.")
     key = PREFIX + secrets.token_urlsafe(32)
-    caller = Caller(name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at)
+    caller = Caller(name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at, scopes=tuple(scopes))
     others = [each for each in callers(home) if each.name != name]
     path = _path(home)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -53,8 +58,8 @@ def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime) -> st
 
 
 def first_key(home: Home, at: datetime) -> str | None:
-    """A key for every purpose when the home has none yet; None when it has."""
-    return None if callers(home) else make_key(home, "first", ALL_PURPOSES, at)
+    """A key for every purpose and scope when the home has none yet; None when it has."""
+    return None if callers(home) else make_key(home, "first", ALL_PURPOSES, at, SCOPES)
 
 
 def callers(home: Home) -> list[Caller]:

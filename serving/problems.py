@@ -1,5 +1,7 @@
 """Errors over HTTP as problem details (RFC 9457): expected, found, what to do. Never personal data."""
 
+from collections.abc import Sequence
+
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -8,22 +10,35 @@ from starlette.responses import Response
 from troth.errors import TrothError
 
 
-class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True):
+class FieldProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with one field of one item: where it stands in what was sent, and never what it held."""
+
+    position: int
+    field: str
+    detail: str
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`type` names the kind of problem for programs, `detail` tells a person what to do."""
 
     type: str
     title: str
     status: int
     detail: str
+    errors: list[FieldProblem] = []
 
 
 class ProblemError(Exception):
     """A request that cannot be answered as asked."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, errors: Sequence[FieldProblem] = ()) -> None:
         super().__init__(detail)
         self.details = ProblemDetails(
-            type=f"urn:troth:problem:{code}", title=code.replace("_", " ").capitalize(), status=status, detail=detail
+            type=f"urn:troth:problem:{code}",
+            title=code.replace("_", " ").capitalize(),
+            status=status,
+            detail=detail,
+            errors=list(errors),
         )
 
 

@@ -1,15 +1,29 @@
 """What may be asked over HTTP, and how much of it at once."""
 
-from typing import Annotated
+import re
+from collections.abc import Sequence
+from email import message_from_bytes
+from email.policy import HTTP
+from typing import Annotated, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
 
-from serving.problems import ProblemError
+from serving import keys
+from serving.keys import Caller
+from serving.problems import FieldProblem, ProblemError
 
 MOST_TEXT = 200  # characters of any id
 MOST_PAIRS = 10_000
 MOST_BYTES = 2 * 1024 * 1024  # of a request body: 10,000 pairs of ordinary codes are half of it
+MOST_FORM_BYTES = 16 * 1024
+MOST_FORM_FIELDS = 20
+_T = TypeVar("_T")
+# What msgspec says without repeating what was sent: our own field names and types. Anything else is put in our words.
+_SAFE = re.compile(
+    r"(?:Object missing required field `\w+`|Expected `[^`]*`(?:, got `[^`]*`| [^@]*)?)(?: - at `[\w$.\[\]]+`)?"
+)
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_TEXT)]
 
@@ -42,10 +56,10 @@ def optional_text(request: Request, name: str) -> str | None:
     return value
 
 
-def whole_number(request: Request, name: str, default: int, most: int) -> int:
+def whole_number(request: Request, name: str, default: int, most: int, *, least: int = 1) -> int:
     value = request.query_params.get(name, str(default))
-    if not (value.isascii() and value.isdigit() and len(value) <= 9 and 1 <= int(value) <= most):
-        raise bad(f"{name}: expected a whole number from 1 to {most}, found another. Correct it.")
+    if not (value.isascii() and value.isdigit() and len(value) <= 9 and least <= int(value) <= most):
+        raise bad(f"{name}: expected a whole number from {least} to {most}, found another. Correct it.")
     return int(value)
 
 
@@ -56,16 +70,85 @@ def truth(request: Request, name: str) -> bool:
     return value == "true"
 
 
-async def body(request: Request) -> bytes:
+async def body(request: Request, most: int = MOST_BYTES) -> bytes:
     """The whole body, given up as soon as it is too long. Raises: ProblemError 413."""
     received = bytearray()
     async for piece in request.stream():
         received += piece
-        if len(received) > MOST_BYTES:
-            raise ProblemError(
-                413, "too_large", f"body: expected at most {MOST_BYTES} bytes, found more. Ask in parts."
-            )
+        if len(received) > most:
+            raise ProblemError(413, "too_large", f"body: expected at most {most} bytes, found more. Ask in parts.")
     return bytes(received)
+
+
+async def json_body(request: Request, kind: type[_T]) -> _T:
+    """The body as a value of a type. Raises: ProblemError 415, 413, 400 (no JSON) or 422 (other JSON)."""
+    return decoded(await json_bytes(request), kind)
+
+
+async def json_bytes(request: Request) -> bytes:
+    """The body, said to be JSON. Raises: ProblemError 415 or 413."""
+    if _media_type(request) != "application/json":
+        raise ProblemError(415, "unsupported_type", "content-type: expected application/json, found another.")
+    return await body(request)
+
+
+def decoded(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
+    """JSON as a value of a type. Raises: ProblemError 400 or 422 that never repeats what was sent."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        said = text if _SAFE.fullmatch(text) else "a field or value that is not described"
+        raise ProblemError(
+            422,
+            "not_as_described",
+            f"body: expected what /openapi.json describes, found otherwise: {said}. Correct it.",
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise bad("body: expected JSON, found otherwise. Correct it.") from None
+
+
+async def form(request: Request) -> dict[str, str]:
+    """The fields of a form, urlencoded or multipart; the first of each name counts. Raises: ProblemError 415 or 413."""
+    kind = _media_type(request)
+    if kind not in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        raise ProblemError(415, "unsupported_type", "content-type: expected a form, found another.")
+    data = await body(request, MOST_FORM_BYTES)
+    pairs: list[tuple[str, str]] = []
+    try:
+        if kind == "multipart/form-data":
+            head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode("latin-1")
+            for part in message_from_bytes(head + data, policy=HTTP).iter_parts():
+                value = part.get_payload(decode=True)
+                name = part.get_param("name", header="content-disposition")
+                if isinstance(name, str) and isinstance(value, bytes):
+                    pairs.append((name, value.decode().strip()))
+        else:
+            pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FORM_FIELDS)
+    except Exception:  # the parser of e-mails meets anything; a form it cannot read is not a form
+        raise bad("body: expected a form, found otherwise. Correct it.") from None
+    return dict(reversed(pairs))
+
+
+def caller(request: Request, known: Sequence[Caller]) -> Caller:
+    """Who calls, by the key. Raises: ProblemError 401."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    found = keys.caller_of(known, key.strip()) if scheme.lower() == "bearer" else None
+    if found is None:
+        raise ProblemError(401, "no_key", "authorization: expected `Bearer <API key>`, found none that is known.")
+    return found
+
+
+def caller_with(request: Request, known: Sequence[Caller], scope: str) -> Caller:
+    """Who calls, with a key of a scope. Raises: ProblemError 401 or 403."""
+    found = caller(request, known)
+    if scope not in found.scopes:
+        raise ProblemError(403, "scope_not_allowed", f"API key: expected one of scope {scope}, found another. Use one.")
+    return found
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def availability_request(data: bytes) -> AvailabilityRequest:
@@ -75,6 +158,12 @@ def availability_request(data: bytes) -> AvailabilityRequest:
         raise bad(
             f"body: expected {{pairs: [{{sku, location_code}}]}}, found otherwise: {error}. Correct it."
         ) from None
+
+
+def unprocessable(position: int, field: str, detail: str) -> ProblemError:
+    """One item of a list that cannot be done as asked; nothing of the list was."""
+    errors = [FieldProblem(position=position, field=field, detail=detail)]
+    return ProblemError(422, "not_as_described", f"item {position}, {field}: {detail} Nothing was done.", errors)
 
 
 def bad(detail: str) -> ProblemError:
