@@ -23,7 +23,7 @@ from consent.index import verify_state_proof
 from consent.merkle import VerificationError, canonical
 from consent.note import Signer, checkpoint_unverified, sign_note, split_unverified, to_base64
 from consent.policy import EVERY, Policy
-from consent.standing import GPC_PURPOSE, Standing, standing
+from consent.standing import Standing, standing
 from consent.tlog_proof import Proof
 from troth.home import write_atomically
 
@@ -237,15 +237,14 @@ def policy_document(policy: Policy) -> dict[str, Any]:
         {
             "purpose_code": code,
             "channel_code": channel,
-            "jurisdiction_code": place.jurisdiction_code,
-            "mechanism": place.mechanism,
-            "expires_after_days": policy.days(code, place.jurisdiction_code),
-            "double_opt_in": False,
-            "confirm_within_days": None,
+            "jurisdiction_code": place,
+            "mechanism": policy.mechanism(code, place),
+            "expires_after_days": policy.days(code, place),
+            "confirm_within_days": policy.confirm_days(code, channel, place),
         }
         for code, purpose in policy.purposes.items()
         for channel in purpose.channels
-        for place in policy.jurisdictions.values()
+        for place in policy.jurisdictions
     ]
     return {
         "purposes": {
@@ -255,7 +254,7 @@ def policy_document(policy: Policy) -> dict[str, Any]:
         "channels": sorted(policy.channels),
         "notices": {code: {"minimum_version": notice.minimum_version} for code, notice in policy.notices.items()},
         "jurisdictions": sorted(policy.jurisdictions),
-        "gpc_purposes": [GPC_PURPOSE],
+        "gpc_purposes": sorted(policy.gpc_purposes),
         "rules": sorted(rules, key=lambda row: (row["purpose_code"], row["channel_code"], row["jurisdiction_code"])),
     }
 
