@@ -7,6 +7,7 @@ import msgspec
 from feature_repo.catalogue import CUSTOMER, SERVICES
 from feature_repo.reads import Answer
 from serving.answers import MOST_RECOMMENDED, Availability, Health, Recommendation
+from serving.hub import describe
 from serving.problems import ProblemDetails
 from serving.requests import MOST_PAIRS, MOST_TEXT, AvailabilityRequest
 
@@ -17,10 +18,9 @@ _REF = "#/components/schemas/{name}"
 
 def document() -> dict[str, Any]:
     """The whole document."""
-    types = [Answer, list[Availability], Recommendation, Health, ProblemDetails, AvailabilityRequest]
-    (answer, stock, recommendation, health, problem, request), schemas = msgspec.json.schema_components(
-        types, ref_template=_REF
-    )
+    types = [Answer, list[Availability], Recommendation, Health, ProblemDetails, AvailabilityRequest, *describe.TYPES]
+    found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    answer, stock, recommendation, health, problem, request, *of_hub = found
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
     text = {"type": "string", "minLength": 1, "maxLength": MOST_TEXT}
     customer = _parameter("customer_id", "path", text, "Customer id; for features, the token of an identifier too.")
@@ -74,13 +74,15 @@ def document() -> dict[str, Any]:
             )
         },
         "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},
+        **describe.paths(of_hub),
     }
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Troth",
             "version": VERSION,
-            "description": "Availability, features and recommendations, each with its age, reason and evidence.",
+            "description": "Availability, features and recommendations, each with its age, reason and evidence; "
+            "consent: capture, preferences, notices, webhooks.",
         },
         "security": [{"key": []}],
         "paths": paths,

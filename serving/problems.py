@@ -57,7 +57,12 @@ def on_http(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: no such path, no such method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     code = {404: "no_such_path", 405: "no_such_method"}.get(status, "refused")
-    return response(ProblemError(status, code, "request: expected a path and method of /openapi.json, found another."))
+    answer = response(
+        ProblemError(status, code, "request: expected a path and method of /openapi.json, found another.")
+    )
+    if isinstance(error, HTTPException) and error.headers:
+        answer.headers.update(error.headers)
+    return answer
 
 
 def on_refusal(request: Request, error: Exception) -> Response:

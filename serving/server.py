@@ -1,21 +1,38 @@
-"""The service as a process: the first key, the address, the time it answers for."""
+"""The service as a process: the first key, the address, the time it answers for, the thread that tells webhooks."""
 
 import sys
+import threading
+import time
+from datetime import datetime, timedelta
 
 from serving import keys
 from serving.answers import clock_of
 from serving.app import create_app
-from troth.clock import Clock
+from serving.hub import delivery
+from serving.hub.routes import Hub
+from troth.clock import Clock, FixedClock, SystemClock
+from troth.errors import TrothError
 from troth.home import Home
 
 LOOPBACK = "127.0.0.1"
 PORT = 8400
 
 
+class ElapsingClock:
+    """Goes on from a time at the pace of the machine's clock: for a generated retailer, whose people may still choose."""
+
+    def __init__(self, start: datetime) -> None:
+        self._start = start
+        self._started = time.monotonic()
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=time.monotonic() - self._started)
+
+
 def serve(home: Home, host: str = LOOPBACK, port: int = PORT, clock: Clock | None = None) -> None:
     """Run the service until it is stopped; one process, this machine only unless told otherwise.
 
-    A home without keys gets one for every purpose. It is shown once, on standard error, and only its hash is kept.
+    A home without keys gets one for every purpose and scope. It is shown once, on standard error, and only its hash is kept.
     """
     import uvicorn
 
@@ -24,5 +41,40 @@ def serve(home: Home, host: str = LOOPBACK, port: int = PORT, clock: Clock | Non
     if key:
         sys.stderr.write(f"API key (shown once, keep it): {key}\n")
     sys.stderr.write(f"Troth answers on http://{host}:{port}, described in /openapi.json\n")
-    app = create_app(home, told_by)
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    hub = Hub(home, keys.callers(home), hub_clock(home, told_by))
+    app = create_app(home, told_by, hub)
+    stop = threading.Event()
+    telling = threading.Thread(target=tell, args=(hub, stop), name="webhooks", daemon=True)
+    telling.start()
+    try:
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+    finally:
+        stop.set()
+        telling.join(timeout=delivery.DEADLINE_SECONDS)
+        hub.close()
+
+
+def hub_clock(home: Home, told_by: Clock) -> Clock:
+    """The time people choose at. Where time stands still a later no could not be told from an earlier one, so there it
+    goes on, from what is answered for or from the newest event, whichever is later."""
+    if not isinstance(told_by, FixedClock):
+        return told_by
+    from consent.ledger import open_ledger
+
+    start = told_by.now()
+    if home.ledger.exists():
+        with open_ledger(home, told_by) as ledger:
+            newest = max((each.event.received_at for each in ledger.events(max(0, ledger.size - 1))), default=start)
+        start = max(start, newest + timedelta(microseconds=1))
+    return ElapsingClock(start)
+
+
+def tell(hub: Hub, stop: threading.Event, pause_seconds: float = 1.0) -> None:
+    """Deliver webhooks until told to stop. A home without destinations is left alone."""
+    while not stop.wait(pause_seconds):
+        if not hub.has_destinations():
+            continue
+        try:
+            delivery.run(hub.pump(SystemClock()), stop, pause_seconds)
+        except (TrothError, OSError):
+            continue  # not readable now: tried again

@@ -234,9 +234,7 @@ def _leaks(said: Said) -> Iterator[tuple[str, str]]:
         return
     for name in ("signal_id", "actor_id", "capture_method", "capture_place", "notice_id"):
         told = getattr(said, name)
-        if (
-            (told
-            and value.lower() in (told.lower(), re.sub(r"\D", "", told)))
-            or (told and value.lower() in told.lower())
+        if (told and value.lower() in (told.lower(), re.sub(r"\D", "", told))) or (
+            told and value.lower() in told.lower()
         ):
             yield name, "expected a code, found the identifier in it. Use a code that says nothing about the person."

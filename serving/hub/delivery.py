@@ -134,7 +134,7 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 
 def wait(attempt_count: int, jitter: float) -> timedelta:
     """How long after the n-th failed attempt: doubling from 5 s to 12 h, and between half and all of that."""
-    longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(attempt_count - 1, 20))
+    longest = min(LONGEST_WAIT, FIRST_WAIT * (1 << min(attempt_count - 1, 20)))
     return longest * (0.5 + jitter / 2)
 
 

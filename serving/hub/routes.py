@@ -7,6 +7,7 @@ proved a subject, before anything else is read or said.
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -22,11 +23,13 @@ from serving import requests
 from serving.errors import ServingError
 from serving.hub import pages
 from serving.hub.capture import Asked, Captured, Identifier, Rules, read_batch, subject_of
+from serving.hub.delivery import Pump, post
 from serving.hub.links import SUBJECT, VALID_DAYS, Link, LinkError, Links
 from serving.hub.preferences import NOTICE_ID, Act, Choice, Ledger, Wish, choices, confirm, record, see_gpc
-from serving.hub.seams import Seams, as_json, read_controller
+from serving.hub.seams import Seams, as_json, controller_of, receipts_of
 from serving.hub.webhooks import (
     MOST_DELIVERIES,
+    OUTBOX_FILE,
     STATES,
     Delivery,
     DestinationState,
@@ -156,10 +159,10 @@ class Hub:
         self.clock = clock
         self.policy: Policy = read_policy()
         self._callers = callers
-        self._seams = seams
         self._allow_loopback = allow_loopback
         self._notices: Notices = read_notices(self.policy)
-        self._controller = read_controller(home)
+        self._controller = controller_of(home)
+        self._seams = seams or Seams(receipt=receipts_of(lambda: self.ledger, self.policy, self._controller))
         self._opening = threading.Lock()
         self._ledger: Any = None
         self._outbox: Outbox | None = None
@@ -220,6 +223,14 @@ class Hub:
             self._ledger = self._outbox = None
 
     # Systems
+
+    def has_destinations(self) -> bool:
+        return self._outbox is not None or (self.home.root / OUTBOX_FILE).exists()
+
+    def pump(self, wall: Clock) -> Pump:
+        """What a round of webhook deliveries needs. Raises: LedgerError."""
+        send = partial(post, allow_loopback=self._allow_loopback)
+        return Pump(self.home, self.clock, wall, self.ledger, self.policy, self.outbox, send)
 
     async def capture(self, request: Request) -> Response:
         requests.caller_with(request, self._callers, "capture")
@@ -310,11 +321,11 @@ class Hub:
 
     def receipt(self, request: Request) -> Response:
         link, at, _ = self._proved(request, "preferences")
-        return _document(self._seam().receipt, link, at, "receipt.json")
+        return _document(self._seams.receipt, link, at, "receipt.json")
 
     def export(self, request: Request) -> Response:
         link, at, _ = self._proved(request, "preferences")
-        return _document(self._seam().export, link, at, "my-data.json")
+        return _document(self._seams.export, link, at, "my-data.json")
 
     # People, as pages
 
@@ -366,9 +377,9 @@ class Hub:
             is_all_no=_is_all_no(found),
             notice=pages.shown(self._current_notice(language)),
             purposes=self._purposes(found, words),
-            can_receipt=self._seam().receipt is not None,
-            can_export=self._seam().export is not None,
-            can_erase=self._seam().erase is not None,
+            can_receipt=self._seams.receipt is not None,
+            can_export=self._seams.export is not None,
+            can_erase=self._seams.erase is not None,
         )
 
     def _choose(self, request: Request, link: Link, at: datetime, form: dict[str, str], is_gpc: bool) -> Response:
@@ -390,13 +401,13 @@ class Hub:
 
     def _delete_page(self, request: Request, link: Link, at: datetime, is_gpc: bool) -> Response:
         language = _language(request)
-        if self._seam().erase is None:
+        if self._seams.erase is None:
             return self._nowhere(request)
         title = pages.languages()[language]["delete_title"]
         return self._page("delete.html", language, title=title, link=link.text, form=self._form(link, language))
 
     def _delete(self, request: Request, link: Link, at: datetime, form: dict[str, str], is_gpc: bool) -> Response:
-        erase = self._seam().erase
+        erase = self._seams.erase
         if erase is None:
             return self._nowhere(request)
         shown = self._maker().shown_on(link, form.get("form", ""))
@@ -614,7 +625,10 @@ class Hub:
         shown: dict[str, dict[str, Any]] = {}
         for each in found:
             said = pages.purpose_words(words, self.policy, each.purpose_code)
-            purpose = shown.setdefault(each.purpose_code, {"code": each.purpose_code, **said, "choices": []})
+            processing = self._controller.purposes.get(each.purpose_code)
+            recipients = ", ".join(processing.recipients) if processing else ""
+            fresh = {"code": each.purpose_code, **said, "recipients": recipients, "choices": []}
+            purpose = shown.setdefault(each.purpose_code, fresh)
             by = each.decided_by
             notice = None
             if by and by.notice_id and by.notice_version and self._notices.has(by.notice_id, by.notice_version):
@@ -708,9 +722,6 @@ class Hub:
 
     def _page(self, template: str, language: str, status: int = 200, **values: Any) -> Response:
         return pages.page(template, language, status, controller=self._controller, **values)
-
-    def _seam(self) -> Seams:
-        return self._seams or Seams()
 
     def _maker(self) -> Links:
         if self._links is None:

@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import yaml
 
+from consent.merkle import VerificationError
+from consent.policy import Policy
+from consent.receipts import CONTROLLER_FILE, Controller, encoded, read_controller, shopper_receipt
 from serving.errors import ServingError
-from serving.hub.pages import Controller
 from troth.home import Home
-
-CONTROLLER_FILE = "controller.yml"
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,22 @@ def as_json(document: Any) -> bytes:
     return msgspec.json.encode(document)
 
 
-def read_controller(home: Home) -> Controller:
-    """Who is responsible, from `controller.yml` in the home (name, address, contact); a plain word without it.
+def controller_of(home: Home) -> Controller:
+    """Who is responsible: `controller.yml` in the home, or the one that comes with consent/.
 
-    Raises: ServingError when the file is not that.
+    Raises: ConsentError naming what is wrong with the file.
     """
-    path = home.root / CONTROLLER_FILE
-    if not path.exists():
-        return Controller()
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_text("utf-8")), Controller)
-    except (ValueError, yaml.YAMLError):
-        raise ServingError(f"{path.name}: expected name, address and contact, found otherwise. Correct it.") from None
+    path = home.root / CONTROLLER_FILE.name
+    return read_controller(path if path.exists() else CONTROLLER_FILE)
+
+
+def receipts_of(ledger: Callable[[], Any], policy: Policy, controller: Controller) -> Callable[[str, datetime], bytes]:
+    """Receipts from the ledger, for `Seams.receipt`."""
+
+    def receipt(subject_id: str, at: datetime) -> bytes:
+        try:
+            return encoded(shopper_receipt(ledger(), policy, subject_id, at, controller))
+        except VerificationError as evidence:
+            raise ServingError(f"receipt: expected a ledger that proves it, found otherwise: {evidence}") from evidence
+
+    return receipt

@@ -26,6 +26,7 @@ from serving.hub.addresses import check_url
 from serving.hub.preferences import Ledger
 from troth.home import Home
 
+OUTBOX_FILE = "webhooks.db"
 MOST_DESTINATIONS = 100
 MOST_DELIVERIES = 200  # in one answer
 AT_ONCE = 1_000  # leaves read in one go
@@ -124,7 +125,7 @@ class Outbox:
     """Destinations and deliveries in `webhooks.db`. Threads share it; each call is one transaction."""
 
     def __init__(self, home: Home) -> None:
-        path = home.root / "webhooks.db"
+        path = home.root / OUTBOX_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         self._secret = home.key("webhooks")
         self._lock = threading.RLock()
@@ -176,7 +177,7 @@ class Outbox:
     def remove(self, destination_id: str) -> bool:
         """Forget a destination and its deliveries; its secret is never made again."""
         with self._writing() as run:
-            return run("delete from destinations where destination_id = ?", (destination_id,)).rowcount > 0
+            return bool(run("delete from destinations where destination_id = ?", (destination_id,)).rowcount)
 
     def destinations(self) -> list[Destination]:
         with self._lock:
@@ -227,11 +228,12 @@ class Outbox:
         with self._writing() as run:
             if not run("select 1 from destinations where destination_id = ?", (destination_id,)).fetchone():
                 return None
-            return run(
+            revived = run(
                 "update deliveries set state = 'pending', attempt_count = 0, due_at = ? "
                 "where destination_id = ? and state = 'dead'",
                 (_text(at), destination_id),
-            ).rowcount
+            )
+            return int(revived.rowcount)
 
     def secret(self, destination_id: str) -> str:
         """What a destination's messages are signed with: derived from the home's key, kept nowhere."""

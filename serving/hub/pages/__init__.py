@@ -26,15 +26,6 @@ Words = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Controller:
-    """Who is responsible, as people are told: name, postal address, where to write."""
-
-    name: str = "The shop"
-    address: str = ""
-    contact: str = ""
-
-
-@dataclass(frozen=True)
 class Block:
     """A paragraph or a list of a notice text."""
 
