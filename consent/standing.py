@@ -6,32 +6,33 @@ The rule is written in README.md, "The rule of standing"; the numbers in the com
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import polars as pl
 
 from consent.events import Event, Recorded
+from consent.identity import JOINED_SCHEMA, LINK_EVENTS, Joined, Readable, joined, joined_frame, joined_of
 from consent.policy import EVERY, Policy, notices_frame, policy_frame
 
-DENIALS = {"refuse": "refused", "withdraw": "withdrawn", "object": "objected"}
-GPC_PURPOSE = "third_party_sharing"
-REFUSALS = ("refused", "withdrawn", "objected", "gpc")
-UNKNOWABLE = ("unknown_purpose", "unknown_channel", "ledger_unreadable")
-GRANTING_LINKS = ("hub", "deterministic")
-REASONS = {
-    "granted": "The person agreed, under a notice that still counts.",
-    "contract": "Needed to do what the person ordered; it does not rest on consent.",
-    "never_asked": "The person was never asked.",
-    "refused": "The person said no when asked.",
-    "withdrawn": "The person took their agreement back.",
-    "objected": "The person objected.",
-    "gpc": "The person's browser sent a Global Privacy Control signal.",
-    "expired": "The agreement was given too long ago.",
-    "stale_notice": "The agreement was given under a notice that no longer counts, or under none.",
-    "unknown_purpose": "The policy does not know this purpose.",
-    "unknown_channel": "The policy does not ask about this channel.",
-    "ledger_unreadable": "The consent ledger could not be read.",
+DENIALS = {
+    "refuse": "refused",
+    "withdraw": "withdrawn",
+    "object": "objected",
+    "signal_seen": "gpc",
+    "restrict": "restricted",
+    "erased": "erased",
+    "expire": "expired",
 }
+ALLOWED = ("granted", "contract", "not_opted_out", "notice_given")
+REFUSALS = ("refused", "withdrawn", "objected", "gpc", "restricted", "erased")  # what a person said no with
+UNKNOWABLE = ("unknown_purpose", "unknown_channel", "ledger_unreadable")
+REASONS = (*ALLOWED, "never_asked", *REFUSALS, "expired", "stale_notice", "unconfirmed", *UNKNOWABLE)
+GRANTING_LINKS = ("hub", "deterministic")
+BY_NOTICE = {"opt_out": "not_opted_out", "notice_only": "notice_given"}
+AGREEING = ("grant", "renew", "confirm")  # their `*` means the purposes that rest on consent
+HELPING = (*AGREEING, "unrestrict", "notice_shown")  # ranked by the earliest clock, and must cover all that is asked
+ALL_REACHING = ("restrict", "erased", "signal_seen")  # whatever purpose and channel they carry
+NEVER_COMPLETE = ("stale_notice", "unconfirmed")
+EVER_YES = ("granted", "expired")  # reasons of a grant that was complete
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,6 @@ class Standing:
     leaf_index: int | None = None
 
 
-class Readable(Protocol):
-    """Anything that has a subject's events, such as a ledger."""
-
-    def events_of(self, subject_id: str) -> Sequence[Recorded]: ...
-
-
 def standing(
     events: Readable | Sequence[Recorded],
     subject_id: str,
@@ -60,10 +55,12 @@ def standing(
     *,
     policy: Policy,
     known_at: datetime | None = None,
+    links: Sequence[Joined] | None = None,
 ) -> Standing:
     """Standing of one subject at a time (aware), from what had been received by `known_at` where that is given.
 
     A purpose asked as a whole is answered as a whole, whatever the channel. `*` asks for every channel at once.
+    `links` is the table of `consent.identity.joined`; without it, the link events among `events` are followed.
     """
     purpose = policy.purposes.get(purpose_code)
     if purpose is None:
@@ -72,20 +69,13 @@ def standing(
         policy.channels if EVERY in purpose.channels else purpose.channels
     ):
         return Standing(False, "unknown_channel")
-    if not purpose.rests_on_consent:
+    if purpose.rests_on_contract:
         return Standing(True, "contract")
-    asked = EVERY if EVERY in purpose.channels else channel_code
+    asked = _Asked(purpose_code, EVERY if EVERY in purpose.channels else channel_code, at, known_at, policy)
     try:
-        found = events if isinstance(events, Sequence) else events.events_of(subject_id)
-        mine = [recorded for recorded in found if recorded.event.subject_id == subject_id]
+        return _among_others(events, subject_id, asked, _links(events, subject_id, known_at, links))
     except Exception:  # whatever keeps us from looking, the answer is no
         return Standing(False, "ledger_unreadable")
-    said = [
-        _said(recorded, purpose_code, at, policy)
-        for recorded in mine
-        if _counts(recorded.event, at, known_at) and _reaches(recorded.event, purpose_code, asked)
-    ]
-    return max(said, key=_rank) if said else Standing(False, "never_asked")
 
 
 def merged(standings: Iterable[tuple[str, Standing]]) -> Standing:
@@ -97,32 +87,243 @@ def merged(standings: Iterable[tuple[str, Standing]]) -> Standing:
     ]
     denied = [found for found in brought if not found.is_allowed and found.reason_code != "never_asked"]
     if denied:
-        return max(denied, key=lambda found: (found.reason_code in UNKNOWABLE, *_rank(found)))
-    granted = [found for found in brought if found.is_allowed]
-    if not granted:
+        return max(denied, key=lambda found: (found.reason_code in UNKNOWABLE, *_latest(found)))
+    allowed = [found for found in brought if found.is_allowed]
+    if not allowed:
         return Standing(False, "never_asked")
-    ends = [found.expires_at for found in granted if found.expires_at is not None]
-    return replace(max(granted, key=_rank), expires_at=min(ends, default=None))
+    ends = [found.expires_at for found in allowed if found.expires_at is not None]
+    return replace(max(allowed, key=_latest), expires_at=min(ends, default=None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One question, to every event alike."""
+
+    purpose_code: str
+    channel_code: str
+    at: datetime
+    known_at: datetime | None
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one event says by itself at the time asked: steps 1 to 4."""
+
+    event_type: str
+    ranked_at: datetime
+    standing: Standing
+
+    @property
+    def rank(self) -> tuple[datetime, int, int]:
+        """Step 5: the latest first; at the same instant a person's no, any other no, silence, a yes; then the higher leaf."""
+        reason = self.standing.reason_code
+        strength = 1 if reason in ALLOWED else 2 if reason == "never_asked" else 4 if reason in REFUSALS else 3
+        return (self.ranked_at, strength, -1 if self.standing.leaf_index is None else self.standing.leaf_index)
+
+
+def _among_others(
+    events: Readable | Sequence[Recorded], subject_id: str, asked: _Asked, links: Sequence[Joined]
+) -> Standing:
+    """Step 6 for one identity: its own word, and the nos of those it is or was joined to."""
+    own, firm = _firm(events, subject_id, asked, links)
+    shared = {row.other_subject_id for row in links if row.subject_id == subject_id and row.holds(asked.at)}
+    for other in sorted(shared):
+        firm += _firm(events, other, asked, links)[1]
+    return max(firm, key=_latest, default=own)
+
+
+def _firm(
+    events: Readable | Sequence[Recorded], subject_id: str, asked: _Asked, links: Sequence[Joined]
+) -> tuple[Standing, list[Standing]]:
+    """An identity's own word, and the nos of persons that nothing said under it has lifted."""
+    said = _said_by(events, subject_id, asked)
+    own = _last_word(said)
+    yes_at = max((one.ranked_at for one in said if _was_yes(one)), default=_BEFORE_ALL)
+    firm = [own] if own.reason_code in REFUSALS else []
+    for row in links:
+        if row.subject_id == subject_id and row.ended(asked.at) and row.unlinked_at is not None:
+            heard = _last_word(_said_by(events, row.other_subject_id, asked), row.split_at)
+            if heard.reason_code in REFUSALS and yes_at <= max(row.unlinked_at, heard.since_at or _BEFORE_ALL):
+                firm.append(heard)
+    return own, firm
+
+
+def _links(
+    events: Readable | Sequence[Recorded], subject_id: str, known_at: datetime | None, links: Sequence[Joined] | None
+) -> Sequence[Joined]:
+    """The rows of the table of pairs that can matter: the subject's own, and of those it is joined to."""
+    if links is not None:
+        return links
+    if isinstance(events, Sequence):
+        return joined(one.event for one in events if known_at is None or one.event.received_at <= known_at)
+    return joined_of(events, subject_id, known_at)
+
+
+def _said_by(events: Readable | Sequence[Recorded], subject_id: str, asked: _Asked) -> list[_Said]:
+    """Steps 1 to 4 for every event of a subject that reaches what is asked and counts; what was erased says nothing."""
+    found = events if isinstance(events, Sequence) else events.events_of(subject_id)
+    heard = [one for one in found if one.event.subject_id == subject_id and _counts(one.event, asked)]
+    mine = [one for one in heard if _reaches(one.event, asked)]
+    said = [_said(one, mine, asked) for one in mine if one.event.event_type not in ("renew", "confirm")]
+    erased_at = max((one.ranked_at for one in said if one.event_type == "erased"), default=_BEFORE_ALL)
+    return [one for one in said if one.ranked_at > erased_at or one.event_type == "erased"]
+
+
+def _last_word(said: Sequence[_Said], until: datetime | None = None) -> Standing:
+    """Step 5: which event decides, of those before a time where one is given."""
+    if until is not None:
+        said = [
+            one
+            for one in said
+            if one.event_type == "erased" or one.ranked_at < until + (_NO_TIME if one.event_type in HELPING else _TICK)
+        ]
+    restricts = [one for one in said if one.event_type == "restrict"]
+    freed_at = max((one.ranked_at for one in said if one.event_type == "unrestrict"), default=_BEFORE_ALL)
+    if restricts and max(one.ranked_at for one in restricts) >= freed_at:
+        return max(restricts, key=lambda one: one.rank).standing
+    nos = [one.ranked_at for one in said if one.standing.reason_code in REFUSALS and one.event_type != "restrict"]
+    no_at, yes_at = max(nos, default=None), max((one.ranked_at for one in said if _was_yes(one)), default=_BEFORE_ALL)
+    is_refused = no_at is not None and no_at >= yes_at
+    speaking = [
+        one
+        for one in said
+        if one.event_type not in ("restrict", "unrestrict", "notice_shown") and not (is_refused and _takes_nothing(one))
+    ]
+    notices = [one for one in said if one.event_type == "notice_shown"]
+    last = max(speaking or notices, key=lambda one: one.rank, default=None)
+    return (
+        Standing(False, "never_asked") if last is None or last.standing.reason_code == "never_asked" else last.standing
+    )
+
+
+def _was_yes(one: _Said) -> bool:
+    return one.event_type == "grant" and one.standing.reason_code in EVER_YES
+
+
+def _takes_nothing(one: _Said) -> bool:
+    """A grant that was never complete and the end of one take back no person's no."""
+    return one.event_type == "expire" or (one.event_type == "grant" and one.standing.reason_code in NEVER_COMPLETE)
+
+
+def _counts(event: Event, asked: _Asked) -> bool:
+    """Step 3, and step 1 for what says nothing."""
+    if event.event_type in LINK_EVENTS or (event.event_type == "signal_seen" and event.capture_method != "gpc"):
+        return False
+    return _happened_at(event) <= asked.at and (asked.known_at is None or event.received_at <= asked.known_at)
+
+
+def _reaches(event: Event, asked: _Asked) -> bool:
+    """Step 2: a yes must cover all that is asked; a no need only touch it."""
+    if event.event_type == "signal_seen":
+        return asked.purpose_code in asked.policy.gpc_purposes
+    if event.event_type in ALL_REACHING:
+        return True
+    if event.purpose_code == EVERY:
+        if event.event_type in AGREEING and not asked.policy.purposes[asked.purpose_code].rests_on_consent:
+            return False
+    elif event.purpose_code != asked.purpose_code:
+        return False
+    touches = asked.channel_code == EVERY and event.event_type not in HELPING
+    return touches or event.channel_code in (asked.channel_code, EVERY)
+
+
+def _said(recorded: Recorded, mine: Sequence[Recorded], asked: _Asked) -> _Said:
+    """Steps 1, 3 and 4: what one event says, among those of its subject that reach and count."""
+    event, leaf_index = recorded.event, recorded.leaf_index
+    if event.event_type not in HELPING:
+        ranked_at = min(event.recorded_at, event.received_at)
+        reason = DENIALS.get(event.event_type, "refused")
+        return _Said(event.event_type, ranked_at, Standing(False, reason, ranked_at, None, leaf_index))
+    since_at = _happened_at(event)
+    clock, is_current = since_at, asked.policy.is_current(event.notice_id, event.notice_version)
+    days = asked.policy.days(asked.purpose_code, event.jurisdiction_code)
+    if event.event_type == "grant":
+        clock, is_current = _renewed(event, is_current, days, mine, asked)
+        reason = "granted" if _is_confirmed(event, mine, asked) else "unconfirmed"
+        reason = reason if is_current else "stale_notice"
+    else:
+        mechanism = asked.policy.mechanism(asked.purpose_code, event.jurisdiction_code)
+        reason = BY_NOTICE.get(mechanism, "never_asked") if is_current else "never_asked"
+    expires_at = None if days is None else clock + timedelta(days=days)
+    if reason in ALLOWED and expires_at is not None and asked.at >= expires_at:
+        reason = "expired"
+    is_allowed = reason in ALLOWED
+    found = Standing(is_allowed, reason, since_at, expires_at if is_allowed else None, leaf_index)
+    return _Said(event.event_type, since_at, found)
+
+
+def _renewed(
+    grant: Event, is_current: bool, days: int | None, mine: Sequence[Recorded], asked: _Asked
+) -> tuple[datetime, bool]:
+    """The clock of a grant and whether its notice counts: its own, or those of the last renewal that came in time."""
+    clock = given_at = _happened_at(grant)
+    renewals = [
+        (_happened_at(one.event), not asked.policy.is_current(one.event.notice_id, one.event.notice_version))
+        for one in mine
+        if one.event.event_type == "renew" and _happened_at(one.event) >= given_at
+    ]
+    for renewed_at, is_stale in sorted(renewals):
+        if days is not None and renewed_at >= clock + timedelta(days=days):
+            break
+        clock, is_current = renewed_at, not is_stale
+    return clock, is_current
+
+
+def _is_confirmed(grant: Event, mine: Sequence[Recorded], asked: _Asked) -> bool:
+    """Whether a grant needs no second event, or has it in time."""
+    days = asked.policy.confirm_days(asked.purpose_code, asked.channel_code, grant.jurisdiction_code)
+    given_at = _happened_at(grant)
+    return days is None or any(
+        given_at <= _happened_at(one.event) <= given_at + timedelta(days=days)
+        for one in mine
+        if one.event.event_type == "confirm"
+    )
+
+
+def _happened_at(event: Event) -> datetime:
+    return min(event.occurred_at, event.recorded_at, event.received_at)
+
+
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+_NO_TIME, _TICK = timedelta(0), timedelta(microseconds=1)
+
+
+def _latest(found: Standing) -> tuple[datetime, int]:
+    return (found.since_at or _BEFORE_ALL, -1 if found.leaf_index is None else found.leaf_index)
+
+
+_ASKED = ["purpose_code", "channel_code"]
+_SUBJECT = ["subject_id", *_ASKED]
+_GRANT = ["leaf_index", *_ASKED]
 
 
 def standing_frame(
-    events: pl.DataFrame, links: pl.DataFrame, policy: Policy, at: datetime, known_at: datetime | None = None
+    events: pl.DataFrame,
+    links: pl.DataFrame,
+    policy: Policy,
+    at: datetime,
+    known_at: datetime | None = None,
+    together: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Standing of every customer. One row per customer, asked purpose and asked channel, also without any event.
 
-    `events`: columns of `consent.events.SCHEMA`. `links`: customer_id, identity_ref (the subject), link_type.
+    `events`: columns of `consent.events.SCHEMA`. `links`: customer_id, identity_ref (the subject), link_type. `together`: the
+    table of `consent.identity.joined_frame`, made from the link events where it is not given.
     Returns customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at, expires_at, leaf_index and
     ledger_size.
     """
     rules = policy_frame(policy)
-    asked = rules.select("purpose_code", "channel_code", "legal_basis").unique(maintain_order=True)
-    subjects = _subject_frame(events, asked.filter(pl.col("legal_basis") == "consent"), policy, at, known_at)
-    keys = ["customer_id", "purpose_code", "channel_code"]
+    asked = rules.group_by(_ASKED).agg(pl.col("legal_basis").min(), pl.col("is_refused_by_gpc").any())
+    judged = _judged(events, asked, policy, at, known_at)
+    subjects = _among_all(judged, joined_frame(events, known_at) if together is None else together, at)
+    keys = ["customer_id", *_ASKED]
     decided = (
         links.lazy()
         .select("customer_id", "identity_ref", "link_type")
-        .join(subjects, left_on="identity_ref", right_on="subject_id")
+        .join(subjects.lazy(), left_on="identity_ref", right_on="subject_id")
         .filter(pl.col("link_type").is_in(GRANTING_LINKS) | pl.col("reason_code").is_in(REFUSALS))
+        .with_columns(pl.col("reason_code").is_in(ALLOWED).alias("is_allowed"))
         .with_columns(pl.col("expires_at").min().over(keys))
         .sort("is_allowed", "since_at", "leaf_index", descending=[False, True, True])
         .unique(keys, keep="first", maintain_order=True)
@@ -135,7 +336,7 @@ def standing_frame(
         links.lazy()
         .select("customer_id")
         .unique()
-        .join(asked.lazy(), how="cross")
+        .join(asked.lazy().drop("is_refused_by_gpc"), how="cross")
         .join(decided, on=keys, how="left")
         .with_columns(
             pl.coalesce("is_allowed", on_contract),
@@ -148,109 +349,227 @@ def standing_frame(
     )
 
 
-def _subject_frame(
-    events: pl.DataFrame, asked: pl.DataFrame, policy: Policy, at: datetime, known_at: datetime | None
+def _reached(
+    events: pl.DataFrame, asked: pl.DataFrame, policy: Policy, now: pl.Expr, known: pl.Expr | None
 ) -> pl.LazyFrame:
-    """Steps 1 to 5 for every subject. One row per subject and asked pair that an event reaches."""
-    now = pl.lit(at.astimezone(UTC), pl.Datetime("us", "UTC"))
-    known = now if known_at is None else pl.lit(known_at.astimezone(UTC), pl.Datetime("us", "UTC"))
-    is_signal = pl.col("event_type") == "signal_seen"
-    is_grant = pl.col("event_type") == "grant"
-    whole = pl.col("channel_code") == EVERY
+    """Steps 1 to 3: one row per event that counts and asked pair it reaches, with the terms of its place."""
+    names = ["leaf_index", "subject_id", "event_type", *_ASKED, "notice_id", "notice_version", "jurisdiction_code"]
+    kind, is_wide = pl.col("event_type"), pl.col("event_type").is_in(ALL_REACHING)
     heard = (
         events.lazy()
-        .filter(~is_signal | (pl.col("capture_method") == "gpc"))
-        .with_columns(
-            pl.when(is_signal).then(pl.lit(GPC_PURPOSE)).otherwise("purpose_code").alias("purpose_code"),
-            pl.when(is_signal).then(pl.lit(EVERY)).otherwise("channel_code").alias("channel_code"),
+        .filter(~kind.is_in(LINK_EVENTS), (kind != "signal_seen") | (pl.col("capture_method") == "gpc"))
+        .select(
+            *(name for name in names if name not in _ASKED),
+            *(pl.when(is_wide).then(pl.lit(EVERY)).otherwise(name).alias(name) for name in _ASKED),
             pl.min_horizontal("occurred_at", "recorded_at", "received_at").alias("happened_at"),
             pl.min_horizontal("recorded_at", "received_at").alias("bounded_at"),
+            kind.is_in(HELPING).alias("is_helping"),
+            *(() if known is None else ((pl.col("received_at") <= known).alias("is_known"),)),
         )
-        .filter(pl.col("happened_at") <= now, pl.lit(known_at is None) | (pl.col("received_at") <= known))
+        .filter(pl.col("happened_at") <= now, *(() if known is None else ("is_known",)))
     )
-    pairs = asked.lazy().select("purpose_code", pl.col("channel_code").alias("asked_code"))
-    reached = pl.concat(
-        [
-            heard.filter(pl.col("purpose_code") != EVERY).join(pairs, on="purpose_code"),
-            heard.filter(pl.col("purpose_code") == EVERY).drop("purpose_code").join(pairs, how="cross"),
-        ],
-        how="diagonal",
-    ).filter((pl.col("channel_code") == pl.col("asked_code")) | whole | (~is_grant & (pl.col("asked_code") == EVERY)))
-    lasts = policy_frame(policy).lazy().select("purpose_code", "jurisdiction_code", "expires_after_days").unique()
-    ends_at = pl.col("happened_at") + pl.duration(days="expires_after_days")
-    reason = (
-        pl.when(~is_grant)
-        .then(pl.col("event_type").replace_strict({**DENIALS, "signal_seen": "gpc"}, default="refused"))
-        .when((pl.col("notice_version") >= pl.col("minimum_version")).fill_null(False).not_())
-        .then(pl.lit("stale_notice"))
-        .when((ends_at <= now).fill_null(False))
-        .then(pl.lit("expired"))
-        .otherwise(pl.lit("granted"))
-    )
+    pairs = asked.lazy().filter(pl.col("legal_basis") != "contract").rename({"channel_code": "asked_code"})
+    everything = (kind != "signal_seen") | pl.col("is_refused_by_gpc")
+    agreeable = ~kind.is_in(AGREEING) | (pl.col("legal_basis") == "consent")
+    touches = ~pl.col("is_helping") & (pl.col("asked_code") == EVERY)
+    by_name = heard.filter(pl.col("purpose_code") != EVERY).join(pairs, on="purpose_code")
+    by_every = heard.filter(pl.col("purpose_code") == EVERY).drop("purpose_code").join(pairs, how="cross")
+    places = list(policy.jurisdictions)
     return (
-        reached.with_columns(
-            pl.when(pl.col("jurisdiction_code").is_in(list(policy.jurisdictions)))
+        pl.concat([by_name, by_every.filter(everything & agreeable)], how="diagonal")
+        .filter((pl.col("channel_code") == pl.col("asked_code")) | (pl.col("channel_code") == EVERY) | touches)
+        .with_columns(
+            pl.col("asked_code").alias("channel_code"),
+            pl.when(pl.col("jurisdiction_code").is_in(places))
             .then("jurisdiction_code")
             .otherwise(pl.lit(EVERY))
-            .alias("jurisdiction_code")
+            .alias("jurisdiction_code"),
         )
-        .join(lasts, on=["purpose_code", "jurisdiction_code"])
+        .drop("asked_code", "legal_basis", "is_refused_by_gpc")
+        .join(policy_frame(policy).lazy().drop("legal_basis", "is_refused_by_gpc"), on=[*_ASKED, "jurisdiction_code"])
         .join(notices_frame(policy).lazy(), on="notice_id", how="left")
-        .with_columns(reason.alias("reason_code"))
-        .select(
-            "subject_id",
-            "purpose_code",
-            pl.col("asked_code").alias("channel_code"),
-            (pl.col("reason_code") == "granted").alias("is_allowed"),
-            "reason_code",
-            pl.when(is_grant).then("happened_at").otherwise("bounded_at").alias("since_at"),
-            pl.when(pl.col("reason_code") == "granted").then(ends_at).alias("expires_at"),
-            "leaf_index",
-        )
-        .sort("since_at", "is_allowed", "leaf_index", descending=[True, False, True])
-        .unique(["subject_id", "purpose_code", "channel_code"], keep="first", maintain_order=True)
+        .with_columns((pl.col("notice_version") >= pl.col("minimum_version")).fill_null(False).alias("is_current"))
     )
 
 
-def _counts(event: Event, at: datetime, known_at: datetime | None) -> bool:
-    """Step 3, and step 1 for signals that say nothing."""
-    if event.event_type == "signal_seen" and event.capture_method != "gpc":
-        return False
-    return _happened_at(event) <= at and (known_at is None or event.received_at <= known_at)
+def _judged(
+    events: pl.DataFrame, asked: pl.DataFrame, policy: Policy, at: datetime, known_at: datetime | None
+) -> pl.DataFrame:
+    """Steps 1 to 4: what every event says of every pair it reaches; what was erased says nothing."""
+    now = pl.lit(at.astimezone(UTC), pl.Datetime("us", "UTC"))
+    known = None if known_at is None else pl.lit(known_at.astimezone(UTC), pl.Datetime("us", "UTC"))
+    reached = _reached(events, asked, policy, now, known)
+    kinds = set(events["event_type"].unique())
+    kind = pl.col("event_type")
+    clock, is_current, is_confirmed = pl.col("happened_at"), pl.col("is_current"), pl.lit(True)
+    twice = {place.jurisdiction_code for place in policy.jurisdictions.values() if place.confirm_within_days}
+    if "renew" in kinds or EVERY in twice or twice & set(events["jurisdiction_code"].unique()):
+        reached = reached.collect().lazy()
+        reached = reached.join(_renewals(reached), on=_GRANT, how="left").join(
+            _confirmed(reached), on=_GRANT, how="left"
+        )
+        clock, is_current = pl.coalesce("renewed_at", clock), pl.coalesce("is_renewed_current", is_current)
+        is_confirmed = pl.col("confirm_within_days").is_null() | pl.col("is_confirmed").fill_null(False)
+    ends_at = clock + pl.duration(days="expires_after_days")
+    has_ended = (ends_at <= now).fill_null(False)
+    by_notice = pl.col("mechanism").replace_strict(BY_NOTICE, default=None, return_dtype=pl.String())
+    reason = (
+        pl.when(~pl.col("is_helping"))
+        .then(kind.replace_strict(DENIALS, default="refused", return_dtype=pl.String()))
+        .when(kind == "unrestrict")
+        .then(pl.lit("unrestricted"))
+        .when((kind == "notice_shown") & ~(is_current & by_notice.is_not_null()))
+        .then(pl.lit("never_asked"))
+        .when(~is_current)
+        .then(pl.lit("stale_notice"))
+        .when((kind == "grant") & ~is_confirmed)
+        .then(pl.lit("unconfirmed"))
+        .when(has_ended)
+        .then(pl.lit("expired"))
+        .when(kind == "notice_shown")
+        .then(by_notice)
+        .otherwise(pl.lit("granted"))
+    )
+    ranked_at = pl.when("is_helping").then("happened_at").otherwise("bounded_at")
+    is_allowed = pl.col("reason_code").is_in(ALLOWED)
+    said = reached.filter(~kind.is_in(("renew", "confirm"))).with_columns(reason.alias("reason_code"))
+    judged = said.select(
+        *_SUBJECT,
+        "event_type",
+        "reason_code",
+        ranked_at.alias("since_at"),
+        pl.when(is_allowed).then(ends_at).alias("expires_at"),
+        "leaf_index",
+        pl.when(is_allowed)
+        .then(1)
+        .when(pl.col("reason_code") == "never_asked")
+        .then(2)
+        .when(pl.col("reason_code").is_in(REFUSALS))
+        .then(4)
+        .otherwise(3)
+        .cast(pl.Int8())
+        .alias("strength"),
+    )
+    if "erased" in kinds:
+        erased_at = pl.col("since_at").filter(pl.col("event_type") == "erased").max().over(_SUBJECT)
+        is_silent = (pl.col("since_at") <= erased_at).fill_null(False) & (pl.col("event_type") != "erased")
+        judged = judged.filter(~is_silent)
+    return judged.collect()
 
 
-def _reaches(event: Event, purpose_code: str, asked: str) -> bool:
-    """Step 2: a yes must cover all that is asked; a no need only touch it."""
-    if event.event_type == "signal_seen":
-        return purpose_code == GPC_PURPOSE
-    if event.purpose_code not in (purpose_code, EVERY):
-        return False
-    return event.channel_code in (asked, EVERY) or (event.event_type != "grant" and asked == EVERY)
+def _renewals(reached: pl.LazyFrame) -> pl.LazyFrame:
+    """Step 4: of every grant that was renewed in time, the last renewal's clock and whether its notice counts."""
+    grants = reached.filter(pl.col("event_type") == "grant").select(
+        *_GRANT, "subject_id", "happened_at", "expires_after_days"
+    )
+    renewals = reached.filter(pl.col("event_type") == "renew").select(
+        *_SUBJECT, pl.col("happened_at").alias("renewed_at"), pl.col("is_current").alias("is_renewed_current")
+    )
+    before = pl.col("renewed_at").shift(1).over(_GRANT).fill_null(pl.col("happened_at"))
+    is_late = before + pl.duration(days="expires_after_days") <= pl.col("renewed_at")
+    return (
+        grants.join(renewals, on=_SUBJECT)
+        .filter(pl.col("renewed_at") >= pl.col("happened_at"))
+        .sort("renewed_at", "is_renewed_current", descending=[False, True])
+        .with_columns(is_late.fill_null(False).alias("is_late"))
+        .filter(pl.col("is_late").cast(pl.Int32()).cum_sum().over(_GRANT) == 0)
+        .group_by(_GRANT, maintain_order=True)
+        .agg(pl.col("renewed_at").last(), pl.col("is_renewed_current").last())
+    )
 
 
-def _said(recorded: Recorded, purpose_code: str, at: datetime, policy: Policy) -> Standing:
-    """Steps 1 and 4: what one event says by itself."""
-    event, leaf_index = recorded.event, recorded.leaf_index
-    if event.event_type != "grant":
-        reason = "gpc" if event.event_type == "signal_seen" else DENIALS.get(event.event_type, "refused")
-        return Standing(False, reason, min(event.recorded_at, event.received_at), None, leaf_index)
-    since_at = _happened_at(event)
-    days = policy.days(purpose_code, event.jurisdiction_code)
-    expires_at = None if days is None else since_at + timedelta(days=days)
-    if not policy.is_current(event.notice_id, event.notice_version):
-        return Standing(False, "stale_notice", since_at, None, leaf_index)
-    if expires_at is not None and at >= expires_at:
-        return Standing(False, "expired", since_at, None, leaf_index)
-    return Standing(True, "granted", since_at, expires_at, leaf_index)
+def _confirmed(reached: pl.LazyFrame) -> pl.LazyFrame:
+    """Step 4: the grants that a second event confirmed in time."""
+    confirms = reached.filter(pl.col("event_type") == "confirm").select(
+        *_SUBJECT, pl.col("happened_at").alias("confirmed_at")
+    )
+    in_time = pl.col("happened_at") + pl.duration(days="confirm_within_days")
+    return (
+        reached.filter(pl.col("event_type") == "grant", pl.col("confirm_within_days").is_not_null())
+        .join(confirms, on=_SUBJECT)
+        .filter(pl.col("confirmed_at").is_between(pl.col("happened_at"), in_time))
+        .select(_GRANT)
+        .unique()
+        .with_columns(pl.lit(True).alias("is_confirmed"))
+    )
 
 
-def _happened_at(event: Event) -> datetime:
-    return min(event.occurred_at, event.recorded_at, event.received_at)
+def _last_words(judged: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Step 5: the row that decides, one per key; none where nothing does."""
+    kind, since_at = pl.col("event_type"), pl.col("since_at")
+    takes_nothing = (kind == "expire") | ((kind == "grant") & pl.col("reason_code").is_in(NEVER_COMPLETE))
+    seldom = judged.filter(kind.is_in(("restrict", "unrestrict", "notice_shown")) | takes_nothing).select(keys).unique()
+    judged = judged.with_columns(pl.lit(1, pl.Int8()).alias("turn"))
+    if seldom.height:
+        is_no = (pl.col("strength") == 4) & (kind != "restrict")
+        was_yes = (kind == "grant") & pl.col("reason_code").is_in(EVER_YES)
+        last = {
+            name: since_at.filter(which).max().over(keys)
+            for name, which in (
+                ("no_at", is_no),
+                ("yes_at", was_yes),
+                ("restricted_at", kind == "restrict"),
+                ("freed_at", kind == "unrestrict"),
+            )
+        }
+        is_refused = pl.col("no_at").is_not_null() & (pl.col("no_at") >= pl.col("yes_at")).fill_null(True)
+        is_restricted = (pl.col("restricted_at") >= pl.col("freed_at")).fill_null(True)
+        special = (
+            judged.join(seldom, on=keys, how="semi", nulls_equal=True)
+            .with_columns(**last)
+            .filter(kind != "unrestrict", ~(takes_nothing & is_refused), (kind != "restrict") | is_restricted)
+            .with_columns(
+                pl.when(kind == "restrict")
+                .then(0)
+                .when(kind == "notice_shown")
+                .then(2)
+                .otherwise(1)
+                .cast(pl.Int8())
+                .alias("turn")
+            )
+            .drop(*last)
+        )
+        judged = pl.concat([judged.join(seldom, on=keys, how="anti", nulls_equal=True), special])
+    return (
+        judged.sort("turn", "since_at", "strength", "leaf_index", descending=[False, True, True, True])
+        .unique(keys, keep="first", maintain_order=True)
+        .filter(pl.col("reason_code") != "never_asked")
+        .drop("turn")
+    )
 
 
-_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
-
-
-def _rank(found: Standing) -> tuple[datetime, bool, int]:
-    """Step 5: latest first; at the same instant a no before a yes; then the later leaf."""
-    return (found.since_at or _BEFORE_ALL, not found.is_allowed, -1 if found.leaf_index is None else found.leaf_index)
+def _among_all(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Step 6 for every identity: its own word, and the nos of those it is or was joined to. One row per subject and pair."""
+    columns = [*_SUBJECT, "reason_code", "since_at", "expires_at", "leaf_index"]
+    own = _last_words(judged, _SUBJECT).select(columns)
+    now = pl.lit(at.astimezone(UTC), pl.Datetime("us", "UTC"))
+    begun = together.select(list(JOINED_SCHEMA)).filter(pl.col("linked_at") <= now)
+    if not begun.height:
+        return own
+    ended = begun.filter(pl.col("unlinked_at") <= now).rename(
+        {"subject_id": "hearer_id", "other_subject_id": "subject_id"}
+    )
+    is_through = (pl.col("split_at") < pl.col("unlinked_at")).fill_null(False)
+    holding = begun.filter((pl.col("unlinked_at") > now).fill_null(True), ~is_through)
+    kind, split_at = pl.col("event_type"), pl.col("split_at")
+    is_before = (pl.col("since_at") < split_at) | ((pl.col("since_at") == split_at) & ~kind.is_in(HELPING))
+    heard = judged.join(ended, on="subject_id").filter(is_before | (kind == "erased"))
+    heard = _last_words(heard, ["hearer_id", "subject_id", "split_at", "unlinked_at", *_ASKED])
+    yes = judged.filter(kind == "grant", pl.col("reason_code").is_in(EVER_YES))
+    yes = yes.group_by(_SUBJECT).agg(pl.col("since_at").max().alias("yes_at"))
+    is_lifted = pl.col("yes_at") > pl.max_horizontal("unlinked_at", "since_at")
+    heard = (
+        heard.filter(pl.col("reason_code").is_in(REFUSALS))
+        .drop("subject_id")
+        .rename({"hearer_id": "subject_id"})
+        .join(yes, on=_SUBJECT, how="left")
+        .filter(~is_lifted.fill_null(False))
+    )
+    firm = pl.concat([own.filter(pl.col("reason_code").is_in(REFUSALS)), heard.select(columns)])
+    shared = holding.join(firm, left_on="other_subject_id", right_on="subject_id").select(columns)
+    nos = (
+        pl.concat([firm, shared])
+        .sort("since_at", "leaf_index", descending=[True, True])
+        .unique(_SUBJECT, keep="first", maintain_order=True)
+    )
+    return pl.concat([nos, own.join(nos, on=_SUBJECT, how="anti")])
