@@ -724,14 +724,16 @@ class Hub:
         return pages.page(template, language, status, controller=self._controller, **values)
 
     def _maker(self) -> Links:
-        if self._links is None:
-            self._links = Links(self.home.key("links"))
-        return self._links
+        with self._opening:  # a key of the home is made once, by one thread
+            if self._links is None:
+                self._links = Links(self.home.key("links"))
+            return self._links
 
     def _checks(self) -> Rules:
-        if self._rules is None:
-            self._rules = Rules(self.policy, self._notices, tokeniser(self.home.key("token")))
-        return self._rules
+        with self._opening:
+            if self._rules is None:
+                self._rules = Rules(self.policy, self._notices, tokeniser(self.home.key("token")))
+            return self._rules
 
 
 def _language(request: Request) -> str:
