@@ -834,6 +834,10 @@ def check_checkpoint(note: str, trust: Trust, report: Report) -> Checkpoint:
     report.proved(
         f"the checkpoint is signed by {trust.key.name}", f"size {checkpoint.size}, root {checkpoint.root.hex()}"
     )
+    known = {(key.name, key.key_id) for key in (trust.key, *trust.witnesses)}
+    others = sorted({name for name, key_id, _ in open_note(note, "checkpoint")[1] if (name, key_id) not in known})
+    if others:
+        report.not_covered("signatures by keys not named", ", ".join(others)[:200])
     if trust.witnesses:
         seen = witnessed_at(note, trust.witnesses, trust.quorum)
         report.facts["witnessed_at"] = seen
