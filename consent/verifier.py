@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks what Troth handed out, without Troth and without a network: one file, for Python 3.9 or newer with `cryptography`.
 
-    python verifier.py receipt.json --key KEY [--witness KEY ...] [--quorum N] [--since FILE] [--at TIME] [--json]
+    python verifier.py receipt.json --key KEY [--witness KEY ...] [--quorum N] [--since FILE] [--sealed] [--at TIME] [--json]
 
 Takes receipts of consent (a file, or a folder with its `.tlog-proof` files), decision receipts (a note, one shown decision, or
 a folder of them) and exports of the ledger (a folder); several at once are compared with each other. KEY is the ledger's
@@ -42,8 +42,7 @@ USES = ("read_bulk", "export", "training", "segment")
 ALLOWING = ("granted", "contract", "not_opted_out", "notice_given")
 PAGE_ROWS, KEY_BYTES, ROW_BYTES, ENTRY_BYTES = 32, 32, 40, 64
 MAXIMUM_FILE = 64 << 20
-MAXIMUM_LINE = 64 << 10
-MAXIMUM_NOTE = 100_000
+MAXIMUM_NOTE = 200_000
 MAXIMUM_SIGNATURES = 100
 MAXIMUM_EVENTS = 100_000
 MAXIMUM_PATH = 63
@@ -110,9 +109,13 @@ class Report:
         self.checks.append(Check("failed", refusal.what, str(refusal), refusal.expected, refusal.found))
 
 
+LOG_KEY, COSIGNER, COSIGNER_MLDSA = 1, 4, 6  # signature types of c2sp.org/signed-note and tlog-cosignature
+KEY_LENGTHS = {LOG_KEY: 32, COSIGNER: 32, COSIGNER_MLDSA: 1312}
+
+
 @dataclass(frozen=True)
 class Key:
-    """A verifier key: `name+key id+base64(type || public key)`; type 1 signs notes, 4 cosigns checkpoints."""
+    """A verifier key: `name+key id+base64(type || public key)`."""
 
     name: str
     kind: int
@@ -122,35 +125,63 @@ class Key:
     def key_id(self) -> bytes:
         return sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
 
+    @property
+    def text(self) -> str:
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes([self.kind]) + self.public).decode()}"
+
     @classmethod
-    def parse(cls, text: str, kind: int) -> Key:
+    def parse(cls, text: str, *kinds: int) -> Key:
         name, _, rest = text.strip().partition("+")
-        spelled, _, encoded = rest.partition("+")
-        raw = unbase64(encoded, "verifier key")
-        if len(raw) != 33 or raw[0] != kind or not is_name(name):
-            raise Refusal("verifier key", f"name+key id+base64 of an Ed25519 key of type {kind}", "another shape")
-        key = cls(name, kind, raw[1:])
-        if spelled != key.key_id.hex():
-            raise Refusal("verifier key", f"key id {key.key_id.hex()}", spelled, "Take the key from its owner")
+        raw = unbase64(rest.partition("+")[2], "verifier key")
+        if raw[0] not in kinds or len(raw) - 1 != KEY_LENGTHS[raw[0]] or not is_name(name):
+            raise Refusal(
+                "verifier key", f"name+key id+base64 of a key of type {', '.join(map(str, kinds))}", "another"
+            )
+        key = cls(name, raw[0], raw[1:])
+        if key.text != text.strip():
+            raise Refusal("verifier key", f"key id {key.key_id.hex()}", "another spelling", "Take it from its owner")
         return key
 
     def check(self, signature: bytes, message: bytes) -> None:
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            if self.kind == COSIGNER_MLDSA:
+                from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey  # from 48 on
+
+                MLDSA44PublicKey.from_public_bytes(self.public).verify(signature, message)
+            else:
+                Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+        except ImportError:
+            raise Refusal(
+                "signature", "cryptography 48 or newer", "an older one", "It cannot check ML-DSA-44"
+            ) from None
         except (InvalidSignature, ValueError):
             raise Refusal(
                 "signature", f"a valid one by {self.name}", "one that fails", "The text is not what the key signed"
             ) from None
 
+    def cosigned(self, at: int, body: str) -> bytes:
+        """What a witness signs of a checkpoint at a time (c2sp.org/tlog-cosignature)."""
+        if self.kind == COSIGNER:
+            return f"cosignature/v1\ntime {at}\n{body}".encode()
+        origin, size, root = body.split("\n")[:3]
+        names = [bytes([len(name.encode())]) + name.encode() for name in (self.name, origin)]
+        numbers = [number.to_bytes(8, "big") for number in (at, 0, int(size))]
+        tree = names[1] + numbers[1] + numbers[2] + unbase64(root, "checkpoint")
+        return b"subtree/v1\n\0" + names[0] + numbers[0] + tree
+
 
 @dataclass(frozen=True)
 class Trust:
-    """What the reader knows from elsewhere: the ledger's key, witnesses and how many must agree, a checkpoint kept."""
+    """What the reader knows from elsewhere: the ledger's key, witnesses and how many must agree, a checkpoint kept.
+
+    `needs_seal`: refuse a receipt whose policy and words the ledger's key did not sign too.
+    """
 
     key: Key
     witnesses: tuple[Key, ...] = ()
     quorum: int = 0
     since: Optional[str] = None
+    needs_seal: bool = False
 
 
 @dataclass(frozen=True)
@@ -384,7 +415,7 @@ def witnessed_at(note: str, witnesses: Sequence[Key], quorum: int) -> dict[str, 
         for witness in witnesses:
             if (name, key_id) == (witness.name, witness.key_id):
                 at = int.from_bytes(signature[:8], "big")
-                witness.check(signature[8:], f"cosignature/v1\ntime {at}\n{body}".encode())
+                witness.check(signature[8:], witness.cosigned(at, body))
                 seen[name] = at
     if len(seen) < quorum:
         raise Refusal(
@@ -876,7 +907,8 @@ def check_standing(
             raise Refusal(what, said(found), said(claimed), "The receipt claims what its events do not say")
     report.facts["standing"] = rows
     told = said(rows[0]) if len(rows) == 1 else f"{sum(row['is_allowed'] for row in rows)} of {len(rows)} allowed"
-    report.proved(f"the standing follows from the events, at {receipt['at']}", told)
+    known = f", as known at {receipt['known_at']}" if known_at else ""
+    report.proved(f"the standing follows from the events, at {receipt['at']}{known}", told)
 
 
 def said(row: Mapping[str, Any]) -> str:
@@ -917,6 +949,8 @@ def check_record(receipt: Mapping[str, Any], events: Sequence[Event], report: Re
 def check_seal(receipt: Mapping[str, Any], trust: Trust, report: Report) -> None:
     """Whether the ledger's key also signed the rest: the controller, the policy, the words of the record."""
     rest = "policy, record" if receipt["format"] == RECEIPT else "policy"
+    if receipt["seal"] is None and trust.needs_seal:
+        raise Refusal("seal", f"one by {trust.key.name}", "none", "Ask for a sealed receipt")
     if receipt["seal"] is None:
         report.not_covered("not sealed", f"{rest}, at and known_at: anyone could have written them around the events")
         return
@@ -1056,8 +1090,8 @@ def check_export(folder: Path, trust: Trust, report: Report) -> None:
     size, closed = check_entries(folder / "entries.jsonl", sorted([*claims, *kept], key=lambda claim: claim.size))
     report.proved("root and state root of every checkpoint follow from the entries", f"{len(notes)} checkpoints")
     report.proved("every readable event is what its entry commits to", f"{size - closed} of {size} readable")
-    if read_text(folder / "key") != spelled_key(trust.key) + "\n":
-        raise Refusal("key", spelled_key(trust.key), "another", "Somebody else signed this export")
+    if read_text(folder / "key") != trust.key.text + "\n":
+        raise Refusal("key", trust.key.text, "another", "Somebody else signed this export")
     manifest = {
         "format": EXPORT,
         "origin": newest.origin,
@@ -1130,10 +1164,6 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-def spelled_key(key: Key) -> str:
-    return f"{key.name}+{key.key_id.hex()}+{base64.b64encode(bytes([key.kind]) + key.public).decode()}"
 
 
 # What to check, and how it is told.
@@ -1235,6 +1265,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--witness", action="append", default=[], help="verifier key of a witness; may be repeated")
     found.add_argument("--quorum", type=int, help="how many of the witnesses must have cosigned (default: all)")
     found.add_argument("--since", type=Path, help="a checkpoint kept from before: nothing older is taken")
+    found.add_argument(
+        "--sealed", action="store_true", help="refuse a receipt that the ledger's key did not seal as a whole"
+    )
     found.add_argument("--at", help="also say the standing at this time, YYYY-MM-DDThh:mm:ss.ffffffZ")
     found.add_argument("--json", action="store_true", help="one JSON object instead of words")
     return found
@@ -1244,11 +1277,12 @@ def main(arguments: Optional[Sequence[str]] = None, write: Callable[[str], objec
     """Run the verifier. Returns the exit code: 0 verified, 1 not, 2 misuse."""
     asked = parser().parse_args(arguments)
     try:
-        witnesses = tuple(Key.parse(witness, 4) for witness in asked.witness)
+        witnesses = tuple(Key.parse(witness, COSIGNER, COSIGNER_MLDSA) for witness in asked.witness)
         quorum = len(witnesses) if asked.quorum is None else asked.quorum
         if not (1 if witnesses else 0) <= quorum <= len(witnesses):
             raise Refusal("--quorum", f"1 to {len(witnesses)} witnesses", quorum, "Name as many with --witness")
-        trust = Trust(Key.parse(asked.key, 1), witnesses, quorum, read_text(asked.since) if asked.since else None)
+        since = read_text(asked.since) if asked.since else None
+        trust = Trust(Key.parse(asked.key, LOG_KEY), witnesses, quorum, since, asked.sealed)
         if trust.since is not None:
             open_checkpoint(trust.since, trust.key)
         at = moment(asked.at, "--at") if asked.at else None

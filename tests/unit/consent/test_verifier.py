@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from consent import verifier, vocabulary
 from consent.events import EVENT_TYPES, Recorded, decode, encode
 from consent.merkle import canonical
+from consent.note import MLDSA44Signer, signature_line, with_signatures
 from consent.policy import Jurisdiction, Notice, Policy, Purpose, read_policy
 from consent.receipts import (
     Receipt,
@@ -143,6 +145,14 @@ def test_granted_and_nothing_later_left_out_is_one_small_receipt(ledger: PlainLe
     report = report_of(receipt, tmp_path)
     assert report.is_verified
     assert report.facts["standing"][0]["reason_code"] == "granted"
+
+
+def test_what_was_known_then_is_decided_from_what_had_been_received(ledger: PlainLedger, tmp_path: Path) -> None:
+    receipt = standing_receipt(ledger, POLICY, ALMA, "marketing", "email", AT, known_at=MONDAY + 2 * DAY)
+    report = report_of(receipt, tmp_path)
+    assert report.is_verified
+    assert report.facts["standing"][0]["reason_code"] == "granted"
+    assert any("as known at 2025-03-05T10:00:00.000000Z" in check.check for check in report.checks)
 
 
 def test_never_asked_is_proved_for_who_has_no_event(ledger: PlainLedger, tmp_path: Path) -> None:
@@ -341,7 +351,11 @@ def test_a_seal_covers_every_field_and_cannot_be_moved(ledger: PlainLedger, tmp_
     renamed = copied(receipt)
     renamed["record"]["party_identification"][0]["party_name"] = "Somebody Else"
     assert "seal: expected troth receipt seal 1 over this receipt" in evidence(report_of(renamed, tmp_path, trust))
-    assert report_of({**renamed, "seal": None}, tmp_path, trust).is_verified  # and says what is not covered
+    unsealed = {**renamed, "seal": None}
+    assert report_of(unsealed, tmp_path, trust).is_verified  # and says what is not covered
+    strict = replace(trust, needs_seal=True)
+    assert "Ask for a sealed receipt" in evidence(report_of(unsealed, tmp_path, strict))
+    assert report_of(receipt, tmp_path, strict).is_verified
     assert report_of(sealed(renamed, SIGNER), tmp_path, trust).is_verified
 
 
@@ -382,6 +396,19 @@ def test_a_quorum_of_named_witnesses_must_have_seen_it(tmp_path: Path) -> None:
     later = note.replace(note.split("\n")[-2], lying.cosignature(PlainLedger().checkpoint(), 1).rstrip("\n"))
     assert "a valid one by" in evidence(report_of(_under(receipt, later), tmp_path, trusting(1, keys[0])))
     assert "signatures by keys not named" in [check.check for check in report_of(receipt, tmp_path).checks]
+
+
+def test_post_quantum_witnesses_count_too(made: Receipt, tmp_path: Path) -> None:
+    heron = MLDSA44Signer("heron.example/witness", b"h" * 32)
+    body = made["checkpoint"].rpartition("\n\n")[0] + "\n"
+    key = Key.parse(heron.verifier.text, verifier.COSIGNER_MLDSA)
+    seen = _under(made, with_signatures(made["checkpoint"], [signature_line(body, heron, 1_741_000_000)]))
+    report = report_of(seen, tmp_path, Trust(TRUST.key, (key,), 1))
+    assert report.facts["witnessed_at"] == {heron.verifier.name: 1_741_000_000}
+    assert report.is_verified
+    other = body.replace("153", "154", 1)
+    lied = _under(made, with_signatures(made["checkpoint"], [signature_line(other, heron, 1_741_000_000)]))
+    assert "a valid one by heron" in evidence(report_of(lied, tmp_path, Trust(TRUST.key, (key,), 1)))
 
 
 def _under(receipt: Receipt, note: str) -> Receipt:
@@ -523,6 +550,7 @@ def test_the_exit_code_is_0_for_yes_1_for_no_and_2_for_misuse(
     told_as_json = json.loads(capsys.readouterr().out)
     assert told_as_json["is_verified"] is True
     assert told_as_json["reports"][0]["facts"]["standing_at"]["standing"]
+    assert verifier.main([path, "--key", PLAIN.text, "--sealed"]) == 1
     spoiled = copied(made)
     _claim(spoiled, is_allowed=True)
     broken = str(write(spoiled, tmp_path / "broken.json"))
