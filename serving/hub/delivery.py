@@ -24,11 +24,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from consent.events import Recorded
-from consent.policy import EVERY, Policy
-from consent.standing import standing
+from consent.policy import Policy
 from serving.errors import ServingError
 from serving.hub.addresses import check_url, resolve
-from serving.hub.preferences import Ledger
+from serving.hub.preferences import Ledger, choices, history
 from serving.hub.webhooks import Delivery, Destination, Outbox, Outcome
 from troth.clock import Clock
 from troth.errors import TrothError
@@ -47,8 +46,9 @@ _RECEIPT = re.compile(r"[A-Za-z0-9_.:/=-]{1,200}")
 
 
 class StandingNow(msgspec.Struct, frozen=True, kw_only=True):
-    """What may be done now: the newest answer, whichever event the message is about."""
+    """What may be done now with one identity: the newest answer, whichever event the message is about."""
 
+    subject_id: str
     purpose_code: str
     channel_code: str
     is_allowed: bool
@@ -56,7 +56,10 @@ class StandingNow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened, where it is in the ledger, and how the destination's purposes stand now. Never contact data."""
+    """What happened, where it is in the ledger, and how the destination's purposes stand now. Never contact data.
+
+    `standings` are the subject's, and those of every identity it was ever joined to: a no reaches them too.
+    """
 
     subject_id: str
     event_type: str
@@ -208,20 +211,19 @@ def _attempt(pump: Pump, destination: Destination, delivery: Delivery) -> bool:
 
 def _told(pump: Pump, destination: Destination, found: Recorded, at: datetime) -> Told:
     event = found.event
-    recorded = pump.ledger.events_of(event.subject_id)
-    standings = []
-    for purpose_code in destination.purposes:
-        purpose = pump.policy.purposes.get(purpose_code)
-        for channel_code in purpose.channels if purpose else (EVERY,):
-            now = standing(recorded, event.subject_id, purpose_code, channel_code, at, policy=pump.policy)
-            standings.append(
-                StandingNow(
-                    purpose_code=purpose_code,
-                    channel_code=channel_code,
-                    is_allowed=now.is_allowed,
-                    reason_code=now.reason_code,
-                )
-            )
+    recorded = history(pump.ledger, event.subject_id)
+    standings = [
+        StandingNow(
+            subject_id=subject_id,
+            purpose_code=each.purpose_code,
+            channel_code=each.channel_code,
+            is_allowed=each.standing.is_allowed,
+            reason_code=each.standing.reason_code,
+        )
+        for subject_id in sorted({event.subject_id, *(each.event.subject_id for each in recorded)})
+        for each in choices(recorded, pump.policy, subject_id, at)
+        if each.purpose_code in destination.purposes
+    ]
     return Told(
         subject_id=event.subject_id,
         event_type=event.event_type,

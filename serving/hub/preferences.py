@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from consent.events import Event, Recorded
+from consent.identity import company
 from consent.policy import EVERY, Policy
 from consent.standing import Standing, standing
 
@@ -32,18 +33,22 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """How one purpose and channel stand for a subject; `decided_by` is the event behind it, if there is one."""
+    """How one purpose and channel stand for a subject, and the event behind it, if there is one.
+
+    `is_own`: whether that was said under this identity, and not under one it is or was joined to.
+    """
 
     purpose_code: str
     channel_code: str
     may_choose: bool
     standing: Standing
     decided_by: Event | None
+    is_own: bool
 
     @property
     def is_own_no(self) -> bool:
-        """Whether the person said no themselves, so that a further no adds nothing."""
-        return self.standing.reason_code in SAID_NO
+        """Whether the person said no under this identity, so that a further no adds nothing."""
+        return self.is_own and self.standing.reason_code in SAID_NO
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,23 @@ class Act:
     notice: tuple[str, int, str] | None = None
 
 
+def history(ledger: Ledger, subject_id: str) -> list[Recorded]:
+    """Every event of a subject and of those it was ever joined to, whose no may be its own. By leaf."""
+    everyone = (each for one in company(ledger, subject_id) for each in ledger.events_of(one))
+    return sorted(everyone, key=lambda each: each.leaf_index)
+
+
 def choices(recorded: Sequence[Recorded], policy: Policy, subject_id: str, at: datetime) -> list[Choice]:
-    """Every asked purpose and channel, in the policy's order, from all events of a subject."""
+    """Every asked purpose and channel, in the policy's order, from a subject's `history`."""
     by_leaf = {each.leaf_index: each.event for each in recorded}
     found = []
     for purpose in policy.purposes.values():
         for channel in purpose.channels:
             stands = standing(recorded, subject_id, purpose.purpose_code, channel, at, policy=policy)
             decided_by = None if stands.leaf_index is None else by_leaf.get(stands.leaf_index)
-            may_choose = purpose.legal_basis != "contract"
-            found.append(Choice(purpose.purpose_code, channel, may_choose, stands, decided_by))
+            may_choose = not purpose.rests_on_contract
+            is_own = decided_by is not None and decided_by.subject_id == subject_id
+            found.append(Choice(purpose.purpose_code, channel, may_choose, stands, decided_by, is_own))
     return found
 
 
@@ -86,10 +98,11 @@ def record(ledger: Ledger, policy: Policy, wishes: Sequence[Wish], act: Act) -> 
     A click sent twice makes one event: an event is named by the link, the wish and the subject's newest leaf before it.
     That leaf moves with every event, so a change of mind back and forth is never taken for a repeat.
     """
-    recorded = ledger.events_of(act.subject_id)
+    recorded = history(ledger, act.subject_id)
     found = choices(recorded, policy, act.subject_id, act.at)
-    before = max((each.leaf_index for each in recorded), default=-1)
-    place = jurisdiction(recorded)
+    own = [each for each in recorded if each.event.subject_id == act.subject_id]
+    before = max((each.leaf_index for each in own), default=-1)
+    place = jurisdiction(own)
     events: list[Event] = []
     for wish in wishes:
         for purpose_code, channel_code, touched in _meant(wish, found):
@@ -144,7 +157,7 @@ def _meant(wish: Wish, found: Sequence[Choice]) -> list[tuple[str, str, list[Cho
 
 def _is_granted_under(choice: Choice, notice: tuple[str, int, str] | None) -> bool:
     event = choice.decided_by
-    if not choice.standing.is_allowed or event is None or event.event_type != "grant":
+    if not choice.standing.is_allowed or not choice.is_own or event is None or event.event_type != "grant":
         return False
     return notice is not None and (event.notice_id, event.notice_version) == notice[:2]
 

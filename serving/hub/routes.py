@@ -25,7 +25,7 @@ from serving.hub import pages
 from serving.hub.capture import Asked, Captured, Identifier, Rules, read_batch, subject_of
 from serving.hub.delivery import Pump, post
 from serving.hub.links import SUBJECT, VALID_DAYS, Link, LinkError, Links
-from serving.hub.preferences import NOTICE_ID, Act, Choice, Ledger, Wish, choices, confirm, record, see_gpc
+from serving.hub.preferences import NOTICE_ID, Act, Choice, Ledger, Wish, choices, confirm, history, record, see_gpc
 from serving.hub.seams import Seams, as_json, controller_of, receipts_of
 from serving.hub.webhooks import (
     MOST_DELIVERIES,
@@ -599,8 +599,8 @@ class Hub:
                 reason=_reason(words, each),
                 since_at=each.standing.since_at,
                 expires_at=each.standing.expires_at,
-                notice_id=each.decided_by.notice_id if each.decided_by else None,
-                notice_version=each.decided_by.notice_version if each.decided_by else None,
+                notice_id=each.decided_by.notice_id if each.decided_by and each.is_own else None,
+                notice_version=each.decided_by.notice_version if each.decided_by and each.is_own else None,
                 leaf_index=each.standing.leaf_index,
             )
             for each in self._choices(link, at)
@@ -618,7 +618,7 @@ class Hub:
         )
 
     def _choices(self, link: Link, at: datetime) -> list[Choice]:
-        return choices(self.ledger.events_of(link.subject_id), self.policy, link.subject_id, at)
+        return choices(history(self.ledger, link.subject_id), self.policy, link.subject_id, at)
 
     def _purposes(self, found: Sequence[Choice], words: pages.Words) -> list[dict[str, Any]]:
         """What the page says of each purpose."""
@@ -629,7 +629,7 @@ class Hub:
             recipients = ", ".join(processing.recipients) if processing else ""
             fresh = {"code": each.purpose_code, **said, "recipients": recipients, "choices": []}
             purpose = shown.setdefault(each.purpose_code, fresh)
-            by = each.decided_by
+            by = each.decided_by if each.is_own else None
             notice = None
             if by and by.notice_id and by.notice_version and self._notices.has(by.notice_id, by.notice_version):
                 notice = self._notices.best(by.notice_id, by.notice_version, by.language_code or "")
@@ -654,7 +654,7 @@ class Hub:
         purpose = self.policy.purposes.get(wish.purpose_code)
         if purpose is None:
             return wish == Wish(EVERY, EVERY, False)
-        if purpose.legal_basis == "contract":
+        if purpose.rests_on_contract:
             return False
         return wish.channel_code in purpose.channels or (wish.channel_code == EVERY and not wish.is_allowed)
 
@@ -663,7 +663,7 @@ class Hub:
             (purpose.purpose_code, channel)
             for purpose in self.policy.purposes.values()
             for channel in purpose.channels
-            if purpose.legal_basis != "contract"
+            if not purpose.rests_on_contract
         }
 
     def _is_used(self, link: Link) -> bool:
@@ -742,7 +742,10 @@ def _language(request: Request) -> str:
 
 def _reason(words: pages.Words, choice: Choice) -> str:
     """Why it stands so, in plain words."""
-    return str(words["reasons"].get(choice.standing.reason_code, words["reasons"]["unknown_purpose"]))
+    code = choice.standing.reason_code
+    if choice.decided_by is not None and not choice.is_own:
+        return str(words["elsewhere"])
+    return str(words["reasons"].get(code, words["reasons"]["ledger_unreadable"]))
 
 
 def _is_all_no(found: Sequence[Choice]) -> bool:

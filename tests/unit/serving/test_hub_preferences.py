@@ -1,11 +1,12 @@
 """What people say behind their links, and what the ledger holds of it."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.unit.serving.open_hub import FORM, OpenHub, grant, problem
+from tests.unit.serving.open_hub import FORM, PHONE, OpenHub, grant, problem
 
 CLICK = {"List-Unsubscribe": "One-Click"}
 
@@ -112,6 +113,24 @@ def test_a_form_of_another_link_of_another_site_or_of_nobody_changes_nothing(tmp
         response = shop.person.post(path, data={"form": form, "choice": "yes:marketing:email"}, headers=headers)
         assert (response.status_code, response.headers["content-type"]) == (403, "text/html; charset=utf-8")
     assert shop.hub.ledger.size == 0
+
+
+def test_a_no_under_a_joined_identity_is_shown_as_such_and_is_still_recorded_here_when_said_again(
+    tmp_path: Path,
+) -> None:
+    shop = OpenHub(tmp_path)
+    shop.say(grant(1), grant(2, event_type="refuse", identifier=PHONE))
+    ends = (shop.alma(), shop.alma(PHONE))
+    joined = [
+        replace(event, event_type="identity_linked", linked_subject_id=other, link_type="hub", signal_id="merge-1")
+        for event, other in zip(shop.said(), reversed(ends), strict=True)
+    ]
+    shop.hub.ledger.append(joined)
+    path = shop.link()
+    assert shop.stands(path, "marketing", "email") == (False, "refused")
+    assert "under another address, card or account" in shop.person.get(path).text
+    shop.choose(path, "no:marketing:email")
+    assert [event.subject_id for event in shop.said()[4:]] == [shop.alma()] * 2
 
 
 def test_one_click_stops_exactly_that_purpose_and_channel_and_needs_no_page(tmp_path: Path) -> None:
