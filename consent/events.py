@@ -140,19 +140,26 @@ def _texts(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
         raise ConsentError(
             f"consent events: expected columns {', '.join(FIELDS)}, found none for {', '.join(missing)}. Add them."
         )
-    texts = frame.select(
-        pl.struct(
-            pl.col(name).dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
-            if name in TIMES
-            else pl.col(name)
-            if name in frame.columns
-            else pl.lit(None, pl.String()).alias(name)
-            for name in _SORTED
-        )
-        .struct.json_encode()
-        .alias("event")
-    ).to_series()
+    rows = frame.select(
+        pl.col(name).dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+        if name in TIMES
+        else pl.col(name)
+        if name in frame.columns
+        else pl.lit(None, pl.String()).alias(name)
+        for name in _SORTED
+    )
+    texts = rows.select(pl.struct(_SORTED).struct.json_encode().alias("event")).to_series()
+    if all(_fits(rows[name], name).all() for name in _SORTED):
+        return texts, pl.repeat(True, frame.height, eager=True)
     return texts, texts.str.contains(f"^{_LINE}$")
+
+
+def _fits(column: pl.Series, name: str) -> pl.Series:
+    """Whether each different value of a column is one the grammar allows: codes repeat, so few are looked at."""
+    spelled = column.unique().cast(pl.String)
+    if column.dtype == pl.String:
+        spelled = '"' + spelled + '"'
+    return spelled.fill_null("null").str.contains(f"^{_GRAMMAR[name]}$")
 
 
 def decode(encoded: bytes) -> Event:

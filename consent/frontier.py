@@ -69,6 +69,11 @@ def _extended(edge: Edge, fresh: list[bytes], level: int, number: int) -> tuple[
         part = fresh[at : at + TILE_HASHES - len(hashes)]
         at += len(part)
         hashes += part
+        if len(part) == TILE_HASHES:  # a whole tile at once needs no peaks
+            joined_hashes = b"".join(part)
+            tiles.append(Tile(level, number + len(tiles), joined_hashes, tile_levels(joined_hashes)[-1]))
+            hashes = []
+            continue
         tree.extend(part)
         if len(hashes) == TILE_HASHES:
             tiles.append(Tile(level, number + len(tiles), b"".join(hashes), tree.root()))

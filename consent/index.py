@@ -69,10 +69,10 @@ def rows_of(entries: bytes, first: int) -> Rows:
     return rows.view(ROW).reshape(-1)
 
 
-def rows_of_keys(keys: bytes) -> Rows:
-    """Rows of concatenated keys with leaf 0, for asking which of them are held."""
-    rows = np.zeros((len(keys) // KEY_BYTES, ROW_BYTES), np.uint8)
-    rows[:, :KEY_BYTES] = np.frombuffer(keys, np.uint8).reshape(-1, KEY_BYTES)
+def rows_of_keys(keys: bytes, width: int = KEY_BYTES) -> Rows:
+    """Rows that begin with concatenated keys of `width` bytes and are zero after, for asking which of them are held."""
+    rows = np.zeros((len(keys) // width, ROW_BYTES), np.uint8)
+    rows[:, :width] = np.frombuffer(keys, np.uint8).reshape(-1, width)
     return rows.view(ROW).reshape(-1)
 
 
@@ -91,6 +91,11 @@ def fingerprints(rows: Rows) -> NDArray[np.uint64]:
     fields = _fields(rows)
     found: NDArray[np.uint64] = (fields[:, 0] ^ fields[:, 2] ^ fields[:, 3]).astype(np.uint64)
     return found
+
+
+def subject_fingerprints(rows: Rows) -> NDArray[np.uint64]:
+    """The same for the subject alone."""
+    return _fields(rows)[:, 1].astype(np.uint64)
 
 
 def page_hashes(rows: bytes) -> list[bytes]:
@@ -117,7 +122,7 @@ def make_run(start: int, stop: int, rows: Rows) -> tuple[StoredRun, list[bytes]]
     chunks = [whole[at : at + CHUNK_BYTES] for at in range(0, len(whole), CHUNK_BYTES)]
     roots = [_tree(page_hashes(chunk)) for chunk in chunks]
     run = Run(start, stop, _tree(roots))
-    return StoredRun(run, rows[::CHUNK_ROWS].copy(), b"".join(roots), _filter(fingerprints(rows))), chunks
+    return StoredRun(run, rows[::CHUNK_ROWS].copy(), b"".join(roots), _filter(rows)), chunks
 
 
 @dataclass(frozen=True)
@@ -191,27 +196,28 @@ def rows_with(stored: StoredRun, chunk: Callable[[int], bytes], prefix: bytes) -
     return rows[matching(rows, prefix)]
 
 
-def find(rows: Rows, keys: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which keys (given as rows whose leaf is 0) are in sorted rows: their positions among the keys, and their first leaves."""
+def find(rows: Rows, keys: Rows, width: int = KEY_BYTES) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which keys (rows that are zero after `width` bytes) are in sorted rows: their positions, and their first row's leaf."""
     at = np.searchsorted(rows, keys)
     there = np.flatnonzero(at < len(rows))
-    same = (_fields(rows[at[there]])[:, :-1] == _fields(keys[there])[:, :-1]).all(axis=1)
-    there = there[same]
+    words = width // 8
+    there = there[(_fields(rows[at[there]])[:, :words] == _fields(keys[there])[:, :words]).all(axis=1)]
     return there, leaf_indexes(rows[at[there]])
 
 
 def find_in_run(
-    stored: StoredRun, chunk: Callable[[int], bytes], keys: Rows
+    stored: StoredRun, chunk: Callable[[int], bytes], keys: Rows, width: int = KEY_BYTES
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """`find` in a run, chunk by chunk; a key's rows may begin in the chunk before the one that begins with it."""
-    maybe = np.flatnonzero(may_hold(stored, fingerprints(keys)))
+    """`find` in a run, chunk by chunk, of whole keys or of subjects."""
+    found = fingerprints(keys) if width == KEY_BYTES else subject_fingerprints(keys)
+    maybe = np.flatnonzero(may_hold(stored, found))
     last = np.maximum(np.searchsorted(stored.first_rows, keys[maybe], "right") - 1, 0)
     for number in np.unique(last):
         rows = np.frombuffer(chunk(int(number)), ROW)
         if number + 1 < len(stored.first_rows):  # the first row of the next chunk may be a key's first
             rows = np.append(rows, stored.first_rows[number + 1])
         asked = maybe[last == number]
-        positions, leaves = find(rows, keys[asked])
+        positions, leaves = find(rows, keys[asked], width)
         yield asked[positions], leaves
 
 
@@ -308,7 +314,8 @@ def _matching_leaves(
     return leaves
 
 
-def _filter(found: NDArray[np.uint64]) -> NDArray[np.uint8]:
+def _filter(rows: Rows) -> NDArray[np.uint8]:
+    found = np.concatenate([fingerprints(rows), np.unique(subject_fingerprints(rows))])
     bits = 1 << max(3, (len(found) * _FILTER_BITS - 1).bit_length())
     marks = np.zeros(bits, np.bool_)
     for at in _probes(found, bits):

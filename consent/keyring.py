@@ -1,10 +1,11 @@
 """A key of its own for every subject, wrapped under a key-encryption key; destroying it is what makes erased mean gone.
 
+A payload is `key id || nonce || AES-256-GCM(salt || event)`, bound to the log's entry of the event.
 Wrapped keys rest in the ledger's store, the key-encryption keys in files of their own or with whoever starts the process.
 """
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -13,14 +14,21 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from consent.errors import LedgerError
 
-KEY_ID_BYTES = 8
+KEY_ID_BYTES = (
+    8  # block of the subject's first leaf, then a random mark: the key of a subject that comes back is another
+)
+_MARK_BYTES = 4
 NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.2: random, so at most 2^32 values under one key
 _HELD = 200_000  # ciphers kept in memory
 
 
 class WrappedKey(NamedTuple):
-    """A subject's key as stored: whose, its id, the id of the key it is wrapped under, nonce and ciphertext."""
+    """A subject's key as stored: where, whose, its id, the id of the key it is wrapped under, nonce and ciphertext.
 
+    `block` is that of the subject's first leaf: keys that are made together rest together.
+    """
+
+    block: int
     subject_key: bytes
     key_id: bytes
     kek_id: bytes
@@ -37,8 +45,16 @@ class Cipher(NamedTuple):
 class KeyStore(Protocol):
     """Where wrapped keys rest."""
 
-    def keys_of(self, subject_keys: Sequence[bytes]) -> list[WrappedKey]: ...
+    def keys_of(self, places: Iterable[tuple[int, bytes]]) -> list[WrappedKey]:
+        """The keys there are of these (block, subject)."""
+        ...
+
     def add_keys(self, keys: Iterable[WrappedKey]) -> None: ...
+
+
+def block_of(key_id: bytes) -> int:
+    """Where the key of this id rests; a payload begins with it."""
+    return int.from_bytes(key_id[: KEY_ID_BYTES - _MARK_BYTES])
 
 
 def kek_id(key: bytes) -> bytes:
@@ -56,26 +72,30 @@ class KeyRing:
         self._keks: Mapping[bytes, AESGCM] = {kek_id(key): AESGCM(key) for key in keks}
         self._held: dict[bytes, Cipher] = {}
 
-    def for_sealing(self, subject_keys: Iterable[bytes], store: KeyStore) -> dict[bytes, Cipher]:
-        """The cipher of every subject, made and stored where there is none. Call it inside the write that uses it."""
-        wanted = set(subject_keys)
-        missing = [subject for subject in wanted if subject not in self._held]
-        if missing:
-            if len(self._held) + len(missing) > _HELD:
-                self._held.clear()
-                missing = list(wanted)
-            self._held.update(self.for_opening(missing, store))
-            new = sorted(self._made(subject) for subject in missing if subject not in self._held)
-            if new:
-                store.add_keys(new)
-        return {subject: self._held[subject] for subject in wanted}
+    def missing(self, subject_keys: Iterable[bytes]) -> list[bytes]:
+        """Subjects whose cipher is not at hand."""
+        if len(self._held) > _HELD:
+            self._held.clear()
+        return [subject for subject in subject_keys if subject not in self._held]
 
-    def for_opening(self, subject_keys: Iterable[bytes], store: KeyStore) -> dict[bytes, Cipher]:
+    def for_sealing(
+        self, subject_keys: Collection[bytes], blocks: Mapping[bytes, int], here: int, store: KeyStore
+    ) -> dict[bytes, Cipher]:
+        """The cipher of every subject. `blocks`: where the keys of missing subjects may be; others are made `here`.
+
+        Call it inside the write that uses them.
+        """
+        self._held.update(self.for_opening([(block, subject) for subject, block in blocks.items()], store))
+        new = sorted(
+            self._made(blocks.get(subject, here), subject) for subject in subject_keys if subject not in self._held
+        )
+        if new:
+            store.add_keys(new)
+        return {subject: self._held[subject] for subject in subject_keys}
+
+    def for_opening(self, places: Iterable[tuple[int, bytes]], store: KeyStore) -> dict[bytes, Cipher]:
         """The ciphers that exist, read afresh: a key destroyed by another process is not among them."""
-        return {
-            key.subject_key: Cipher(key.key_id, AESGCM(self._unwrapped(key)))
-            for key in store.keys_of(list(subject_keys))
-        }
+        return {key.subject_key: Cipher(key.key_id, AESGCM(self._unwrapped(key))) for key in store.keys_of(places)}
 
     def forget(self, subject_keys: Iterable[bytes] | None = None) -> None:
         """Drop ciphers from memory; all of them when none are named."""
@@ -90,18 +110,18 @@ class KeyRing:
 
     def rewrapped(self, key: WrappedKey) -> WrappedKey:
         """The same key under the current key-encryption key."""
-        return self._wrapped(key.subject_key, key.key_id, self._unwrapped(key))
+        return self._wrapped(key.subject_key, key.key_id, self._unwrapped(key), secrets.token_bytes(NONCE_BYTES))
 
-    def _made(self, subject: bytes) -> WrappedKey:
-        drawn = secrets.token_bytes(32 + KEY_ID_BYTES)
-        key, key_id = drawn[:32], drawn[32:]
+    def _made(self, block: int, subject: bytes) -> WrappedKey:
+        drawn = secrets.token_bytes(32 + _MARK_BYTES + NONCE_BYTES)
+        key, nonce = drawn[:32], drawn[32 + _MARK_BYTES :]
+        key_id = block.to_bytes(KEY_ID_BYTES - _MARK_BYTES) + drawn[32 : 32 + _MARK_BYTES]
         self._held[subject] = Cipher(key_id, AESGCM(key))
-        return self._wrapped(subject, key_id, key)
+        return self._wrapped(subject, key_id, key, nonce)
 
-    def _wrapped(self, subject: bytes, key_id: bytes, key: bytes) -> WrappedKey:
-        nonce = secrets.token_bytes(NONCE_BYTES)
+    def _wrapped(self, subject: bytes, key_id: bytes, key: bytes, nonce: bytes) -> WrappedKey:
         sealed = self._keks[self._current].encrypt(nonce, key, subject + key_id)
-        return WrappedKey(subject, key_id, self._current, nonce + sealed)
+        return WrappedKey(block_of(key_id), subject, key_id, self._current, nonce + sealed)
 
     def _unwrapped(self, key: WrappedKey) -> bytes:
         kek = self._keks.get(key.kek_id)
@@ -118,16 +138,9 @@ class KeyRing:
             ) from None
 
 
-class Sealed(NamedTuple):
-    """Payloads of a batch, one after the other, each `key id || nonce || AES-256-GCM(salt || event)` bound to its entry."""
-
-    lengths: bytes  # four bytes each, big-endian
-    payloads: bytes
-
-
-def seal(cipher: Cipher, nonce: bytes, salt: bytes, event: bytes, entry: bytes) -> bytes:
-    """One payload."""
-    return cipher.key_id + nonce + cipher.aes.encrypt(nonce, salt + event, entry)
+def seal(cipher: Cipher, nonce: bytes, told: bytes, entry: bytes) -> bytes:
+    """The payload of `salt || event`."""
+    return cipher.key_id + nonce + cipher.aes.encrypt(nonce, told, entry)
 
 
 def unseal(cipher: Cipher | None, payload: bytes, entry: bytes) -> bytes | None:

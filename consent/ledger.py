@@ -8,8 +8,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,22 +21,24 @@ from consent.audit import Opened
 from consent.databases import SQLiteDatabase, stored_size
 from consent.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
 from consent.errors import ConsentError, LedgerError
-from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode, encode_frame
+from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode
 from consent.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier, tile_levels
-from consent.index import Rows, Run, StoredRun
-from consent.keyring import NONCE_BYTES, KeyRing, seal, unseal
+from consent.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
+from consent.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
 from consent.merkle import HASH_BYTES, VerificationError
 from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note, to_base64
+from consent.requests import BATCH, Request, requests_of
 from consent.store import Batch, SignedSize, Store
 from troth.clock import Clock
 from troth.home import Home, write_atomically
 
 ORIGIN = "troth/consent-ledger"
-BATCH = 1_000  # events under one checkpoint at most
-_ENCODED_AT_ONCE = 16 * BATCH
 _CACHED_TILES = 512  # 16 KiB each with the levels inside
 _MARK_SECONDS = 1.0  # how much the mark beside the ledger may lag: each costs two syncs
 _MARKING = threading.Lock()  # the draft of an atomic write is named by process, not by thread
+
+
+_Told = tuple[bytes, bytes, bytes]  # salt and event, entry, leaf hash
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,6 @@ class Head:
         return index.state_root(index.all_runs(self.runs, self.young))
 
 
-@dataclass
-class _Request:
-    """Events waiting to be committed together: their keys and canonical bytes; then their leaves, or what went wrong."""
-
-    keys: list[bytes]
-    events: list[bytes]
-    leaves: list[int] | None = None
-    fault: BaseException | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.leaves is not None or self.fault is not None
-
-
 class Ledger:
     """A ledger over a store. Threads and processes may append at once: whoever commits takes along all who wait."""
 
@@ -83,7 +71,7 @@ class Ledger:
         self._clock = clock
         self._mark = mark
         self._marked_at = 0.0
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._queueing = threading.Lock()
         self._committing = threading.Lock()
         self._tiles: dict[tuple[int, int], list[bytes]] = {}  # full tiles with their inner levels; they never change
@@ -136,17 +124,8 @@ class Ledger:
     def append_frame(self, frame: pl.DataFrame) -> list[int]:
         """`append` for a frame with the event's columns, 1,000 rows to a checkpoint."""
         leaves: list[int] = []
-        with ThreadPoolExecutor(1) as committer:
-            pending: list[Future[list[int]]] = []
-            for start in range(0, frame.height, _ENCODED_AT_ONCE):
-                rows = frame.slice(start, _ENCODED_AT_ONCE)
-                keys, events = entry_keys(rows.select(KEY_FIELDS).iter_rows()), encode_frame(rows)
-                for at in range(0, len(events), BATCH):
-                    pending.append(committer.submit(self._append, keys[at : at + BATCH], events[at : at + BATCH]))
-                while len(pending) > _ENCODED_AT_ONCE // BATCH:
-                    leaves += pending.pop(0).result()
-            for done in pending:
-                leaves += done.result()
+        for request in requests_of(frame):
+            leaves += self._submit(request)
         return leaves
 
     def erase(self, erased: Event) -> int:
@@ -156,11 +135,11 @@ class Ledger:
         """
         subject = prefix_of(erased.subject_id)
         keys = entry_keys([tuple(getattr(erased, name) for name in KEY_FIELDS)])
-        request = _Request(keys, [encode(erased)])
+        request = Request.of(keys, [encode(erased)])
         with self._committing:
             self._commit([request], destroyed=[subject])
         self._store.shred()
-        return _leaves(request)[0]
+        return request.result()[0]
 
     def checkpoint(self) -> str:
         """The newest checkpoint, a signed note."""
@@ -186,7 +165,7 @@ class Ledger:
     def opened(self, leaf: int) -> Opened | None:
         """An event and its salt; None when its subject's key was destroyed."""
         self._refuse_absent(leaf, self.size)
-        return next(found for at, found in self._opened(leaf, leaf + 1) if at == leaf)
+        return next(found for _, _, found in self._opened(leaf, leaf + 1))
 
     def inclusion_proof(self, leaf: int, size: int | None = None) -> list[bytes]:
         """RFC 9162 audit path of a leaf in the tree of `size` leaves."""
@@ -214,7 +193,7 @@ class Ledger:
 
     def events(self, start: int = 0, stop: int | None = None) -> Iterator[Recorded]:
         """Events by leaf index, without those whose subject's key was destroyed."""
-        for leaf, opened in self._opened(start, self._size(stop, self._head())):
+        for leaf, _, opened in self._opened(start, self._size(stop, self._head())):
             if opened is not None:
                 yield Recorded(leaf, decode(opened.event))
 
@@ -235,7 +214,7 @@ class Ledger:
         """The first `size` events as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
         size = self._size(size, self._head())
         leaves, events = [], []
-        for leaf, opened in self._opened(0, size):
+        for leaf, _, opened in self._opened(0, size):
             if opened is not None:
                 leaves.append(leaf)
                 events.append(opened.event)
@@ -270,26 +249,26 @@ class Ledger:
 
     def rewrap_keys(self) -> int:
         """Put every subject's key under the current key-encryption key. How many were under another. May be repeated."""
-        count, after = 0, b""
+        count, after = 0, (-1, b"")
         while True:
             with self._store.writing():
-                keys = self._store.keys_after(after, BATCH)
+                keys = self._store.keys_after(*after, BATCH)
                 stale = [key for key in keys if not self._ring.is_current(key)]
-                self._store.drop_keys(key.subject_key for key in stale)
+                self._store.drop_keys((key.block, key.subject_key) for key in stale)
                 self._store.add_keys(self._ring.rewrapped(key) for key in stale)
             count += len(stale)
             if not keys:
                 self._store.shred()
                 return count
-            after = keys[-1].subject_key
+            after = (keys[-1].block, keys[-1].subject_key)
 
     def _append(self, keys: list[bytes], events: list[bytes]) -> list[int]:
         leaves: list[int] = []
         for at in range(0, len(keys), BATCH):
-            leaves += self._submit(_Request(keys[at : at + BATCH], events[at : at + BATCH]))
+            leaves += self._submit(Request.of(keys[at : at + BATCH], events[at : at + BATCH]))
         return leaves
 
-    def _submit(self, request: _Request) -> list[int]:
+    def _submit(self, request: Request) -> list[int]:
         """Wait in line; whoever comes first commits for all who wait."""
         with self._queueing:
             self._waiting.append(request)
@@ -297,9 +276,9 @@ class Ledger:
             with self._committing:
                 if not request.is_done:
                     self._commit(self._next_batch())
-        return _leaves(request)
+        return request.result()
 
-    def _next_batch(self) -> list[_Request]:
+    def _next_batch(self) -> list[Request]:
         with self._queueing:
             taken, count = 0, 0
             for request in self._waiting:
@@ -310,14 +289,14 @@ class Ledger:
             batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
         return batch
 
-    def _commit(self, requests: Sequence[_Request], destroyed: Sequence[bytes] = ()) -> None:
+    def _commit(self, requests: Sequence[Request], destroyed: Sequence[bytes] = ()) -> None:
         """One transaction, one checkpoint, for all requests."""
         try:
             with self._store.writing():
                 head = self._newest()
                 if destroyed:
                     self._ring.forget(destroyed)
-                    self._store.drop_keys(destroyed)
+                    self._store.drop_keys((block, subject) for subject, block in self._blocks(head, destroyed).items())
                 leaves, fresh = self._placed(head, requests)
                 if fresh:
                     head = self._grow(head, fresh)
@@ -336,45 +315,54 @@ class Ledger:
         for request, found in zip(requests, leaves, strict=True):
             request.leaves = found
 
-    def _placed(self, head: Head, requests: Sequence[_Request]) -> tuple[list[list[int]], list[tuple[bytes, bytes]]]:
-        """The leaf of every event, and the (keys, event) that are new, in the order of their leaves."""
+    def _placed(self, head: Head, requests: Sequence[Request]) -> tuple[list[list[int]], list[_Told]]:
+        """The leaf of every event, and of the new ones in the order of their leaves what is to be stored."""
         keys = [key for request in requests for key in request.keys]
-        events = [event for request in requests for event in request.events]
-        held = self._held(head, keys)
-        fresh: list[tuple[bytes, bytes]] = []
-        for key, event in zip(keys, events, strict=True):
+        held = self._first_leaves(head, keys, KEY_BYTES)
+        is_new = [key not in held for key in keys]
+        at = head.size
+        for key in keys:
             if key not in held:
-                held[key] = head.size + len(fresh)
-                fresh.append((key, event))
+                held[key] = at
+                at += 1
+        told = (
+            found for request in requests for found in zip(request.told, request.entries, request.hashes, strict=True)
+        )
+        fresh = list(compress(told, is_new))
+        if len(fresh) != at - head.size:  # something was said twice in one batch
+            firsts = {found[1][:KEY_BYTES]: found for found in reversed(fresh)}
+            fresh = sorted(firsts.values(), key=lambda found: held[found[1][:KEY_BYTES]])
         return [[held[key] for key in request.keys] for request in requests], fresh
 
-    def _held(self, head: Head, keys: Sequence[bytes]) -> dict[bytes, int]:
-        """Leaves of the keys that the ledger holds already."""
+    def _blocks(self, head: Head, subjects: Sequence[bytes]) -> dict[bytes, int]:
+        """The block of the first leaf of every subject the ledger knows."""
+        found = self._first_leaves(head, subjects, SUBJECT_BYTES)
+        return {subject: leaf // index.BLOCK for subject, leaf in found.items()}
+
+    def _first_leaves(self, head: Head, keys: Sequence[bytes], width: int) -> dict[bytes, int]:
+        """The first leaf of each key, or subject, of `width` bytes that the ledger holds."""
         if not keys:
             return {}
-        asked = index.rows_of_keys(b"".join(keys))
-        held: dict[bytes, int] = {}
-        found = [index.find(head.young, asked)]
-        for run in head.runs:
-            found += index.find_in_run(self._stored_run(run), self._chunks(run), asked)
-        for positions, leaves in found:
-            held.update(zip([keys[at] for at in positions.tolist()], leaves.tolist(), strict=True))
-        return held
+        asked, found = index.rows_of_keys(b"".join(keys), width), dict[bytes, int]()
+        parts = [index.find(head.young, asked, width)]
+        for run in reversed(head.runs):  # older ones last: the first leaf stays
+            parts += index.find_in_run(self._stored_run(run), self._chunks(run), asked, width)
+        for positions, leaves in parts:
+            found.update(zip([keys[at] for at in positions.tolist()], leaves.tolist(), strict=True))
+        return found
 
-    def _grow(self, head: Head, fresh: Sequence[tuple[bytes, bytes]]) -> Head:
+    def _grow(self, head: Head, fresh: Sequence[_Told]) -> Head:
         """Seal the events, extend the tree and the index, and sign."""
         first, count = head.size, len(fresh)
-        drawn = secrets.token_bytes(count * (SALT_BYTES + NONCE_BYTES))
-        salts, nonces = drawn[: count * SALT_BYTES], drawn[count * SALT_BYTES :]
-        ciphers = self._ring.for_sealing((key[: index.SUBJECT_BYTES] for key, _ in fresh), self._store)
-        entries, payloads, hashes = [], [], []
-        for at, (key, event) in enumerate(fresh):
-            salt = salts[at * SALT_BYTES : (at + 1) * SALT_BYTES]
-            entry = key + merkle.commitment(salt, event)
-            nonce = nonces[at * NONCE_BYTES : (at + 1) * NONCE_BYTES]
-            entries.append(entry)
-            hashes.append(merkle.leaf_hash(entry))
-            payloads.append(seal(ciphers[key[: index.SUBJECT_BYTES]], nonce, salt, event, entry))
+        told, entries, hashes = zip(*fresh, strict=True)
+        nonces = secrets.token_bytes(count * NONCE_BYTES)
+        subjects = {entry[:SUBJECT_BYTES] for entry in entries}
+        blocks = self._blocks(head, self._ring.missing(subjects))
+        ciphers = self._ring.for_sealing(subjects, blocks, first // index.BLOCK, self._store)
+        payloads = [
+            seal(ciphers[entry[:SUBJECT_BYTES]], nonces[at : at + NONCE_BYTES], each, entry)
+            for at, each, entry in zip(range(0, len(nonces), NONCE_BYTES), told, entries, strict=True)
+        ]
         joined = b"".join(entries)
         lengths = np.fromiter(map(len, payloads), ">u4", count).tobytes()
         self._store.add_batch(Batch(first, count, joined, lengths, b"".join(payloads)))
@@ -420,7 +408,7 @@ class Ledger:
         if known is None or known.note != stored.note:
             if known is not None:  # others have written: keys they destroyed must not seal another event
                 others = self._store.entries(known.size, count)
-                self._ring.forget(others[at : at + index.SUBJECT_BYTES] for at in range(0, len(others), ENTRY_BYTES))
+                self._ring.forget(others[at : at + SUBJECT_BYTES] for at in range(0, len(others), ENTRY_BYTES))
             known = self._loaded(stored)
         if count != known.size:
             raise LedgerError(
@@ -531,19 +519,19 @@ class Ledger:
         young = head.young[index.matching(head.young, prefix)]
         return sorted([*found, *(int(leaf) for leaf in index.leaf_indexes(young))])
 
-    def _opened(self, start: int, stop: int) -> Iterator[tuple[int, Opened | None]]:
-        """Leaves [start, stop) in order, each with what its payload holds."""
+    def _opened(self, start: int, stop: int) -> Iterator[tuple[int, bytes, Opened | None]]:
+        """Leaves [start, stop) in order, each with its entry and what its payload holds."""
         for batch in self._store.batches(start, stop):
             entries = [batch.entries[at : at + ENTRY_BYTES] for at in range(0, len(batch.entries), ENTRY_BYTES)]
             wanted = range(max(start - batch.first_leaf, 0), min(stop - batch.first_leaf, batch.leaf_count))
-            subjects = {entries[at][: index.SUBJECT_BYTES] for at in wanted}
-            ciphers = self._ring.for_opening(subjects, self._store)
-            ends = np.frombuffer(batch.lengths, ">u4").astype(np.int64).cumsum()
-            for at in wanted:
-                payload = batch.payloads[int(ends[at - 1]) if at else 0 : int(ends[at])]
-                found = unseal(ciphers.get(entries[at][: index.SUBJECT_BYTES]), payload, entries[at])
+            ends = [0, *np.frombuffer(batch.lengths, ">u4").astype(np.int64).cumsum().tolist()]
+            payloads = {at: batch.payloads[ends[at] : ends[at + 1]] for at in wanted}
+            places = {(block_of(payload), entries[at][:SUBJECT_BYTES]) for at, payload in payloads.items()}
+            ciphers = self._ring.for_opening(places, self._store)
+            for at, payload in payloads.items():
+                found = unseal(ciphers.get(entries[at][:SUBJECT_BYTES]), payload, entries[at])
                 opened = None if found is None else Opened(found[SALT_BYTES:], found[:SALT_BYTES])
-                yield batch.first_leaf + at, opened
+                yield batch.first_leaf + at, entries[at], opened
 
     def _refuse_rollback(self) -> None:
         self._head()
@@ -555,12 +543,6 @@ class Ledger:
             self._marked_at = time.monotonic()
             with _MARKING:
                 write_atomically(self._mark, note.encode())
-
-
-def _leaves(request: _Request) -> list[int]:
-    if request.fault is not None:
-        raise request.fault
-    return request.leaves or []
 
 
 def open_ledger(home: Home, clock: Clock) -> Ledger:

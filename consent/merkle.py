@@ -66,6 +66,7 @@ class CompactRange:
         return tuple(self._peaks)
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
+        """Append leaves, one hash each."""
         peaks, size = self._peaks, self.size
         for leaf in leaf_hashes:
             carry, found = size, leaf

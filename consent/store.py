@@ -6,7 +6,9 @@ batches, keys are there to be destroyed. Connections, transactions and dialects 
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from consent.keyring import WrappedKey
 
 _AT_ONCE = 8_000  # values bound in one statement: SQLite takes 32,766, PostgreSQL 65,535
 _BATCHES_AT_ONCE = 64
+_KEYS = "select block, subject_key, key_id, kek_id, wrapped from subject_keys"
 
 
 class Batch(NamedTuple):
@@ -166,27 +169,30 @@ class Store:
         )
         return b"".join(bytes(row[0]) for row in rows)
 
-    def keys_of(self, subject_keys: Sequence[bytes]) -> list[WrappedKey]:
+    def keys_of(self, places: Iterable[tuple[int, bytes]]) -> list[WrappedKey]:
         found: list[WrappedKey] = []
-        for start in range(0, len(subject_keys), _AT_ONCE):
-            part = subject_keys[start : start + _AT_ONCE]
-            marks = ",".join("?" * len(part))
-            query = f"select subject_key, key_id, kek_id, wrapped from subject_keys where subject_key in ({marks})"  # noqa: S608
-            found.extend(WrappedKey(*(bytes(value) for value in row)) for row in self._read(query, part))
+        for block, group in groupby(sorted(places), key=itemgetter(0)):
+            subjects = [subject for _, subject in group]
+            for start in range(0, len(subjects), _AT_ONCE):
+                part = subjects[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                query = f"{_KEYS} where block = ? and subject_key in ({marks})"
+                found.extend(map(_key, self._read(query, (block, *part))))
         return found
 
-    def keys_after(self, subject_key: bytes, limit: int) -> list[WrappedKey]:
-        """Wrapped keys by subject, for walking over all of them."""
-        query = "select subject_key, key_id, kek_id, wrapped from subject_keys where subject_key > ? order by subject_key limit ?"
-        return [WrappedKey(*(bytes(value) for value in row)) for row in self._read(query, (subject_key, limit))]
+    def keys_after(self, block: int, subject_key: bytes, limit: int) -> list[WrappedKey]:
+        """Wrapped keys in order, for walking over all of them."""
+        query = f"{_KEYS} where (block, subject_key) > (?, ?) order by block, subject_key limit ?"
+        return list(map(_key, self._read(query, (block, subject_key, limit))))
 
     def add_keys(self, keys: Iterable[WrappedKey]) -> None:
-        self._write("insert into subject_keys values (?, ?, ?, ?)", list(keys))
+        self._write("insert into subject_keys values (?, ?, ?, ?, ?)", list(keys))
 
-    def drop_keys(self, subject_keys: Iterable[bytes]) -> None:
-        self._write("delete from subject_keys where subject_key = ?", [(key,) for key in subject_keys])
+    def drop_keys(self, places: Iterable[tuple[int, bytes]]) -> None:
+        """Forget the keys of these (block, subject)."""
+        self._write("delete from subject_keys where block = ? and subject_key = ?", list(places))
 
-    def _walk(self, query: str, start: int, stop: int) -> Iterator[tuple]:  # type: ignore[type-arg]
+    def _walk(self, query: str, start: int, stop: int) -> Iterator[Any]:
         """Rows of batches that overlap leaves [start, stop), some at a time."""
         if start >= stop:
             return
@@ -195,3 +201,7 @@ class Store:
         while rows := self._read(query, (at, stop, _BATCHES_AT_ONCE)):
             yield from rows
             at = rows[-1][0] + 1
+
+
+def _key(row: Sequence[Any]) -> WrappedKey:
+    return WrappedKey(int(row[0]), *(bytes(value) for value in row[1:]))

@@ -16,7 +16,7 @@ from troth.ids import file_hash
 
 _AT_ONCE = 64 * TILE_HASHES
 _RESTORE = "Restore the ledger from a backup"
-Opener = Callable[[int, int], Iterator[tuple[int, Opened | None]]]
+Opener = Callable[[int, int], Iterator[tuple[int, bytes, Opened | None]]]
 
 
 def verify(store: Store, verifier: Verifier, opened: Opener | None) -> Checkpoint:
@@ -46,12 +46,8 @@ def export(store: Store, verifier: Verifier, opened: Opener, folder: Path) -> Pa
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     with (draft / audit.ENTRIES).open("wb") as file:
-        for start in range(0, newest.size, _AT_ONCE):
-            stop = min(start + _AT_ONCE, newest.size)
-            entries = store.entries(start, stop)
-            for leaf, found in opened(start, stop):
-                at = (leaf - start) * ENTRY_BYTES
-                file.write(audit.entry_line(leaf, entries[at : at + ENTRY_BYTES], found))
+        for leaf, entry, found in opened(0, newest.size):
+            file.write(audit.entry_line(leaf, entry, found))
     (draft / audit.CHECKPOINTS).write_bytes(b"".join(merkle.canonical(each.note) + b"\n" for each in checkpoints))
     (draft / audit.CHECKPOINT).write_text(newest.note, encoding="utf-8", newline="")
     (draft / audit.KEY).write_text(verifier.text + "\n", encoding="utf-8", newline="")
@@ -86,9 +82,9 @@ def _verified(store: Store, verifier: Verifier, opened: Opener | None) -> Checkp
             raise VerificationError(
                 f"index of leaves {run.start} to {run.stop}", "rows of its entries", "others", _RESTORE
             )
-    for leaf, found in opened(0, newest.size) if opened else ():
+    for leaf, entry, found in opened(0, newest.size) if opened else ():
         if found is not None:
-            audit.check_event(f"leaf {leaf}", store.entries(leaf, leaf + 1), found)
+            audit.check_event(f"leaf {leaf}", entry, found)
     return newest
 
 

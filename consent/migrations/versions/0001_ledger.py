@@ -53,6 +53,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "subject_keys",
+        sa.Column("block", number, primary_key=True, autoincrement=False),
         sa.Column("subject_key", blob, primary_key=True),
         sa.Column("key_id", blob, nullable=False),
         sa.Column("kek_id", blob, nullable=False),
