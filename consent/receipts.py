@@ -329,11 +329,12 @@ def _standings(
     at: datetime,
     known_at: datetime | None,
 ) -> list[dict[str, Any]]:
+    """Of this identity by itself (README, steps 1 to 5 and 7): what joined identities said is in their receipts."""
     return [
         {
             "purpose_code": code,
             "channel_code": channel,
-            **standing_row(standing(events, subject_id, code, channel, at, policy=policy, known_at=known_at)),
+            **standing_row(standing(events, subject_id, code, channel, at, policy=policy, known_at=known_at, links=())),
         }
         for code, channel in pairs
     ]

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent import verifier, vocabulary
-from consent.events import EVENT_TYPES, Recorded, decode, encode
+from consent.events import EVENT_TYPES, TIMES, Recorded, decode, encode
 from consent.merkle import canonical
 from consent.note import MLDSA44Signer, signature_line, with_signatures
 from consent.policy import Jurisdiction, Notice, Policy, Purpose, read_policy
@@ -359,6 +359,55 @@ def test_a_seal_covers_every_field_and_cannot_be_moved(ledger: PlainLedger, tmp_
     assert report_of(sealed(renamed, SIGNER), tmp_path, trust).is_verified
 
 
+class Lying(PlainLedger):
+    """A ledger whose keeper signs an index that was not built as it must be."""
+
+    def __init__(self, lie: Callable[[list[bytes]], list[bytes]]) -> None:
+        self._lie = lie
+        super().__init__([*others(3), *told()])
+
+    def runs(self) -> list[tuple[int, int, list[bytes]]]:
+        rows = sorted(key[:32] + at.to_bytes(8) for at, key in enumerate(self.entries))
+        return [(0, len(rows), [b"".join(self._lie(rows))])]
+
+
+def test_an_index_that_was_not_built_as_it_must_be_proves_nothing_even_when_signed(tmp_path: Path) -> None:
+    def lied(lie: Callable[[list[bytes]], list[bytes]]) -> str:
+        plain, honest = Lying(lie), PlainLedger([*others(3), *told()])
+        receipt = standing_receipt(honest, POLICY, ALMA, "personalization", "*", AT)
+        forged = _under({**receipt, "state_proof": plain.state_proof(ALMA)}, plain.checkpoint())
+        return evidence(report_of(forged, tmp_path))
+
+    assert "rows in ascending order" in lied(lambda rows: rows[::-1])
+    assert "leaves of the run" in lied(lambda rows: [rows[0][:32] + (99).to_bytes(8), *rows[1:]])
+    assert "rows in ascending order" in lied(lambda rows: [*rows[:-1], rows[0]])
+
+
+def test_a_checkpoint_of_another_shape_is_refused_even_when_signed(made: Receipt, tmp_path: Path) -> None:
+    body = made["checkpoint"].rpartition("\n\n")[0] + "\n"
+    lines = body.split("\n")
+    for changed, expected in (
+        (lines[:3], "It cannot prove that nothing was left out"),
+        (["troth/other", *lines[1:-1]], "origin troth/consent-ledger"),
+        ([lines[0], "0153", *lines[2:-1]], "a line each"),
+        (lines[:2], "a line each"),
+        ([*lines[:-1], lines[3]], "at most one state root"),
+        ([*lines[:3], "state AAAA"], "at most one state root"),
+        ([*lines[:3], "state " + "A" * 43 + "="], "It is of another state"),
+        ([*lines[:2], "A" * 43 + "=", lines[3]], "It is not what the ledger holds there"),
+    ):
+        forged = _under(made, PLAIN.note("\n".join(changed) + "\n"))
+        assert expected in evidence(report_of(forged, tmp_path))
+
+
+def test_an_entry_that_names_another_event_than_it_commits_to_is_refused_even_when_signed(tmp_path: Path) -> None:
+    plain = PlainLedger(told())
+    hidden = PlainLedger([event(event_type="withdraw", purpose_code="analytics", signal_id="hidden")])
+    plain.entries[0] = hidden.entries[0][:32] + plain.entries[0][32:]
+    receipt = standing_receipt(plain, POLICY, ALMA, "personalization", "*", AT)
+    assert "The entry names another event" in evidence(report_of(receipt, tmp_path))
+
+
 def test_two_receipts_of_one_size_with_different_roots_are_a_split_view(tmp_path: Path) -> None:
     one, two = PlainLedger([*others(3), told()[0]]), PlainLedger([*others(3), told()[3]])
     paths = [
@@ -684,18 +733,20 @@ STRICT = Policy(
     gpc_purposes=frozenset({"sharing", "analytics"}),
 )
 instants = st.integers(0, 12).map(lambda day: MONDAY + day * DAY)
+LIKELY = ("grant", "grant", "grant", "renew", "confirm", "notice_shown", "notice_shown")
+clocks = st.one_of(instants.map(lambda at: (at, at, at)), st.tuples(instants, instants, instants))
 said = st.builds(
-    event,
-    event_type=st.sampled_from(("grant", "grant", *EVENT_TYPES)),
+    lambda times, **changes: event(**dict(zip(TIMES, times, strict=True)), **changes),
+    clocks,
+    event_type=st.sampled_from((*LIKELY, *EVENT_TYPES)),
     purpose_code=st.sampled_from(("*", "marketing", "analytics", "fraud", "sharing", "service")),
     channel_code=st.sampled_from(("*", "*", "email", "sms")),
-    occurred_at=instants,
-    recorded_at=instants,
-    received_at=instants,
     capture_method=st.sampled_from(("gpc", "form_tick")),
     notice_id=st.sampled_from(("banner", "form", "form", "rumour", None)),
     notice_version=st.sampled_from((1, 2, 2, None)),
     jurisdiction_code=st.sampled_from(("US-CA", "DE", "FR")),
+    linked_subject_id=st.sampled_from((None, BRUNO)),
+    link_type=st.sampled_from((None, "hub", "contact")),
 )
 
 
@@ -711,7 +762,7 @@ def forms_of(history: list[Any], purpose: str, channel: str, at: datetime, known
 @given(
     st.lists(said, max_size=8),
     st.sampled_from(("marketing", "marketing", "analytics", "fraud", "sharing", "service", "gossip")),
-    st.sampled_from(("*", "email", "sms", "post")),
+    st.sampled_from(("*", "email", "email", "sms", "post")),
     instants,
     st.none() | instants,
 )
