@@ -4,7 +4,7 @@ import base64
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent.merkle import VerificationError
@@ -303,6 +303,7 @@ def test_a_signed_text_that_is_no_checkpoint_is_refused(body: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1).map(lambda text: text + "\n"))
+@settings(deadline=None)
 def test_any_text_comes_back_as_it_was_signed(text: str) -> None:
     assert open_note(sign_note(text, PIER), [PIER.verifier]).text == text
 

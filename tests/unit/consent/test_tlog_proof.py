@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent.merkle import Node, VerificationError, leaf_hash, node_hash, tree_root
@@ -108,6 +108,7 @@ def test_the_file_is_spelled_as_specified() -> None:
     st.text(),
     st.binary(max_size=99),
 )
+@settings(deadline=None)
 def test_any_proof_comes_back_as_it_was_written(index: int, path: tuple[bytes, ...], note: str, extra: bytes) -> None:
     proof = Proof(index, path, note, extra)
     assert Proof.parse(proof.text) == proof
