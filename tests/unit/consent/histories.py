@@ -157,10 +157,11 @@ def crowd(chance: random.Random, people: int) -> tuple[list[Recorded], list[tupl
         for _ in range(chance.randint(1, 9)):
             made = {name: chance.choice(values) for name, values in CHOICES.items()}
             said.append(_timed(clocks=_moments(chance), subject_id=chance.choice(known_as), **made))
-        for _ in range(chance.choice((0, 0, 1, 2, 4))):
+        for _ in range(chance.choice((0, 0, 1, 2, 12))):
             one, other = chance.sample(known_as, 2)
-            kind = chance.choice(("identity_linked", "identity_linked", "identity_unlinked"))
-            said.append(_link(kind, (one, other), chance.choice(("hub", "contact", None)), _moments(chance)))
+            kind, link_type = chance.choice(LINKED), chance.choice(("hub", "contact", None))
+            moments = _moments(chance)
+            said += [_link(kind, sides, link_type, moments) for sides in ((one, other), (other, one))]
         for number in range(chance.choice((1, 1, 2))):
             for who in chance.sample(known_as, chance.choice((1, 1, 2, 3))):
                 kind = chance.choice(("hub", "hub", "deterministic", "contact", "guess"))
@@ -169,6 +170,7 @@ def crowd(chance: random.Random, people: int) -> tuple[list[Recorded], list[tupl
     return recorded(*said), linked
 
 
+LINKED = ("identity_linked", "identity_unlinked", "identity_unlinked")
 _LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 

@@ -1,0 +1,210 @@
+"""Standing in process, for online use: the vectorised answers as arrays, and what the ledger has heard since.
+
+A gate answers from the moment it was built (an earlier time is answered as that moment); a yes ends by itself. What it does not know
+is a no. It decides nothing itself: `standing_frame` fills it, `standing` and `merged` decide again whom an overlay touches.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from consent.errors import ConsentError
+from consent.events import Recorded
+from consent.identity import Joined, Readable, company, joined_of
+from consent.policy import EVERY, Policy
+from consent.standing import REASONS, Standing, merged, standing
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_NO, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_CODES = {reason: number for number, reason in enumerate(REASONS)}
+_NEVER_ASKED, _EXPIRED, _UNREADABLE = (_CODES[reason] for reason in ("never_asked", "expired", "ledger_unreadable"))
+_UNREAD = Standing(False, "ledger_unreadable")
+_OF_NOBODY = (False, "never_asked")
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """One asked pair: until when each row is allowed (microseconds since 1970; never, for ever), and why. A last row for nobody."""
+
+    until: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.uint8]
+    until_of: memoryview  # the same bytes, read one by one four times as fast
+    code_of: memoryview
+
+
+@dataclass(slots=True)
+class Gate:
+    """Who may be used for what, over which channel. `ledger_size` says under how much of the ledger it answers."""
+
+    policy: Policy
+    ledger_size: int
+    positions: Mapping[str, int]
+    _slots: dict[tuple[str, str], _Slot]
+    _owned: Mapping[str, Sequence[tuple[str, str]]]  # of each customer, (link type, identity)
+    _owners: Mapping[str, set[str]]  # of each identity, its customers
+    _tail: dict[str, dict[int, Recorded]] = field(default_factory=lambda: defaultdict(dict))
+    _answers: dict[bool, list[tuple[bool, str]]] = field(
+        default_factory=lambda: {yes: [(yes, reason) for reason in REASONS] for yes in (False, True)}
+    )
+
+    @classmethod
+    def build(cls, rows: pl.DataFrame, policy: Policy, links: pl.DataFrame | None = None) -> "Gate":
+        """A gate of the rows of `standing_frame`; `links` are their customers' identities, each one its own where not given.
+
+        Raises: ConsentError when the rows do not answer everything the policy asks, once for each customer.
+        """
+        customers = rows["customer_id"].unique().sort()
+        parts = rows.sort("customer_id").partition_by("purpose_code", "channel_code", as_dict=True)
+        slots: dict[tuple[str, str], _Slot] = {}
+        for code, purpose in policy.purposes.items():
+            for channel in purpose.channels:
+                mine = parts.get((code, channel), rows.clear())
+                if not mine["customer_id"].equals(customers):
+                    raise ConsentError(
+                        f"gate, {code} over {channel}: expected one answer for each of {customers.len()} customers, "
+                        f"found {mine.height}. Build it from the rows of standing_frame."
+                    )
+                slot = _slot(mine)
+                for asked in policy.channels if channel == EVERY else ():
+                    slots[code, asked] = slot
+                slots[code, channel] = slot
+        positions = {customer_id: number for number, customer_id in enumerate(customers.to_list())}
+        owned: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        owners: dict[str, set[str]] = defaultdict(set)
+        if links is None:
+            links = pl.DataFrame({"customer_id": customers, "identity_ref": customers}).with_columns(
+                link_type=pl.lit("hub")
+            )
+        for customer_id, identity, link_type in links.select("customer_id", "identity_ref", "link_type").iter_rows():
+            owned[customer_id].append((link_type, identity))
+            owners[identity].add(customer_id)
+        size = rows.select(pl.col("ledger_size").max()).item()
+        return cls(policy, int(size or 0), positions, slots, owned, owners)
+
+    def allows(self, subject_id: str, purpose_code: str, channel_code: str, at: datetime) -> tuple[bool, str]:
+        """Whether, and why; `subject_id` is the id its rows were built by. Who is not known was never asked."""
+        slot = self._slots.get((purpose_code, channel_code))
+        if slot is None:
+            return False, "unknown_channel" if purpose_code in self.policy.purposes else "unknown_purpose"
+        position = self.positions.get(subject_id)
+        if position is None:
+            return _OF_NOBODY
+        until = slot.until_of[position]
+        code = slot.code_of[position]
+        if until == _FOREVER:
+            return self._answers[True][code]
+        if until == _NO:
+            return self._answers[False][code]
+        if until > (at - _EPOCH) // _MICROSECOND:
+            return self._answers[True][code]
+        return self._answers[False][_EXPIRED]
+
+    def allows_many(
+        self,
+        who: npt.NDArray[np.integer[Any]] | Iterable[str] | None,
+        purpose_code: str,
+        channel_code: str,
+        at: datetime,
+    ) -> npt.NDArray[np.bool_]:
+        """Whether, for each of an array of positions (see `positions`; -1 is nobody) or of ids, or for every position in order."""
+        slot = self._slots.get((purpose_code, channel_code))
+        until = np.full(len(self.positions) + 1, _NO) if slot is None else slot.until
+        moment = (at - _EPOCH) // _MICROSECOND
+        if who is None:
+            return until[:-1] > moment
+        if not isinstance(who, np.ndarray) or who.dtype.kind not in "iu":
+            who = np.fromiter((self.positions.get(one, -1) for one in who), np.int64)
+        return until.take(who) > moment
+
+    def overlay(self, recorded: Sequence[Recorded], history: Readable, at: datetime, ledger_size: int) -> int:
+        """Decide again, exactly, everyone whom newer events touch; gives how many customers that were.
+
+        `recorded`: what the ledger took from `self.ledger_size` to `ledger_size`. `history`: the ledger they came from, which may
+        lag behind them; where it cannot be read, the gate closes. Raises: ConsentError when the events are not that tail.
+        """
+        new = [one for one in recorded if one.leaf_index >= self.ledger_size]
+        if any(one.leaf_index >= ledger_size for one in new) or ledger_size < self.ledger_size:
+            raise ConsentError(
+                f"gate: expected events from leaf {self.ledger_size} up to ledger size {ledger_size}, found others. "
+                "Hand over the tail of one ledger."
+            )
+        for one in recorded:
+            self._tail[one.event.subject_id][one.leaf_index] = one
+        reading = _Overlaid(history, self._tail)
+        near: set[str] = set()
+        try:
+            for one in recorded:
+                for subject_id in {one.event.subject_id, one.event.linked_subject_id or one.event.subject_id} - near:
+                    near |= company(reading, subject_id)
+        except Exception:  # whom else they touch cannot be known
+            self._close()
+            return len(self.positions)
+        customers = {who for subject_id in near for who in self._owners.get(subject_id, ())}
+        for customer_id in sorted(customers):
+            self._decide(customer_id, reading, at)
+        self.ledger_size = ledger_size
+        return len(customers)
+
+    def _close(self) -> None:
+        """No to everyone for all that a person may refuse, until a gate is built again."""
+        for (purpose_code, _), slot in self._slots.items():
+            if not self.policy.purposes[purpose_code].rests_on_contract:
+                slot.until[:] = _NO
+                slot.codes[:-1] = _UNREADABLE
+
+    def _decide(self, customer_id: str, history: "_Overlaid", at: datetime) -> None:
+        """Every answer of one customer, from the events of each of its identities."""
+        position = self.positions[customer_id]
+        identities = [(kind, one, _links_of(history, one)) for kind, one in self._owned[customer_id]]
+        for code, purpose in self.policy.purposes.items():
+            for channel in purpose.channels if not purpose.rests_on_contract else ():
+                found = merged(
+                    (
+                        kind,
+                        _UNREAD
+                        if links is None
+                        else standing(history, one, code, channel, at, policy=self.policy, links=links),
+                    )
+                    for kind, one, links in identities
+                )
+                slot = self._slots[code, channel]
+                ends = _FOREVER if found.expires_at is None else (found.expires_at - _EPOCH) // _MICROSECOND
+                slot.until[position] = _NO  # no yes under the reason of a no, for whoever asks meanwhile
+                slot.codes[position] = _CODES[found.reason_code]
+                slot.until[position] = ends if found.is_allowed else _NO
+
+
+@dataclass(frozen=True, slots=True)
+class _Overlaid:
+    """A ledger with a tail on top that it may not show yet."""
+
+    history: Readable
+    tail: Mapping[str, Mapping[int, Recorded]]
+
+    def events_of(self, subject_id: str) -> list[Recorded]:
+        held = {one.leaf_index: one for one in self.history.events_of(subject_id)}
+        return list({**held, **self.tail.get(subject_id, {})}.values())
+
+
+def _links_of(history: _Overlaid, subject_id: str) -> list[Joined] | None:
+    try:
+        return joined_of(history, subject_id)
+    except Exception:  # the answer is no, with this reason
+        return None
+
+
+def _slot(rows: pl.DataFrame) -> _Slot:
+    """The arrays of one asked pair, its rows in the order of positions."""
+    ends = rows["expires_at"].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(int(_FOREVER))
+    allowed = rows["is_allowed"].to_numpy()
+    until = np.append(np.where(allowed, ends.to_numpy(), _NO), _NO).astype(np.int64)
+    codes = rows["reason_code"].replace_strict(_CODES, return_dtype=pl.UInt8()).to_numpy()
+    codes = np.append(codes, _NEVER_ASKED).astype(np.uint8)
+    return _Slot(until, codes, until.data, codes.data)
