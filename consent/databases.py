@@ -112,9 +112,7 @@ class SQLiteDatabase:
             migrate(f"sqlite:///{path}")
             found = self._version()
         if found != HEAD:
-            raise LedgerError(
-                f"ledger schema: expected version {HEAD}, found {found}. Use the release that wrote it, or migrate it."
-            )
+            raise LedgerError(_other_version(found))
 
     def _version(self) -> str | None:
         tables = self._writer.execute("select count(*) from sqlite_master where name = 'alembic_version'").fetchone()
@@ -122,6 +120,93 @@ class SQLiteDatabase:
             return None
         row = self._writer.execute("select version_num from alembic_version").fetchone()
         return str(row[0]) if row else None
+
+
+class PostgresDatabase:
+    """A PostgreSQL schema. Writers of all processes take turns by an advisory lock; synchronous_commit is on."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: `postgresql://...` as psycopg takes it; `?options=-csearch_path%3D<schema>` names the schema.
+
+        Raises: LedgerError when there is no database, or its schema is of another version.
+        """
+        import psycopg
+
+        self._psycopg = psycopg
+        self._writer_lock, self._reader_lock = threading.RLock(), threading.Lock()
+        self._writer_thread: int | None = None
+        try:
+            self._writer = psycopg.connect(url, autocommit=True)
+        except psycopg.Error as fault:
+            # the driver's words may repeat the address and the user
+            raise LedgerError(
+                f"ledger: expected a PostgreSQL database, found {type(fault).__name__}. Check that it runs, and its address."
+            ) from None
+        try:
+            self._prepare(url)
+            self._reader = psycopg.connect(url, autocommit=True)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def close(self) -> None:
+        with self._writer_lock, self._reader_lock:
+            self._reader.close()
+            self._writer.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._writer_lock, self._writer.transaction():
+            self._writer.execute("select pg_advisory_xact_lock(hashtext('troth ledger'), hashtext(current_schema()))")
+            self._writer_thread = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writer_thread = None
+
+    def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        try:
+            if self._writer_thread == threading.get_ident():
+                return self._writer.execute(_percent(query), values, binary=True).fetchall()
+            with self._reader_lock:
+                return self._reader.execute(_percent(query), values, binary=True).fetchall()
+        except self._psycopg.Error as fault:
+            raise LedgerError(
+                f"ledger: expected a readable database, found {type(fault).__name__}. Restore it from a backup."
+            ) from fault
+
+    def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        if len(rows) == 1:
+            self._writer.execute(_percent(statement), rows[0], binary=True)
+        elif rows:
+            with self._writer.cursor(binary=True) as cursor:
+                cursor.executemany(_percent(statement), rows)
+
+    def shred(self) -> None:
+        """Rewrite the table of keys, so that no dead row of it is left; the server's log recycles itself."""
+        with self._writer_lock:
+            self._writer.execute("vacuum (full) subject_keys")
+
+    def _prepare(self, url: str) -> None:
+        self._writer.execute("set synchronous_commit = on")
+        if self._version() is None:
+            migrate(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        if (found := self._version()) != HEAD:
+            raise LedgerError(_other_version(found))
+
+    def _version(self) -> str | None:
+        if self._writer.execute("select to_regclass('alembic_version')").fetchone() == (None,):
+            return None
+        row = self._writer.execute("select version_num from alembic_version").fetchone()
+        return str(row[0]) if row else None
+
+
+def _percent(statement: str) -> str:
+    return statement.replace("?", "%s")
+
+
+def _other_version(found: str | None) -> str:
+    return f"ledger schema: expected version {HEAD}, found {found}. Use the release that wrote it, or migrate it."
 
 
 def migrate(url: str) -> None:
