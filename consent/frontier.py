@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consent.merkle import HASH_BYTES, CompactRange, joined, level_above
-from consent.store import Tile
+from consent.store import INNER_HEIGHT, Tile
 
 TILE_HEIGHT = 8
 TILE_HASHES = 1 << TILE_HEIGHT
@@ -69,13 +69,10 @@ def _extended(edge: Edge, fresh: list[bytes], level: int, number: int) -> tuple[
         part = fresh[at : at + TILE_HASHES - len(hashes)]
         at += len(part)
         hashes += part
-        if len(part) == TILE_HASHES:  # a whole tile at once needs no peaks
-            joined_hashes = b"".join(part)
-            tiles.append(Tile(level, number + len(tiles), joined_hashes, tile_levels(joined_hashes)[-1]))
-            hashes = []
-            continue
-        tree.extend(part)
         if len(hashes) == TILE_HASHES:
-            tiles.append(Tile(level, number + len(tiles), b"".join(hashes), tree.root()))
+            levels = tile_levels(b"".join(hashes))
+            tiles.append(Tile(level, number + len(tiles), levels[0], levels[INNER_HEIGHT] + levels[-1]))
             hashes, tree = [], CompactRange()
+        else:
+            tree.extend(part)
     return Edge(tuple(hashes), tree.peaks), tiles

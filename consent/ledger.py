@@ -22,18 +22,18 @@ from consent.databases import SQLiteDatabase, stored_size
 from consent.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
 from consent.errors import ConsentError, LedgerError
 from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode
-from consent.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier, tile_levels
+from consent.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier
 from consent.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
 from consent.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
-from consent.merkle import HASH_BYTES, VerificationError
+from consent.merkle import VerificationError
 from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note, to_base64
+from consent.proving import Prover, Tiles
 from consent.requests import BATCH, Request, requests_of
 from consent.store import Batch, SignedSize, Store
 from troth.clock import Clock
 from troth.home import Home, write_atomically
 
 ORIGIN = "troth/consent-ledger"
-_CACHED_TILES = 512  # 16 KiB each with the levels inside
 _MARK_SECONDS = 1.0  # how much the mark beside the ledger may lag: each costs two syncs
 _MARKING = threading.Lock()  # the draft of an atomic write is named by process, not by thread
 
@@ -74,7 +74,7 @@ class Ledger:
         self._waiting: list[Request] = []
         self._queueing = threading.Lock()
         self._committing = threading.Lock()
-        self._tiles: dict[tuple[int, int], list[bytes]] = {}  # full tiles with their inner levels; they never change
+        self._tiles = Tiles(store.tile)
         self._stored_runs: dict[Run, StoredRun] = {}
         self._known: Head | None = None
         if store.last_checkpoint() is None:
@@ -152,7 +152,7 @@ class Ledger:
     def root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves, from the stored tiles."""
         head = self._head()
-        return merkle.tree_root(self._size(size, head), self._nodes(head))
+        return merkle.tree_root(self._size(size, head), self._prover(head).node)
 
     def entry(self, leaf: int) -> bytes:
         """The log's 64 public bytes of an event."""
@@ -169,15 +169,20 @@ class Ledger:
 
     def inclusion_proof(self, leaf: int, size: int | None = None) -> list[bytes]:
         """RFC 9162 audit path of a leaf in the tree of `size` leaves."""
+        return self.inclusion_proofs([leaf], size)[0]
+
+    def inclusion_proofs(self, leaves: Sequence[int], size: int | None = None) -> list[list[bytes]]:
+        """`inclusion_proof` of many, in the order asked; those that share tiles cost less together."""
         head = self._head()
         size = self._size(size, head)
-        self._refuse_absent(leaf, size)
-        return merkle.inclusion_proof(leaf, size, self._nodes(head))
+        for leaf in leaves:
+            self._refuse_absent(leaf, size)
+        return self._prover(head).inclusion_proofs(leaves, size)
 
     def consistency_proof(self, old_size: int, new_size: int | None = None) -> list[bytes]:
         """RFC 9162 proof that the tree of `new_size` begins with that of `old_size`."""
         head = self._head()
-        return merkle.consistency_proof(self._size(old_size, head), self._size(new_size, head), self._nodes(head))
+        return merkle.consistency_proof(self._size(old_size, head), self._size(new_size, head), self._prover(head).node)
 
     def state_proof(
         self, subject_id: str, purpose_code: str | None = None, channel_code: str | None = None
@@ -237,7 +242,7 @@ class Ledger:
             if kept.size > head.size:
                 rolled_back = "It was rolled back: restore a newer backup"
                 raise VerificationError("ledger", f"at least {kept.size} events", f"{head.size}", rolled_back)
-            if (root := merkle.tree_root(kept.size, self._nodes(head))) != kept.root:
+            if (root := merkle.tree_root(kept.size, self._prover(head).node)) != kept.root:
                 fork = "It was forked: keep both checkpoints as evidence and restore a backup"
                 raise VerificationError(f"ledger at size {kept.size}", f"root {kept.root.hex()}", root.hex(), fork)
         except VerificationError as evidence:
@@ -464,39 +469,8 @@ class Ledger:
         if not 0 <= leaf < size:
             raise ConsentError(f"ledger: expected a leaf below {size}, found {leaf}. Ask for a leaf it holds.")
 
-    def _nodes(self, head: Head) -> merkle.Node:
-        """Hashes of perfect subtrees, from the tile that holds them or their children."""
-
-        def node(level: int, at: int) -> bytes:
-            tile_level, inside = divmod(level, TILE_HEIGHT)
-            number, offset = divmod(at << inside, TILE_HASHES)
-            levels = self._tiles.get((tile_level, number))
-            if levels is None:
-                if (at + 1) << level > head.size:
-                    raise LedgerError(
-                        f"ledger: expected leaves below {head.size}, found a subtree beyond. Ask for less."
-                    )
-                if (number + 1) * TILE_HASHES > head.size >> (tile_level * TILE_HEIGHT):
-                    edge = head.frontier.hashes(tile_level)
-                    return tile_levels(b"".join(edge[offset : offset + (1 << inside)]))[-1]
-                levels = self._tile(tile_level, number)
-            place = (offset >> inside) * HASH_BYTES
-            return levels[inside][place : place + HASH_BYTES]
-
-        return node
-
-    def _tile(self, level: int, number: int) -> list[bytes]:
-        hashes = self._store.tile(level, number)
-        if len(hashes) != TILE_HASHES * HASH_BYTES:
-            raise LedgerError(
-                f"ledger tile {level}/{number}: expected {TILE_HASHES} hashes, found {len(hashes) // HASH_BYTES}. "
-                "Restore the ledger from a backup."
-            )
-        levels = tile_levels(hashes)
-        if len(self._tiles) >= _CACHED_TILES:
-            self._tiles.clear()
-        self._tiles[(level, number)] = levels
-        return levels
+    def _prover(self, head: Head) -> Prover:
+        return Prover(self._tiles, head.frontier)
 
     def _stored_run(self, run: Run) -> StoredRun:
         stored = self._stored_runs.get(run)

@@ -92,11 +92,16 @@ def inclusion_proof(index: int, size: int, node: Node) -> list[bytes]:
         raise VerificationError(
             "inclusion proof", f"a leaf below size {size}", f"leaf {index}", "Ask for a leaf the tree holds"
         )
+    return subtree_path(index, 0, size, node)
+
+
+def subtree_path(index: int, level: int, size: int, node: Node) -> list[bytes]:
+    """The audit path of the perfect subtree (`level`, `index`) in the tree of `size` leaves."""
     path: list[tuple[int, int]] = []
-    start, end = 0, size
-    while end - start > 1:
+    start, end, first, width = 0, size, index << level, 1 << level
+    while end - start > width:
         middle = _split(start, end)
-        if index < middle:
+        if first < middle:
             path.append((middle, end))
             end = middle
         else:

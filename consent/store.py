@@ -15,9 +15,11 @@ import numpy as np
 from consent.databases import Database
 from consent.index import ROW, Run, StoredRun
 from consent.keyring import WrappedKey
+from consent.merkle import HASH_BYTES
 
 _AT_ONCE = 8_000  # values bound in one statement: SQLite takes 32,766, PostgreSQL 65,535
 _BATCHES_AT_ONCE = 64
+INNER_HEIGHT = 4  # of the subtrees whose roots a tile brings along
 _KEYS = "select block, subject_key, key_id, kek_id, wrapped from subject_keys"
 
 
@@ -32,12 +34,23 @@ class Batch(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """256 neighbouring hashes of every eighth level (c2sp.org/tlog-tiles), and the root over them."""
+    """256 neighbouring hashes of every eighth level (c2sp.org/tlog-tiles); the roots of its sixteens, then its own."""
 
     level: int
     number: int
     hashes: bytes
-    root: bytes
+    inner: bytes
+
+    @property
+    def root(self) -> bytes:
+        return self.inner[-HASH_BYTES:]
+
+
+class StoredTile(NamedTuple):
+    """A full tile's hashes, and its inner roots."""
+
+    hashes: bytes
+    inner: bytes
 
 
 class SignedSize(NamedTuple):
@@ -97,20 +110,14 @@ class Store:
     def add_tiles(self, tiles: Iterable[Tile]) -> None:
         self._write("insert into tiles values (?, ?, ?, ?)", list(tiles))
 
-    def tile(self, level: int, number: int) -> bytes:
-        """The hashes of a full tile; empty when there is none."""
-        rows = self._read("select hashes from tiles where level = ? and number = ?", (level, number))
-        return bytes(rows[0][0]) if rows else b""
-
-    def tiles(self, level: int, start: int, stop: int) -> Iterator[Tile]:
-        """Full tiles of a level by number."""
-        query = "select level, number, hashes, root from tiles where level = ? and number >= ? and number < ? order by number"
-        for first in range(start, stop, _BATCHES_AT_ONCE):
-            yield from map(Tile._make, self._read(query, (level, first, min(first + _BATCHES_AT_ONCE, stop))))
+    def tile(self, level: int, number: int) -> StoredTile | None:
+        rows = self._read("select hashes, inner_roots from tiles where level = ? and number = ?", (level, number))
+        return StoredTile(bytes(rows[0][0]), bytes(rows[0][1])) if rows else None
 
     def tile_roots(self, level: int, start: int, stop: int) -> list[bytes]:
-        query = "select root from tiles where level = ? and number >= ? and number < ? order by number"
-        return [bytes(row[0]) for row in self._read(query, (level, start, stop))]
+        """Roots of full tiles [start, stop) of a level."""
+        query = "select inner_roots from tiles where level = ? and number >= ? and number < ? order by number"
+        return [bytes(row[0])[-HASH_BYTES:] for row in self._read(query, (level, start, stop))]
 
     def add_checkpoint(self, checkpoint: SignedSize) -> None:
         self._write("insert into checkpoints values (?, ?, ?)", [checkpoint])

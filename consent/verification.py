@@ -89,9 +89,8 @@ def _verified(store: Store, verifier: Verifier, opened: Opener | None) -> Checkp
 
 
 def _compare_tile(store: Store, tile: Tile) -> None:
-    name, roots = f"tile {tile.level}/{tile.number}", store.tile_roots(tile.level, tile.number, tile.number + 1)
-    if store.tile(tile.level, tile.number) != tile.hashes or roots != [tile.root]:
-        raise VerificationError(name, "hashes of its entries, and their root", "others", _RESTORE)
+    if store.tile(tile.level, tile.number) != (tile.hashes, tile.inner):
+        raise VerificationError(f"tile {tile.level}/{tile.number}", "hashes of its entries", "others", _RESTORE)
 
 
 def _leaf_hashes(entries: bytes) -> list[bytes]:

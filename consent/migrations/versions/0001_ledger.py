@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("level", number, primary_key=True, autoincrement=False),
         sa.Column("number", number, primary_key=True, autoincrement=False),
         sa.Column("hashes", blob, nullable=False),
-        sa.Column("root", blob, nullable=False),
+        sa.Column("inner_roots", blob, nullable=False),
     )
     op.create_table(
         "checkpoints",
