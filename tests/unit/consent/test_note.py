@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -115,6 +116,20 @@ def test_a_checkpoint_cosigned_by_another_implementation_verifies_and_we_write_t
     signer = Ed25519Signer(witness.name, VECTOR_SEED, COSIGNATURE)
     assert signer.verifier == witness
     assert signature_line(VECTOR_TEXT, signer, VECTOR_AT) == VECTOR_WITNESS_LINE
+
+
+def test_a_checkpoint_of_a_post_quantum_log_of_another_implementation_verifies() -> None:
+    """filippo.io/torchwood 0.10.0: the log its witness is tested with, its seed and its note, at time 0."""
+    seed = bytes.fromhex("2886adc2b0eabfce67c0472939127998bf886cf256bfee8ba76a253fce1146e0")
+    log = MLDSA44Signer("example.com/mldsa-log", seed).verifier
+    note = (Path(__file__).parent / "mldsa44.note").read_text()
+    assert log.text.startswith("example.com/mldsa-log+b5df45c5+BuhtcL97l3dcitjZ8Y9J54gmQ1TW")
+    assert Verifier.parse(log.text) == log
+    assert open_checkpoint(note, log).size == 1
+    assert [signature.at for signature in open_note(note, [log]).signatures] == [0]
+    assert signed_note.verify(note.encode(), [log.text.encode()])[1] == {log.text.encode(): 0}
+    with pytest.raises(VerificationError, match="one that fails"):
+        open_checkpoint(note.replace("\n1\n", "\n2\n"), log)
 
 
 def test_the_specified_example_reads_as_it_is_described() -> None:
