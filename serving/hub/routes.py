@@ -642,7 +642,6 @@ class Hub:
                     "may_choose": each.may_choose,
                     "is_allowed": each.standing.is_allowed,
                     "reason": _reason(words, each),
-                    "since": pages.date(words, each.standing.since_at),
                     "until": pages.date(words, each.standing.expires_at),
                     "notice": notice,
                 }
@@ -741,11 +740,11 @@ def _language(request: Request) -> str:
 
 
 def _reason(words: pages.Words, choice: Choice) -> str:
-    """Why it stands so, in plain words."""
-    code = choice.standing.reason_code
+    """Why it stands so, and since when, in plain words."""
     if choice.decided_by is not None and not choice.is_own:
         return str(words["elsewhere"])
-    return str(words["reasons"].get(code, words["reasons"]["ledger_unreadable"]))
+    since = pages.date(words, choice.standing.since_at) or ""
+    return str(words["reasons"][choice.standing.reason_code]).format(since=since) + "."
 
 
 def _is_all_no(found: Sequence[Choice]) -> bool:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from consent.explanations import EXPLANATIONS
 from consent.notices import NoticeText
 from consent.policy import EVERY, Policy
 
@@ -50,7 +51,9 @@ def languages() -> dict[str, Words]:
     """Words by language, the default one first."""
     codes = sorted((path.stem for path in FOLDER.glob("*.yml")), key=lambda code: (code != DEFAULT_LANGUAGE, code))
     # YAML 1.1 takes a bare `yes` or `no` for a truth value, so the files are read as text throughout.
-    return {code: yaml.load((FOLDER / f"{code}.yml").read_text("utf-8"), Loader=yaml.BaseLoader) for code in codes}  # noqa: S506
+    found = {code: yaml.load((FOLDER / f"{code}.yml").read_text("utf-8"), Loader=yaml.BaseLoader) for code in codes}  # noqa: S506
+    found[DEFAULT_LANGUAGE]["reasons"] = {code: said["shopper"].holds for code, said in EXPLANATIONS.items()}
+    return found
 
 
 def language_of(asked: str | None, accepted: str) -> str:

@@ -110,10 +110,10 @@ def test_a_person_reads_what_stands_why_since_when_and_under_which_text(tmp_path
     shop = OpenHub(tmp_path)
     shop.say(grant(1), grant(2, channel_code="sms", event_type="refuse"))
     text = " ".join(re.sub(r"<[^>]+>", " ", shop.person.get(shop.link()).text).split())
-    assert "Now: yes You said yes. Since 1 March 2026. Ends by itself on 29 February 2028." in text
+    assert "Now: yes You said yes on 1 March 2026. Ends by itself on 29 February 2028." in text
     assert "You were shown “May we use your data?”, version 2." in text
-    assert "Now: no You said no. Since 1 March 2026." in text
-    assert "We have no answer from you, so we do not do it." in text
+    assert "Now: no You said no on 1 March 2026." in text
+    assert "You have not been asked about this, so we do not do it." in text
     assert "Taking payment, delivering, refunding, answering you." in text
 
 
