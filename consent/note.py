@@ -335,7 +335,7 @@ def _verifies(check: Callable[[], None]) -> bool:
 
 
 def _is_name(name: str) -> bool:
-    return bool(name) and "+" not in name and not any(character.isspace() for character in name)
+    return bool(name) and not _CONTROL.search(name) and not any(c == "+" or c.isspace() for c in name)
 
 
 def _checked_name(name: str) -> str:

@@ -323,7 +323,7 @@ def test_any_text_comes_back_as_it_was_signed(text: str) -> None:
     assert open_note(sign_note(text, PIER), [PIER.verifier]).text == text
 
 
-@pytest.mark.parametrize("name", ["", "two words", "a+b"])
+@pytest.mark.parametrize("name", ["", "two words", "a+b", "a\u2003b", "a\nb", "a\x00b", "a\ud800b"])
 def test_a_key_needs_a_name_that_fits_on_a_signature_line(name: str) -> None:
     with pytest.raises(ValueError, match="without spaces or plus"):
         Ed25519Signer(name, b"p" * 32)
