@@ -682,9 +682,17 @@ from read_parquet(getvariable('raw') || '/consent_ledger/*.parquet');
 create temp table policy as
 from read_parquet(getvariable('raw') || '/consent_policy/*.parquet');
 
+create temp table joined as
+select subject_id, other_subject_id, split_at::timestamp as split_at, unlinked_at::timestamp as unlinked_at
+from read_parquet(getvariable('raw') || '/consent_links/*.parquet')
+where linked_at::timestamp <= getvariable('as_of_at');
+
+create temp macro no_of_a_person(reason) as reason in ('refused', 'withdrawn', 'objected', 'gpc', 'restricted', 'erased');
+create temp macro a_yes(reason) as reason in ('granted', 'not_opted_out', 'notice_given');
+
 create table consent_standing as
 with asked as (
-    select purpose_code, channel_code, min(legal_basis) as legal_basis from policy group by all
+    select purpose_code, channel_code, min(legal_basis) as legal_basis, bool_or(is_refused_by_gpc) as is_refused_by_gpc from policy group by all
 ),
 
 notices as (
@@ -693,34 +701,27 @@ notices as (
 
 said as (
     select
-        subject_id, leaf_index, notice_id, notice_version, jurisdiction_code, event_type = 'grant' as is_yes,
-        if(event_type = 'signal_seen', 'third_party_sharing', purpose_code) as purpose_code,
-        if(event_type = 'signal_seen', '*', channel_code) as channel_code,
-        case event_type
-            when 'refuse' then 'refused' when 'withdraw' then 'withdrawn' when 'object' then 'objected' when 'signal_seen' then 'gpc'
-        end as refusal,
-        least(recorded_at, received_at, if(is_yes, occurred_at, null)) as ranked_at
+        subject_id, leaf_index, event_type, notice_id, notice_version, jurisdiction_code,
+        event_type in ('grant', 'renew', 'confirm') as is_agreeing,
+        event_type in ('grant', 'renew', 'confirm', 'unrestrict', 'notice_shown') as is_helping,
+        event_type in ('restrict', 'erased', 'signal_seen') as is_wide,
+        if(is_wide, '*', purpose_code) as purpose_code, if(is_wide, '*', channel_code) as channel_code,
+        least(recorded_at, received_at, if(is_helping, occurred_at, null)) as ranked_at
     from consent_events
     where
-        (event_type in ('grant', 'refuse', 'withdraw', 'object') or (event_type = 'signal_seen' and capture_method = 'gpc'))
+        event_type not in ('identity_linked', 'identity_unlinked') and (event_type <> 'signal_seen' or capture_method = 'gpc')
         and received_at <= getvariable('as_of_at')
 ),
 
-judged as (
+reaching as (
     select
-        subject_id, asked.purpose_code, asked.channel_code, leaf_index, ranked_at,
-        ranked_at + to_days(if(own.purpose_code is null, anywhere.expires_after_days, own.expires_after_days)::integer) as ends_at,
-        case
-            when not is_yes then refusal
-            when minimum_version is null or notice_version is null or notice_version < minimum_version then 'stale_notice'
-            when ends_at <= getvariable('as_of_at') then 'expired'
-            else 'granted'
-        end as reason_code
+        said.* exclude (purpose_code, channel_code), asked.purpose_code, asked.channel_code,
+        if(own.purpose_code is null, anywhere, own) as terms, coalesce(notice_version >= minimum_version, false) as is_current
     from said
     join asked
-        on legal_basis <> 'contract'
-        and (said.purpose_code = asked.purpose_code or (said.purpose_code = '*' and legal_basis = 'consent'))
-        and (said.channel_code = asked.channel_code or said.channel_code = '*' or (asked.channel_code = '*' and not is_yes))
+        on legal_basis <> 'contract' and (event_type <> 'signal_seen' or is_refused_by_gpc)
+        and (said.purpose_code = asked.purpose_code or (said.purpose_code = '*' and (legal_basis = 'consent' or not is_agreeing)))
+        and (said.channel_code = asked.channel_code or said.channel_code = '*' or (asked.channel_code = '*' and not is_helping))
     left join policy as own
         on asked.purpose_code = own.purpose_code and asked.channel_code = own.channel_code
         and said.jurisdiction_code = own.jurisdiction_code
@@ -730,28 +731,153 @@ judged as (
     left join notices using (notice_id)
 ),
 
--- A subject's last word; of two at once the no.
-last_words as (
+-- Renewals that came before the grant, as renewed so far, had ended; the last of them counts.
+renewed as (
+    select leaf_index, purpose_code, channel_code, renewed_at, is_current as is_renewal_current
+    from (
+        select
+            grants.leaf_index, purpose_code, channel_code, renewals.ranked_at as renewed_at, renewals.is_current,
+            coalesce(lag(renewed_at) over by_time, grants.ranked_at) + to_days(grants.terms.expires_after_days::integer) <= renewed_at as is_late
+        from (from reaching where event_type = 'grant') as grants
+        join (from reaching where event_type = 'renew') as renewals using (subject_id, purpose_code, channel_code)
+        where grants.ranked_at <= renewals.ranked_at
+        window by_time as (partition by grants.leaf_index, purpose_code, channel_code order by renewals.ranked_at)
+    )
+    qualify not coalesce(bool_or(is_late) over (partition by leaf_index, purpose_code, channel_code order by renewed_at), false)
+),
+
+last_renewed as (
+    from renewed
+    qualify row_number() over (partition by leaf_index, purpose_code, channel_code order by renewed_at desc, is_renewal_current) = 1
+),
+
+confirmed as (
+    select distinct grants.leaf_index, purpose_code, channel_code, true as is_confirmed
+    from (from reaching where event_type = 'grant') as grants
+    join (from reaching where event_type = 'confirm') as confirms using (subject_id, purpose_code, channel_code)
+    where confirms.ranked_at between grants.ranked_at and grants.ranked_at + to_days(grants.terms.confirm_within_days::integer)
+),
+
+judged as (
+    select
+        * exclude (terms), coalesce(is_renewal_current, is_current) as is_good,
+        coalesce(renewed_at, ranked_at) + to_days(terms.expires_after_days::integer) as ends_at,
+        case event_type
+            when 'withdraw' then 'withdrawn' when 'object' then 'objected' when 'signal_seen' then 'gpc' when 'restrict' then 'restricted'
+            when 'unrestrict' then 'unrestricted' when 'erased' then 'erased' when 'expire' then 'expired'
+            when 'notice_shown' then case
+                when not is_good or terms.mechanism not in ('opt_out', 'notice_only') then 'never_asked'
+                when ends_at <= getvariable('as_of_at') then 'expired'
+                else if(terms.mechanism = 'opt_out', 'not_opted_out', 'notice_given')
+            end
+            when 'grant' then case
+                when not is_good then 'stale_notice'
+                when terms.confirm_within_days is not null and is_confirmed is null then 'unconfirmed'
+                when ends_at <= getvariable('as_of_at') then 'expired'
+                else 'granted'
+            end
+            else 'refused'
+        end as reason_code,
+        case when no_of_a_person(reason_code) then 4 when a_yes(reason_code) then 1 when reason_code = 'never_asked' then 2 else 3 end as strength,
+        event_type = 'expire' or reason_code in ('stale_notice', 'unconfirmed') as takes_nothing
+    from reaching
+    left join last_renewed using (leaf_index, purpose_code, channel_code)
+    left join confirmed using (leaf_index, purpose_code, channel_code)
+    where event_type not in ('renew', 'confirm')
+),
+
+spoken as (
     from judged
+    qualify
+        event_type = 'erased'
+        or coalesce(ranked_at > max(ranked_at) filter (where event_type = 'erased') over (partition by subject_id, purpose_code, channel_code), true)
+),
+
+-- What a subject said, and what those it was parted from had said until then.
+heard as (
+    select *, subject_id as hearer_id, null::timestamp as unlinked_at, null::timestamp as split_at from spoken
+    union all by name
+    select spoken.*, joined.subject_id as hearer_id, unlinked_at, split_at
+    from spoken
+    join joined on spoken.subject_id = other_subject_id
+    where
+        unlinked_at <= getvariable('as_of_at')
+        and (event_type = 'erased' or ranked_at < split_at or (ranked_at = split_at and not is_helping))
+),
+
+compared as (
+    select
+        *, max(ranked_at) filter (where event_type = 'grant' and reason_code in ('granted', 'expired')) over of_one as yes_at,
+        max(ranked_at) filter (where strength = 4 and event_type <> 'restrict') over of_one as no_at,
+        max(ranked_at) filter (where event_type = 'restrict') over of_one as restricted_at,
+        max(ranked_at) filter (where event_type = 'unrestrict') over of_one as freed_at
+    from heard
+    window of_one as (partition by hearer_id, subject_id, split_at, unlinked_at, purpose_code, channel_code)
+),
+
+-- Each last word; of two at once the no.
+last_words as (
+    from (
+        from compared
+        where
+            event_type <> 'unrestrict' and (event_type <> 'restrict' or coalesce(restricted_at >= freed_at, true))
+            and not (takes_nothing and no_at is not null and coalesce(no_at >= yes_at, true))
+        qualify row_number() over (
+            partition by hearer_id, subject_id, split_at, unlinked_at, purpose_code, channel_code
+            order by case event_type when 'restrict' then 0 when 'notice_shown' then 2 else 1 end, ranked_at desc, strength desc, leaf_index desc
+        ) = 1
+    )
+    where reason_code <> 'never_asked'
+),
+
+own as (
+    from last_words
+    where unlinked_at is null
+),
+
+firm as (
+    select words.hearer_id as subject_id, purpose_code, channel_code, words.reason_code, words.ranked_at, words.leaf_index
+    from last_words as words
+    left join own using (hearer_id, purpose_code, channel_code)
+    where
+        no_of_a_person(words.reason_code)
+        and (words.unlinked_at is null or own.yes_at is null or own.yes_at <= greatest(words.unlinked_at, words.ranked_at))
+),
+
+by_subject as (
+    from (
+        from firm
+        union all by name
+        select joined.subject_id, firm.* exclude (subject_id)
+        from firm
+        join joined on firm.subject_id = other_subject_id
+        where unlinked_at is null or (unlinked_at > getvariable('as_of_at') and split_at = unlinked_at)
+        union all by name
+        select subject_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, ends_at
+        from own
+        where not no_of_a_person(reason_code)
+    )
     qualify row_number() over (
-        partition by subject_id, purpose_code, channel_code order by ranked_at desc, reason_code = 'granted', leaf_index desc
+        partition by subject_id, purpose_code, channel_code order by no_of_a_person(reason_code) desc, ranked_at desc, leaf_index desc
     ) = 1
 ),
 
--- A customer's answer over all its subjects: any no wins; who merely shares a contact point passes on a refusal and nothing else.
+-- A customer's answer over all its subjects: any no wins; who merely shares a contact point passes on a person's no and nothing else.
 decided as (
-    select customer_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, min(ends_at) over answers as first_end_at
-    from last_words
+    select
+        customer_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index,
+        min(if(a_yes(reason_code), ends_at, null)) over answers as first_end_at
+    from by_subject
     join customer_identities on subject_id = identity_ref
-    where link_type <> 'contact' or reason_code in ('refused', 'withdrawn', 'objected', 'gpc')
+    where link_type <> 'contact' or no_of_a_person(reason_code)
     window answers as (partition by customer_id, purpose_code, channel_code)
-    qualify row_number() over (answers order by reason_code = 'granted', ranked_at desc, leaf_index desc) = 1
+    qualify row_number() over (answers order by a_yes(reason_code), ranked_at desc, leaf_index desc) = 1
 )
 
 select
-    customer_id, purpose_code, channel_code, legal_basis = 'contract' or coalesce(decided.reason_code = 'granted', false) as is_allowed,
+    customer_id, purpose_code, channel_code, legal_basis = 'contract' or coalesce(a_yes(decided.reason_code), false) as is_allowed,
     if(legal_basis = 'contract', 'contract', coalesce(decided.reason_code, 'never_asked')) as reason_code, ranked_at as since_at,
-    if(decided.reason_code = 'granted', first_end_at, null) as expires_at, leaf_index,
+    if(a_yes(decided.reason_code), first_end_at, null) as expires_at, leaf_index,
     (select coalesce(max(ledger_size), 0) from consent_events) as ledger_size
 from (from customers where not is_test) as customers
 cross join asked

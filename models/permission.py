@@ -7,8 +7,9 @@ from typing import Self
 import polars as pl
 
 from consent.events import SCHEMA
+from consent.identity import LINK_EVENTS
 from consent.policy import EVERY, POLICY_FILE, Policy, read_policy
-from consent.standing import standing_frame
+from consent.standing import ALL_REACHING, standing_frame
 from models.errors import ModelsError
 from models.tables import read
 from troth.home import Home
@@ -39,7 +40,7 @@ def asked_channel(policy: Policy, what: str, purpose_code: str, channel_code: st
         )
     if channel_code in purpose.channels:
         return channel_code
-    if EVERY in purpose.channels and (channel_code not in WRITTEN_TO or not purpose.rests_on_consent):
+    if EVERY in purpose.channels and (channel_code not in WRITTEN_TO or purpose.rests_on_contract):
         return EVERY
     raise ModelsError(
         f"{what}, purpose: expected one that people are asked about for {channel_code}, found {purpose_code}. "
@@ -76,7 +77,9 @@ class FrameStanding:
         """Asks for this purpose and channel alone: the policy and the events are narrowed to what can touch them."""
         moment = at.replace(tzinfo=UTC)
         purpose = replace(self.policy.purposes[purpose_code], channels=(channel_code,))
-        touching = pl.col("purpose_code").is_in([purpose_code, EVERY]) | (pl.col("event_type") == "signal_seen")
+        touching = pl.col("purpose_code").is_in([purpose_code, EVERY]) | pl.col("event_type").is_in(
+            (*ALL_REACHING, *LINK_EVENTS)
+        )
         return standing_frame(
             self.events.filter(touching),
             self.links,

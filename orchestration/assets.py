@@ -129,6 +129,7 @@ def _hours(hours: int) -> Any:
             kinds={"sqlite"},
         ),
         dg.AssetSpec("consent_policy", group_name="consent", automation_condition=FOLLOWS, description="What is asked, by purpose, channel and jurisdiction. One row each."),
+        dg.AssetSpec("consent_links", group_name="consent", automation_condition=FOLLOWS, description="Which identities were joined, and when. One row per pair and time."),
         dg.AssetSpec("consent_notices", group_name="consent", automation_condition=FOLLOWS, description="Notices and the oldest version whose grants still hold. One row per notice."),
     ],
     check_specs=[
@@ -146,6 +147,7 @@ def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -
     done = stages.append_consents(troth.home, troth.clock, reporter.advance)
     reporter.tell("ledger", done)
     yield dg.MaterializeResult("consent_ledger", metadata=stages.as_metadata(done))
+    yield dg.MaterializeResult("consent_links")
     yield dg.MaterializeResult("consent_policy")
     yield dg.MaterializeResult("consent_notices")
     yield dg.AssetCheckResult(asset_key="consent_ledger", check_name="verifies", passed=done.verified)

@@ -31,22 +31,26 @@ def raw_rows(home: Home, table: str, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
-    """Append what was captured to the ledger, then write its events and the policy where SQL reads them.
+    """Append what was captured to the ledger, then write its events, links and the policy where SQL reads them.
 
     Appending twice changes nothing: every event has a key of its own.
     """
-    from consent.events import FIELDS, set_aside
+    from consent.events import FIELDS, OPTIONAL, set_aside
+    from consent.identity import joined_frame
     from consent.ledger import open_ledger
     from consent.policy import notices_frame, policy_frame, read_policy
 
-    captured, aside = set_aside(raw_rows(home, "raw_consent__signals", FIELDS))
+    said = [name for name in FIELDS if name not in OPTIONAL]  # a capturing place does not say who acted or what was linked
+    captured, aside = set_aside(raw_rows(home, "raw_consent__signals", said))
     with open_ledger(home, clock) as ledger:
         before = ledger.size
         for start in range(0, captured.height, CONSENTS_PER_CHECKPOINT):
             ledger.append_frame(captured.slice(start, CONSENTS_PER_CHECKPOINT))
             advance("append consents", min(start + CONSENTS_PER_CHECKPOINT, captured.height), captured.height)
         checkpoint = ledger.verify()
-        _write_raw(home, "consent_ledger", ledger.frame())
+        recorded = ledger.frame()
+    _write_raw(home, "consent_ledger", recorded)
+    _write_raw(home, "consent_links", joined_frame(recorded))
     policy = read_policy()
     _write_raw(home, "consent_policy", policy_frame(policy))
     _write_raw(home, "consent_notices", notices_frame(policy))

@@ -41,16 +41,24 @@ CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {
     },
     "consent_policy": {
         **dict.fromkeys(("purpose_code", "channel_code", "legal_basis", "jurisdiction_code", "mechanism"), pl.String()),
-        "expires_after_days": pl.Int64(),
+        **dict.fromkeys(("expires_after_days", "confirm_within_days"), pl.Int64()),
+        "is_refused_by_gpc": pl.Boolean(),
     },
     "consent_notices": {"notice_id": pl.String(), "minimum_version": pl.Int64()},
+    "consent_links": {
+        **dict.fromkeys(("subject_id", "other_subject_id"), pl.String()),
+        **dict.fromkeys(("linked_at", "split_at", "unlinked_at"), UTC_TIME),
+    },
 }
 MORNING = datetime(2025, 3, 3, 8, tzinfo=UTC)
 PURPOSES = ("personalization", "analytics", "model_training", "profile_unification", "third_party_sharing")
 CHANNELS = ("email", "sms", "push", "post", "in_app", "onsite")
 POLICY = [
     {"purpose_code": "service", "channel_code": "*", "legal_basis": "contract"},
-    *({"purpose_code": purpose, "channel_code": "*"} for purpose in PURPOSES),
+    *(
+        {"purpose_code": purpose, "channel_code": "*", "is_refused_by_gpc": purpose == "third_party_sharing"}
+        for purpose in PURPOSES
+    ),
     *({"purpose_code": "marketing", "channel_code": channel} for channel in CHANNELS),
 ]
 # Where a type's default would not do.
@@ -82,8 +90,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "consent_ledger": {"event_type": "grant", "purpose_code": "personalization", "channel_code": "*", "notice_id": "web_banner",
                        "notice_version": 1, "language_code": "en", "capture_method": "banner_accept",
                        "capture_place": "web_banner", "actor_type": "subject", "jurisdiction_code": "US-CA"},
-    "consent_policy": {"legal_basis": "consent", "jurisdiction_code": "*", "mechanism": "opt_in", "expires_after_days": None},
+    "consent_policy": {"legal_basis": "consent", "jurisdiction_code": "*", "mechanism": "opt_in", "expires_after_days": None,
+                       "confirm_within_days": None, "is_refused_by_gpc": False},
     "consent_notices": {"notice_id": "web_banner", "minimum_version": 1},
+    "consent_links": {"split_at": None, "unlinked_at": None},
 }  # fmt: skip
 PLAIN: dict[type[pl.DataType], Any] = {
     pl.String: "x",

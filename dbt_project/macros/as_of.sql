@@ -14,3 +14,8 @@
 {% macro age_days(moment) -%}
     cast(floor(({{ epoch_microseconds(as_of_at()) }} - {{ epoch_microseconds(moment) }}) / 86400000000.0) as integer)
 {%- endmacro %}
+
+{# The time that standing is asked about: as_of_at, unless the run asks what held at another time, as far as we know. #}
+{% macro held_at() %}
+    {%- if var('held_at', none) -%} cast('{{ var("held_at") }}' as timestamp) {%- else -%} {{ as_of_at() }} {%- endif -%}
+{%- endmacro %}

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from consent.policy import policy_frame, read_policy
-from consent.standing import GPC_PURPOSE
 from feature_repo import catalogue
 from models.build import BASELINES
 from models.permission import asked_channel
@@ -92,7 +91,7 @@ def test_segments_and_models_are_for_purposes_and_channels_of_the_policy() -> No
         segment = load(name)
         assert (segment.purpose, asked_channel(POLICY, name, segment.purpose, segment.channel)) in ASKED
     assert set(CONTACT_POINTS) <= set(POLICY.channels)
-    assert {PURPOSE, GPC_PURPOSE, *(baseline.use_purpose_code for baseline in BASELINES)} <= set(POLICY.purposes)
+    assert {PURPOSE, *(baseline.use_purpose_code for baseline in BASELINES)} <= set(POLICY.purposes)
 
 
 def test_the_simulator_asks_for_what_the_policy_asks() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from consent.identity import joined_frame
 from consent.policy import read_policy
 from consent.standing import standing_frame
 from orchestration import stages, taking
@@ -19,6 +20,10 @@ from troth.clock import FixedClock
 from troth.home import Home
 
 SEED = 11
+SAID = (
+    *("grant",) * 60, *("notice_shown",) * 20, *("refuse", "withdraw", "object", "signal_seen", "renew", "confirm") * 5,
+    *("expire", "expire", "restrict", "unrestrict", "erased", "identity_linked", "identity_unlinked"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def _say_more(home: Home, known_until: datetime) -> None:
-    """Add to the exported ledger what a simulation is too tame to say: clocks that disagree, ties, replays, wide refusals."""
+    """Add to the exported ledger what a simulation is too tame to say: clocks that disagree, ties, replays, wide refusals,
+    renewals, confirmations, restrictions, erasures, notices shown, links made and broken."""
     path = home.raw / "consent_ledger" / "data.parquet"
     ledger = pl.read_parquet(path)
     leaves = pl.DataFrame(list(_sayings(ledger, known_until)), schema=ledger.schema, orient="row")
@@ -52,6 +58,7 @@ def _say_more(home: Home, known_until: datetime) -> None:
         pl.lit(ledger.height + leaves.height, pl.Int64()).alias("ledger_size")
     )
     whole.write_parquet(path)
+    joined_frame(whole).write_parquet(home.raw / "consent_links" / "data.parquet")
 
 
 def _sayings(ledger: pl.DataFrame, known_until: datetime) -> Iterator[dict[str, object]]:
@@ -59,12 +66,18 @@ def _sayings(ledger: pl.DataFrame, known_until: datetime) -> Iterator[dict[str, 
     subjects = ledger["subject_id"].unique(maintain_order=True).to_list()
     purposes = [*read_policy().purposes, "*"]
     days = [timedelta(days=days) for days in (0, 1, 1, 2, 3, 200, 400, 800)]
-    for number in range(3_000):
+    for number in range(4_000):
         received_at = known_until - chance.choice(days)
+        kind = chance.choice(SAID)
+        known_as = 3 * chance.randrange(len(subjects) // 3)  # links stay among three
+        sides = chance.sample(subjects[known_as : known_as + 3], 2)
+        is_link = kind.startswith("identity_")
         yield {
             "leaf_index": ledger.height + number,
-            "subject_id": chance.choice(subjects),
-            "event_type": chance.choice(["grant", "grant", "grant", "refuse", "withdraw", "object", "signal_seen"]),
+            "subject_id": sides[0],
+            "linked_subject_id": sides[1] if is_link else None,
+            "link_type": chance.choice(["hub", "deterministic", "contact"]) if is_link else None,
+            "event_type": kind,
             "purpose_code": chance.choice(purposes),
             "channel_code": chance.choice(["*", "*", *read_policy().channels]),
             "occurred_at": received_at + chance.choice([timedelta(0), timedelta(days=5), -timedelta(days=5)]),
@@ -76,7 +89,7 @@ def _sayings(ledger: pl.DataFrame, known_until: datetime) -> Iterator[dict[str, 
             "capture_method": chance.choice(["gpc", "form_tick"]),
             "capture_place": "web_banner",
             "actor_type": "subject",
-            "jurisdiction_code": chance.choice(["US-CA", "US-NY"]),
+            "jurisdiction_code": chance.choice(["US-CA", "US-NY", "GB", "GB", "DE"]),
             "signal_id": f"more-{number}",
         }
 
@@ -124,6 +137,7 @@ def test_standing_in_sql_is_standing_in_python_row_by_row(built: Built) -> None:
     believed = rows_of(built.warehouse, query)
     assert {reason for *_, reason in meant.select("reason_code").rows()} >= {
         "granted", "contract", "never_asked", "refused", "withdrawn", "objected", "gpc", "expired", "stale_notice",
+        "restricted", "erased", "unconfirmed",
     }  # fmt: skip
     assert meant.columns == [
         "customer_id", "purpose_code", "channel_code", "is_allowed", "reason_code", "since_at", "expires_at", "leaf_index",
