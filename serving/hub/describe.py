@@ -166,7 +166,8 @@ def _page(name: str, summary: str, parameters: Sequence[Json], sent: Json | None
         statuses = (400, 413, 415)
     body = {"requestBody": {"required": True, "content": {_FORM: {"schema": sent}}}} if sent else {}
     answers = _answers(name, summary, statuses, parameters)
-    return _open(answers | body | {"responses": found | answers["responses"]})
+    down = {"503": {"description": "The record cannot be reached now."} | _either()}
+    return _open(answers | body | {"responses": found | answers["responses"] | down})
 
 
 def _either() -> Json:

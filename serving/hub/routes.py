@@ -41,6 +41,7 @@ from serving.hub.webhooks import (
 from serving.keys import Caller
 from serving.problems import ProblemError
 from troth.clock import Clock
+from troth.errors import TrothError
 from troth.home import Home
 from troth.ids import tokeniser
 
@@ -564,9 +565,11 @@ class Hub:
         """A page behind a link."""
         try:
             link, at, is_gpc = self._opened(request, kind)
+            return answer(request, link, at, is_gpc)
         except LinkError:
             return self._nowhere(request)
-        return answer(request, link, at, is_gpc)
+        except TrothError:
+            return self._down(request)
 
     async def _posted(
         self,
@@ -579,10 +582,12 @@ class Hub:
             return self._stale(request, None)
         try:
             link, at, is_gpc = await run_in_threadpool(self._opened, request, kind)
+            form = await requests.form(request)
+            return await run_in_threadpool(answer, request, link, at, form, is_gpc)
         except LinkError:
             return self._nowhere(request)
-        form = await requests.form(request)
-        return await run_in_threadpool(answer, request, link, at, form, is_gpc)
+        except TrothError:
+            return self._down(request)
 
     def _preferences(self, request: Request, link: Link, at: datetime, *, is_gpc: bool) -> Response:
         language = _language(request)
@@ -712,6 +717,12 @@ class Hub:
         words = pages.languages()[language]
         title, text = words["nowhere_title"], words["nowhere"]
         return self._page("message.html", language, 404, title=title, text=text, back=None)
+
+    def _down(self, request: Request) -> Response:
+        """The record cannot be read or written now: nothing was changed, and nothing is done meanwhile."""
+        language = _language(request)
+        words = pages.languages()[language]
+        return self._page("message.html", language, 503, title=words["down_title"], text=words["down"], back=None)
 
     def _stale(self, request: Request, link: Link | None) -> Response:
         language = _language(request)

@@ -221,3 +221,14 @@ def test_a_receipt_of_the_shopper_comes_from_the_ledger(tmp_path: Path) -> None:
     shop.say(grant(1))
     receipt = shop.person.get(f"/v1{shop.link()}/receipt").json()
     assert receipt["checkpoint"] == shop.hub.ledger.checkpoint()
+
+
+def test_a_record_that_cannot_be_read_is_said_in_words_and_nothing_else_is_said(tmp_path: Path) -> None:
+    shop = OpenHub(tmp_path)
+    paths = [shop.link(kind) for kind in ("preferences", "unsubscribe", "confirm")]
+    (tmp_path / "ledger.db").write_bytes(b"not a database, and long enough to be looked at" * 40)
+    for path in paths:
+        response = shop.person.get(path)
+        assert (response.status_code, Structure(response.text).all("h1")[0][1]) == (503, "Please try again soon")
+    assert shop.person.post(paths[1], data={"List-Unsubscribe": "One-Click"}).status_code == 503
+    assert shop.person.get(f"/v1{paths[0]}").headers["content-type"] == "application/problem+json"

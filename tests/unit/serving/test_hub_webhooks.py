@@ -59,6 +59,24 @@ class Receiver:
         return [each["leaf_index"] for each in self.taken]
 
 
+class TornError(Exception):
+    pass
+
+
+class TornLedger:
+    """A ledger that stops in the middle of what it is asked for."""
+
+    def __init__(self, ledger: object) -> None:
+        self.__dict__["inner"] = ledger
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def events(self, start: int, stop: int) -> object:
+        yield from list(self.inner.events(start, stop))[:1]
+        raise TornError
+
+
 def told(shop: OpenHub, receiver: Receiver, **changes: object) -> tuple[Pump, str]:
     """A pump with one destination; gives the destination's id too."""
     made = shop.admin.post("/v1/webhooks", json=NEWS | changes).json()
@@ -188,20 +206,6 @@ def test_whatever_happens_in_between_every_event_arrives_at_least_once_and_first
 
 
 def test_the_cursor_and_what_it_passed_are_written_together(tmp_path: Path) -> None:
-    class TornError(Exception):
-        pass
-
-    class TornLedger:
-        def __init__(self, ledger: object) -> None:
-            self.__dict__["inner"] = ledger
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.inner, name)
-
-        def events(self, start: int, stop: int) -> object:
-            yield from list(self.inner.events(start, stop))[:1]
-            raise TornError
-
     shop, receiver = OpenHub(tmp_path), Receiver()
     shop.say(grant(1), grant(2))
     pump, _ = told(shop, receiver)
@@ -210,6 +214,36 @@ def test_the_cursor_and_what_it_passed_are_written_together(tmp_path: Path) -> N
     assert pump.outbox.destinations()[0].cursor == 0
     deliver(pump)
     assert receiver.leaves == [0, 1]
+
+
+def test_what_was_erased_meanwhile_is_withheld_and_holds_up_nothing(tmp_path: Path) -> None:
+    class Erased(TornLedger):
+        def events(self, start: int, stop: int) -> object:
+            return (each for each in self.inner.events(start, stop) if each.leaf_index != 0)
+
+    shop, receiver = OpenHub(tmp_path), Receiver(answers=[REFUSED])
+    shop.say(grant(1), grant(2, event_type="withdraw"))
+    pump, destination_id = told(shop, receiver)
+    deliver(pump)
+    shop.clock.at += LONGEST_WAIT
+    deliver(replace(pump, ledger=Erased(pump.ledger)))  # type: ignore[arg-type]
+    assert receiver.leaves == [1]
+    found = shop.admin.get(f"/v1/webhooks/{destination_id}/deliveries").json()
+    assert [(each["state"], each["last_fault"]) for each in found] == [("withheld", "erased"), ("delivered", None)]
+
+
+def test_rounds_take_turns(tmp_path: Path) -> None:
+    shop, receiver = OpenHub(tmp_path), Receiver()
+    shop.say(grant(1))
+    pump, _ = told(shop, receiver)
+    seen: list[int] = []
+
+    def send(url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        seen.append(deliver(pump))  # another round while this one is at it
+        return receiver(url, headers, body)
+
+    assert deliver(replace(pump, send=send)) == 1
+    assert (seen, receiver.leaves) == ([0], [0])
 
 
 def test_one_destination_that_is_down_holds_up_no_other(tmp_path: Path) -> None:

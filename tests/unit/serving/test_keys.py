@@ -1,22 +1,24 @@
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from serving.errors import ServingError
-from serving.keys import ALL_PURPOSES, caller_of, callers, first_key, make_key
+from serving.keys import ALL_PURPOSES, SCOPES, caller_of, callers, first_key, make_key
 from troth.home import Home
 
 AT = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-def test_the_first_key_is_given_once_and_is_for_every_purpose(tmp_path: Path) -> None:
+def test_the_first_key_is_given_once_and_is_for_every_purpose_and_scope(tmp_path: Path) -> None:
     key = first_key(Home(tmp_path), AT)
     assert key is not None
     assert first_key(Home(tmp_path), AT) is None
     caller = caller_of(callers(Home(tmp_path)), key)
     assert caller is not None
     assert all(caller.may(purpose) for purpose in (*ALL_PURPOSES, None))
+    assert caller.scopes == SCOPES
 
 
 def test_no_key_is_kept_and_only_the_owner_reads_the_file(tmp_path: Path) -> None:
@@ -59,3 +61,21 @@ def test_a_damaged_file_is_refused_without_repeating_it(tmp_path: Path) -> None:
     path.write_text('[{"name": "web shop"}]')
     with pytest.raises(ServingError, match=r"api\.json: expected a list of callers, found otherwise\. Restore it"):
         callers(Home(tmp_path))
+
+
+def test_a_key_may_be_for_an_act_alone_and_an_unknown_act_gets_none(tmp_path: Path) -> None:
+    key = make_key(Home(tmp_path), "till", [], AT, ["capture"])
+    caller = caller_of(callers(Home(tmp_path)), key)
+    assert caller is not None
+    assert (caller.scopes, caller.purposes, caller.may("marketing")) == (("capture",), (), False)
+    with pytest.raises(ServingError, match="API key: expected scopes among"):
+        make_key(Home(tmp_path), "till", [], AT, ["everything"])
+
+
+def test_a_key_made_before_there_were_scopes_has_none(tmp_path: Path) -> None:
+    make_key(Home(tmp_path), "web shop", ["personalization"], AT)
+    path = tmp_path / "keys" / "api.json"
+    kept = json.loads(path.read_text())
+    del kept[0]["scopes"]
+    path.write_text(json.dumps(kept))
+    assert callers(Home(tmp_path))[0].scopes == ()
