@@ -22,7 +22,10 @@ from consent.standing import REASONS, Standing, merged, standing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_NO, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+# One number for each row and asked pair, so that a change is one write: until when, in microseconds since 1970, and in the last
+# eight bits why. Above _FOREVER a yes that does not end; below nought a no.
+_NO, _FOREVER, _REASON = -(1 << 62), 1 << 62, 255
+_LAST = (_FOREVER >> 8) - 1  # in the year 2540; a yes that ends later ends then
 _CODES = {reason: number for number, reason in enumerate(REASONS)}
 _NEVER_ASKED, _EXPIRED, _UNREADABLE = (_CODES[reason] for reason in ("never_asked", "expired", "ledger_unreadable"))
 _UNREAD = Standing(False, "ledger_unreadable")
@@ -31,12 +34,10 @@ _OF_NOBODY = (False, "never_asked")
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """One asked pair: until when each row is allowed (microseconds since 1970; never, for ever), and why. A last row for nobody."""
+    """The answers of one asked pair by position, and a last one for nobody."""
 
-    until: npt.NDArray[np.int64]
-    codes: npt.NDArray[np.uint8]
-    until_of: memoryview  # the same bytes, read one by one four times as fast
-    code_of: memoryview
+    answers: npt.NDArray[np.int64]
+    one_by_one: memoryview  # the same bytes, read singly four times as fast
 
 
 @dataclass(slots=True)
@@ -96,14 +97,11 @@ class Gate:
         position = self.positions.get(subject_id)
         if position is None:
             return _OF_NOBODY
-        until = slot.until_of[position]
-        code = slot.code_of[position]
-        if until == _FOREVER:
-            return self._answers[True][code]
-        if until == _NO:
-            return self._answers[False][code]
-        if until > (at - _EPOCH) // _MICROSECOND:
-            return self._answers[True][code]
+        answer = slot.one_by_one[position]
+        if answer < 0:
+            return self._answers[False][answer & _REASON]
+        if answer >= _FOREVER or answer >> 8 > (at - _EPOCH) // _MICROSECOND:
+            return self._answers[True][answer & _REASON]
         return self._answers[False][_EXPIRED]
 
     def allows_many(
@@ -115,13 +113,13 @@ class Gate:
     ) -> npt.NDArray[np.bool_]:
         """Whether, for each of an array of positions (see `positions`; -1 is nobody) or of ids, or for every position in order."""
         slot = self._slots.get((purpose_code, channel_code))
-        until = np.full(len(self.positions) + 1, _NO) if slot is None else slot.until
-        moment = (at - _EPOCH) // _MICROSECOND
+        answers = np.full(len(self.positions) + 1, _NO) if slot is None else slot.answers
+        ended = min((at - _EPOCH) // _MICROSECOND, _LAST) << 8 | _REASON
         if who is None:
-            return until[:-1] > moment
+            return answers[:-1] > ended
         if not isinstance(who, np.ndarray) or who.dtype.kind not in "iu":
             who = np.fromiter((self.positions.get(one, -1) for one in who), np.int64)
-        return until.take(who) > moment
+        return answers.take(who) > ended
 
     def overlay(self, recorded: Sequence[Recorded], history: Readable, at: datetime, ledger_size: int) -> int:
         """Decide again, exactly, everyone whom newer events touch; gives how many customers that were.
@@ -156,8 +154,7 @@ class Gate:
         """No to everyone for all that a person may refuse, until a gate is built again."""
         for (purpose_code, _), slot in self._slots.items():
             if not self.policy.purposes[purpose_code].rests_on_contract:
-                slot.until[:] = _NO
-                slot.codes[:-1] = _UNREADABLE
+                slot.answers[:-1] = _NO + _UNREADABLE
 
     def _decide(self, customer_id: str, history: "_Overlaid", at: datetime) -> None:
         """Every answer of one customer, from the events of each of its identities."""
@@ -174,11 +171,7 @@ class Gate:
                     )
                     for kind, one, links in identities
                 )
-                slot = self._slots[code, channel]
-                ends = _FOREVER if found.expires_at is None else (found.expires_at - _EPOCH) // _MICROSECOND
-                slot.until[position] = _NO  # no yes under the reason of a no, for whoever asks meanwhile
-                slot.codes[position] = _CODES[found.reason_code]
-                slot.until[position] = ends if found.is_allowed else _NO
+                self._slots[code, channel].answers[position] = _packed(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +193,21 @@ def _links_of(history: _Overlaid, subject_id: str) -> list[Joined] | None:
         return None
 
 
+def _packed(found: Standing) -> int:
+    code = _CODES[found.reason_code]
+    if not found.is_allowed:
+        return _NO + code
+    if found.expires_at is None:
+        return _FOREVER + code
+    return (min((found.expires_at - _EPOCH) // _MICROSECOND, _LAST) << 8) + code
+
+
 def _slot(rows: pl.DataFrame) -> _Slot:
-    """The arrays of one asked pair, its rows in the order of positions."""
-    ends = rows["expires_at"].cast(pl.Datetime("us", "UTC")).to_physical().fill_null(int(_FOREVER))
-    allowed = rows["is_allowed"].to_numpy()
-    until = np.append(np.where(allowed, ends.to_numpy(), _NO), _NO).astype(np.int64)
-    codes = rows["reason_code"].replace_strict(_CODES, return_dtype=pl.UInt8()).to_numpy()
-    codes = np.append(codes, _NEVER_ASKED).astype(np.uint8)
-    return _Slot(until, codes, until.data, codes.data)
+    """The answers of one asked pair, its rows in the order of positions."""
+    ends = pl.col("expires_at").cast(pl.Datetime("us", "UTC")).to_physical().clip(upper_bound=_LAST) * 256
+    code = pl.col("reason_code").replace_strict(_CODES, return_dtype=pl.Int64())
+    answers = rows.select(
+        pl.when("is_allowed").then(ends.fill_null(_FOREVER)).otherwise(pl.lit(_NO)) + code
+    ).to_series()
+    packed = np.append(answers.to_numpy(), _NO + _NEVER_ASKED).astype(np.int64)
+    return _Slot(packed, packed.data)
