@@ -527,9 +527,8 @@ def test_a_grant_that_has_ended_by_then_is_expired_in_preview_and_export(shop: S
 
 def test_a_ledger_changed_by_hand_lets_nobody_out(own_shop: Shop, tmp_path: Path) -> None:
     with sqlite3.connect(own_shop.home.ledger) as connection:
-        connection.execute("drop trigger entries_stay")
-        connection.execute("update entries set event = cast(replace(cast(event as text), 'withdraw', 'grant') as blob)")
-        connection.execute("update entries set event = cast(replace(cast(event as text), 'refuse', 'grant') as blob)")
+        connection.execute("drop trigger batches_refuse_update")
+        connection.execute("update batches set payloads = substr(payloads, 1, 60) || zeroblob(1) || substr(payloads, 62)")
     connection.close()
     with pytest.raises(LedgerError):
         export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "out", AS_OF)
