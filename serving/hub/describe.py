@@ -5,7 +5,7 @@ from typing import Any
 
 from serving.hub.capture import Batch, Captured
 from serving.hub.links import KINDS
-from serving.hub.routes import (
+from serving.hub.shapes import (
     Changes,
     MadeLinks,
     NoticeEntry,
