@@ -54,10 +54,11 @@ class Frontier:
 
 
 def tile_levels(hashes: bytes) -> list[bytes]:
-    """All levels inside neighbouring hashes whose number is a power of two, concatenated each, from the bottom up."""
+    """All levels over neighbouring hashes, concatenated each, from the bottom up; a hash without a partner ends its level."""
     levels = [hashes]
     while len(levels[-1]) > HASH_BYTES:
-        levels.append(level_above(levels[-1]))
+        below = levels[-1]
+        levels.append(level_above(below[: len(below) // (2 * HASH_BYTES) * 2 * HASH_BYTES]))
     return levels
 
 

@@ -77,6 +77,7 @@ class Ledger:
         self._tiles = Tiles(store.tile)
         self._stored_runs: dict[Run, StoredRun] = {}
         self._known: Head | None = None
+        self._proving: tuple[Head, Prover] | None = None
         self._heard = 0  # leaves whose erasures the ring knows of
         if store.last_checkpoint() is None:
             with store.writing():
@@ -509,7 +510,10 @@ class Ledger:
             raise ConsentError(f"ledger: expected a leaf below {size}, found {leaf}. Ask for a leaf it holds.")
 
     def _prover(self, head: Head) -> Prover:
-        return Prover(self._tiles, head.frontier)
+        known = self._proving
+        if known is None or known[0] is not head:
+            known = self._proving = (head, Prover(self._tiles, head.frontier))
+        return known[1]
 
     def _stored_run(self, run: Run) -> StoredRun:
         stored = self._stored_runs.get(run)

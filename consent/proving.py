@@ -53,6 +53,8 @@ class Prover:
     def __init__(self, tiles: Tiles, frontier: Frontier) -> None:
         self._tiles = tiles
         self._frontier = frontier
+        self._edges: dict[int, list[bytes]] = {}
+        self._paths: dict[tuple[int, int], list[bytes]] = {}  # of tiles of tiles, by (number, size)
 
     def node(self, level: int, at: int) -> bytes:
         """Hash of the perfect subtree `at` of a level, from the tile that holds it or its children."""
@@ -62,10 +64,8 @@ class Prover:
             size = self._frontier.size
             raise LedgerError(f"ledger: expected leaves below {size}, found a subtree beyond. Ask for less.")
         if (number + 1) * TILE_HASHES > self._frontier.size >> (tile_level * TILE_HEIGHT):
-            edge = self._frontier.hashes(tile_level)
-            return tile_levels(b"".join(edge[offset : offset + (1 << inside)]))[-1]
-        place = (offset >> inside) * HASH_BYTES
-        return self._tiles.levels(tile_level, number)[inside][place : place + HASH_BYTES]
+            return _at(self._edge(tile_level)[inside], offset >> inside)
+        return _at(self._tiles.levels(tile_level, number)[inside], offset >> inside)
 
     def inclusion_proofs(self, leaves: Sequence[int], size: int) -> list[list[bytes]]:
         """RFC 9162 audit paths of leaves in the tree of the first `size`, in the order asked."""
@@ -87,7 +87,17 @@ class Prover:
             return merkle.subtree_path(number, TILE_HEIGHT, size, self.node)
         levels = self._tiles.levels(1, upper)
         inside = [_at(levels[level], (offset >> level) ^ 1) for level in range(TILE_HEIGHT)]
-        return inside + merkle.subtree_path(upper, 2 * TILE_HEIGHT, size, self.node)
+        above = self._paths.get((upper, size))
+        if above is None:
+            above = self._paths[(upper, size)] = merkle.subtree_path(upper, 2 * TILE_HEIGHT, size, self.node)
+        return inside + above
+
+    def _edge(self, tile_level: int) -> list[bytes]:
+        """All levels inside the incomplete tile of a level, as far as its hashes reach."""
+        levels = self._edges.get(tile_level)
+        if levels is None:
+            levels = self._edges[tile_level] = tile_levels(b"".join(self._frontier.hashes(tile_level)))
+        return levels
 
 
 def _path_in_tile(tile: StoredTile, offset: int) -> list[bytes]:
@@ -98,10 +108,10 @@ def _path_in_tile(tile: StoredTile, offset: int) -> list[bytes]:
 
 
 def _siblings(hashes: bytes, at: int) -> list[bytes]:
-    path = []
-    while len(hashes) > HASH_BYTES:
-        path.append(_at(hashes, at ^ 1))
+    path = [_at(hashes, at ^ 1)]
+    while len(hashes) > 2 * HASH_BYTES:
         hashes, at = merkle.level_above(hashes), at >> 1
+        path.append(_at(hashes, at ^ 1))
     return path
 
 
