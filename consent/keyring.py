@@ -5,7 +5,7 @@ Wrapped keys rest in the ledger's store, the key-encryption keys in files of the
 """
 
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -79,19 +79,21 @@ class KeyRing:
         return [subject for subject in subject_keys if subject not in self._held]
 
     def for_sealing(
-        self, subject_keys: Collection[bytes], blocks: Mapping[bytes, int], here: int, store: KeyStore
+        self, here: Mapping[bytes, int], blocks: Mapping[bytes, int], store: KeyStore
     ) -> dict[bytes, Cipher]:
-        """The cipher of every subject. `blocks`: where the keys of missing subjects may be; others are made `here`.
+        """The cipher of every subject in `here`, which says the block a new one's key is made in.
 
-        Call it inside the write that uses them.
+        `blocks`: where the keys of those may be that are not at hand and not new. Call it inside the write that uses them.
         """
         self._held.update(self.for_opening([(block, subject) for subject, block in blocks.items()], store))
         new = sorted(
-            self._made(blocks.get(subject, here), subject) for subject in subject_keys if subject not in self._held
+            self._made(blocks.get(subject, block), subject)
+            for subject, block in here.items()
+            if subject not in self._held
         )
         if new:
             store.add_keys(new)
-        return {subject: self._held[subject] for subject in subject_keys}
+        return {subject: self._held[subject] for subject in here}
 
     def for_opening(self, places: Iterable[tuple[int, bytes]], store: KeyStore) -> dict[bytes, Cipher]:
         """The ciphers that exist, read afresh: a key destroyed by another process is not among them."""
