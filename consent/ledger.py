@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from pathlib import Path
@@ -35,7 +36,7 @@ from troth.home import Home, write_atomically
 
 ORIGIN = "troth/consent-ledger"
 _MARK_SECONDS = 1.0  # how much the mark beside the ledger may lag: each costs two syncs
-_MARKING = threading.Lock()  # the draft of an atomic write is named by process, not by thread
+_INTERRUPTED = "append: expected to be committed with others, found their thread interrupted. Append again."
 
 
 _Told = tuple[bytes, bytes, bytes]  # salt and event, entry, leaf hash
@@ -71,6 +72,7 @@ class Ledger:
         self._clock = clock
         self._mark = mark
         self._marked_at = 0.0
+        self._unmarked: str | None = None  # a newer note than the mark's
         self._waiting: list[Request] = []
         self._queueing = threading.Lock()
         self._committing = threading.Lock()
@@ -100,9 +102,17 @@ class Ledger:
             raise
 
     def close(self) -> None:
-        if self._known is not None and self._marked_at:
-            self._remember(self._known.note, now=True)
-        self._store.close()
+        """Raises: LedgerError when the mark cannot be written; nothing appended is lost by that."""
+        try:
+            if self._unmarked is not None:
+                self._write_mark(self._unmarked)
+        except OSError as fault:
+            raise LedgerError(
+                f"ledger mark: expected to remember the newest checkpoint, found {fault.strerror}. Nothing is lost, but until "
+                "a next append an older backup in its place would go unnoticed."
+            ) from fault
+        finally:
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -208,8 +218,10 @@ class Ledger:
         self, subject_id: str, purpose_code: str | None = None, channel_code: str | None = None
     ) -> dict[str, Any]:
         """Proof of which leaves speak of a subject, or of just a purpose and channel, all of them, at the newest checkpoint."""
-        prefix, head = prefix_of(subject_id, purpose_code, channel_code), self._head()
-        shown = [index.prove_run(self._stored_run(run), self._chunks(run), prefix) for run in head.runs]
+        prefix = prefix_of(subject_id, purpose_code, channel_code)
+        with self._store.reading():
+            head = self._head()
+            shown = [index.prove_run(self._stored_run(run), self._chunks(run), prefix) for run in head.runs]
         if len(head.young):
             start = head.runs[-1].stop if head.runs else 0
             young, chunks = index.make_run(start, head.size, head.young)
@@ -233,7 +245,8 @@ class Ledger:
 
     def leaves_of(self, subject_id: str) -> list[int]:
         """The leaves that speak of a subject, in order, erased ones included."""
-        return self._leaves_with(prefix_of(subject_id), self._head())
+        with self._store.reading():
+            return self._leaves_with(prefix_of(subject_id), self._head())
 
     def frame(self, size: int | None = None) -> pl.DataFrame:
         """The first `size` events as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
@@ -346,15 +359,15 @@ class Ledger:
             self._tiles.clear()
             self._ring.forget()
             for request in requests:
-                request.fault = fault
+                request.fault = fault if isinstance(fault, Exception) else LedgerError(_INTERRUPTED)
             if not isinstance(fault, Exception):
                 raise
             return
         self._known, self._heard = head, head.size
-        if fresh:
-            self._remember(head.note)
         for request, found in zip(requests, leaves, strict=True):
             request.leaves = found
+        if fresh:
+            self._remember(head.note)
 
     def _destroy(self, head: Head, subjects: Sequence[bytes]) -> None:
         self._ring.forget(subjects)
@@ -443,7 +456,8 @@ class Ledger:
         """The newest state, for reading."""
         known, stored = self._known, self._stored()
         if known is None or known.note != stored.note:
-            known = self._known = self._loaded(stored)
+            with self._store.reading():
+                known = self._known = self._loaded(self._stored())
         return known
 
     def _newest(self) -> Head:
@@ -555,11 +569,18 @@ class Ledger:
         if self._mark is not None and self._mark.exists():
             self.check_extends(self._mark.read_text(encoding="utf-8"))
 
-    def _remember(self, note: str, now: bool = False) -> None:
-        if self._mark is not None and (now or time.monotonic() - self._marked_at >= _MARK_SECONDS):
-            self._marked_at = time.monotonic()
-            with _MARKING:
-                write_atomically(self._mark, note.encode())
+    def _remember(self, note: str) -> None:
+        """Note down the newest checkpoint, now and then. What was appended is kept whether this works or not."""
+        if self._mark is not None:
+            self._unmarked = note
+            if time.monotonic() - self._marked_at >= _MARK_SECONDS:
+                with suppress(OSError):
+                    self._write_mark(note)
+
+    def _write_mark(self, note: str) -> None:
+        if self._mark is not None:
+            write_atomically(self._mark, note.encode())
+            self._marked_at, self._unmarked = time.monotonic(), None
 
 
 def open_ledger(home: Home, clock: Clock) -> Ledger:
