@@ -6,7 +6,7 @@ Statements are written with `?` for a value. Schemas are made and brought up to 
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -14,6 +14,9 @@ from urllib.parse import quote
 from consent.errors import LedgerError
 
 HEAD = "0001"  # newest migration
+AGAIN = "Do it again: what is kept already is not kept twice."
+RESTORE = "Restore it from a backup."
+_MIGRATING = threading.Lock()  # Alembic's context is one for the process
 
 
 class Database(Protocol):
@@ -23,12 +26,19 @@ class Database(Protocol):
         """A transaction of the only writer; durable on leaving, or it never happened."""
         ...
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Reads of this thread see one state of the database until leaving, whatever others write meanwhile."""
+        ...
+
     def read(self, query: str, values: Sequence[object] = ()) -> list[Any]: ...
     def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Run the statement for every row. Inside `writing` only."""
         ...
 
-    def shred(self) -> None: ...
+    def shred(self) -> None:
+        """Leave no trace of deleted rows in the database's files. Raises: LedgerError while somebody still reads them."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -39,7 +49,7 @@ class SQLiteDatabase:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._name = path.name
         self._writer_lock = threading.RLock()
-        self._reader_lock = threading.Lock()
+        self._reader_lock = threading.RLock()
         self._writer_thread: int | None = None
         try:
             self._writer = self._connect(path)
@@ -61,7 +71,7 @@ class SQLiteDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        with self._writer_lock:
+        with self._writer_lock, self._refusing("written", AGAIN):
             self._writer.execute("begin immediate")
             self._writer_thread = threading.get_ident()
             try:
@@ -74,30 +84,54 @@ class SQLiteDatabase:
             finally:
                 self._writer_thread = None
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        if self._writer_thread == threading.get_ident():
+            yield
+            return
+        with self._reader_lock:
+            if self._reader.in_transaction:
+                yield
+                return
+            with self._refusing("read", RESTORE):
+                self._reader.execute("begin")
+            try:
+                yield
+            finally:
+                self._reader.execute("rollback")
+
     def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        try:
+        with self._refusing("read", RESTORE):
             if self._writer_thread == threading.get_ident():
                 return self._writer.execute(query, values).fetchall()
             with self._reader_lock:
                 return self._reader.execute(query, values).fetchall()
-        except sqlite3.Error as fault:
-            raise LedgerError(
-                f"ledger {self._name}: expected a readable database, found {fault}. Restore it from a backup."
-            ) from fault
 
     def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         self._writer.executemany(statement, rows)
 
     def shred(self) -> None:
         """Zeros over deleted rows were written by `secure_delete`; here the journal that still names them goes."""
-        with self._writer_lock:
-            self._writer.execute("pragma wal_checkpoint(truncate)")
+        with self._writer_lock, self._refusing("written", AGAIN):
+            is_busy = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0]
+        if is_busy:
+            raise LedgerError(f"ledger {self._name}: expected to overwrite its journal, found it being read. {AGAIN}")
+
+    @contextmanager
+    def _refusing(self, verb: str, advice: str) -> Iterator[None]:
+        """Faults of the database as those of the ledger."""
+        try:
+            yield
+        except sqlite3.Error as fault:
+            found = f"expected a database that can be {verb}, found {fault}"
+            raise LedgerError(f"ledger {self._name}: {found}. {advice}") from fault
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60)
         try:
             connection.execute("pragma busy_timeout = 60000")
             connection.execute("pragma synchronous = full")
+            connection.execute("pragma secure_delete = on")
             connection.execute("pragma cache_size = -65536")  # KiB
         except BaseException:
             connection.close()
@@ -123,7 +157,10 @@ class SQLiteDatabase:
 
 
 class PostgresDatabase:
-    """A PostgreSQL schema. Writers of all processes take turns by an advisory lock; synchronous_commit is on."""
+    """A PostgreSQL schema. Writers of all processes take turns by an advisory lock; synchronous_commit is on.
+
+    A connection that was lost is made anew by whoever needs it next.
+    """
 
     def __init__(self, url: str) -> None:
         """`url`: `postgresql://...` as psycopg takes it; `?options=-csearch_path%3D<schema>` names the schema.
@@ -133,18 +170,15 @@ class PostgresDatabase:
         import psycopg
 
         self._psycopg = psycopg
-        self._writer_lock, self._reader_lock = threading.RLock(), threading.Lock()
+        self._url = url
+        self._writer_lock, self._reader_lock = threading.RLock(), threading.RLock()
         self._writer_thread: int | None = None
+        self._has_snapshot = False
+        self._writer = self._connect()
         try:
-            self._writer = psycopg.connect(url, autocommit=True)
-        except psycopg.Error as fault:
-            # the driver's words may repeat the address and the user
-            raise LedgerError(
-                f"ledger: expected a PostgreSQL database, found {type(fault).__name__}. Check that it runs, and its address."
-            ) from None
-        try:
-            self._prepare(url)
-            self._reader = psycopg.connect(url, autocommit=True)
+            with self._refusing("read"):
+                self._prepare(url)
+            self._reader = self._connect()
         except BaseException:
             self._writer.close()
             raise
@@ -156,24 +190,49 @@ class PostgresDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        with self._writer_lock, self._writer.transaction():
-            self._writer.execute("select pg_advisory_xact_lock(hashtext('troth ledger'), hashtext(current_schema()))")
-            self._writer_thread = threading.get_ident()
+        with self._writer_lock, self._refusing("written"):
             try:
+                self._begin_writing()
+                self._writer_thread = threading.get_ident()
                 yield
+                self._writer.execute("commit")
+            except BaseException:
+                with suppress(self._psycopg.Error):
+                    self._writer.rollback()
+                raise
             finally:
                 self._writer_thread = None
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        if self._writer_thread == threading.get_ident():
+            yield
+            return
+        with self._reader_lock:
+            if self._has_snapshot:
+                yield
+                return
+            self.read("begin isolation level repeatable read read only")
+            self._has_snapshot = True
+            try:
+                yield
+            finally:
+                self._has_snapshot = False
+                with suppress(self._psycopg.Error):
+                    self._reader.rollback()
+
     def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        try:
+        with self._refusing("read"):
             if self._writer_thread == threading.get_ident():
-                return self._writer.execute(_percent(query), values, binary=True).fetchall()
+                return _rows(self._writer, query, values)
             with self._reader_lock:
-                return self._reader.execute(_percent(query), values, binary=True).fetchall()
-        except self._psycopg.Error as fault:
-            raise LedgerError(
-                f"ledger: expected a readable database, found {type(fault).__name__}. Restore it from a backup."
-            ) from fault
+                try:
+                    return _rows(self._reader, query, values)
+                except self._psycopg.OperationalError:
+                    if self._has_snapshot or not self._reader.closed:
+                        raise
+                    self._reader = self._connect()
+                    return _rows(self._reader, query, values)
 
     def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         if len(rows) == 1:
@@ -184,11 +243,46 @@ class PostgresDatabase:
 
     def shred(self) -> None:
         """Rewrite the table of keys, so that no dead row of it is left; the server's log recycles itself."""
-        with self._writer_lock:
+        with self._writer_lock, self._refusing("written"):
             self._writer.execute("vacuum (full) subject_keys")
 
+    def _connect(self) -> Any:
+        try:
+            connection = self._psycopg.connect(self._url, autocommit=True)
+            try:
+                connection.execute("set synchronous_commit = on")
+            except BaseException:
+                connection.close()
+                raise
+        except self._psycopg.Error as fault:
+            # the driver's words may repeat the address and the user
+            raise LedgerError(
+                f"ledger: expected a PostgreSQL database, found {type(fault).__name__}. Check that it runs, and its address."
+            ) from None
+        return connection
+
+    def _begin_writing(self) -> None:
+        """A transaction whose statements see what writers before it did, however the server is set up."""
+        begin = "begin isolation level read committed read write"
+        try:
+            self._writer.execute(begin)
+        except self._psycopg.OperationalError:
+            if not self._writer.closed:
+                raise
+            self._writer = self._connect()
+            self._writer.execute(begin)
+        self._writer.execute("select pg_advisory_xact_lock(hashtext('troth ledger'), hashtext(current_schema()))")
+
+    @contextmanager
+    def _refusing(self, verb: str) -> Iterator[None]:
+        """Faults of the database as those of the ledger; without the driver's words, which may repeat values."""
+        try:
+            yield
+        except self._psycopg.Error as fault:
+            found = f"expected a database that can be {verb}, found {type(fault).__name__}"
+            raise LedgerError(f"ledger: {found}. Check that it runs. {AGAIN}") from None
+
     def _prepare(self, url: str) -> None:
-        self._writer.execute("set synchronous_commit = on")
         if self._version() is None:
             migrate(url.replace("postgresql://", "postgresql+psycopg://", 1))
         if (found := self._version()) != HEAD:
@@ -199,6 +293,11 @@ class PostgresDatabase:
             return None
         row = self._writer.execute("select version_num from alembic_version").fetchone()
         return str(row[0]) if row else None
+
+
+def _rows(connection: Any, query: str, values: Sequence[object]) -> list[Any]:
+    cursor = connection.execute(_percent(query), values, binary=True)
+    return list(cursor.fetchall()) if cursor.description else []
 
 
 def _percent(statement: str) -> str:
@@ -213,11 +312,17 @@ def migrate(url: str) -> None:
     """Bring the ledger's schema at a SQLAlchemy URL to the newest version."""
     from alembic import command
     from alembic.config import Config
+    from sqlalchemy.exc import SQLAlchemyError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.attributes["url"] = url
-    command.upgrade(config, "head")
+    try:
+        with _MIGRATING:
+            command.upgrade(config, "head")
+    except SQLAlchemyError as fault:
+        found = type(fault).__name__
+        raise LedgerError(f"ledger schema: expected to bring it to version {HEAD}, found {found}. {AGAIN}") from None
 
 
 def stored_size(path: Path) -> int:

@@ -334,6 +334,9 @@ class Ledger:
             gone = set(map(id, done))
             self._waiting = [each for each in self._waiting if id(each) not in gone]
             following = self._waiting[:1] if led else []
+        for each in done:
+            if not each.is_done:
+                each.fault = LedgerError(_INTERRUPTED)
         for each in (*done, *following):
             if each is not request:
                 each.turn.release()

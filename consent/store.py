@@ -76,6 +76,10 @@ class Store:
         """One writer at a time, over all processes; on leaving, all of it is durable, or none of it happened."""
         return self._database.writing()
 
+    def reading(self) -> AbstractContextManager[None]:
+        """One state of the database for several reads: runs are replaced while others read them."""
+        return self._database.reading()
+
     def shred(self) -> None:
         """Overwrite what was deleted, so that the database's files no longer hold it."""
         self._database.shred()
