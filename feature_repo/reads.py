@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from feature_repo import catalogue
 from feature_repo.catalogue import SUBJECT_STANDING, Service, View
+from feature_repo.heard import Heard
 from feature_repo.packed import Row, from_microseconds, to_microseconds
 from feature_repo.store import PackedStore, StoredRow, entity_key, entity_values, online_store
 from troth.errors import TrothError
@@ -51,12 +53,19 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
+# Whether a purpose and channel are allowed by all the ledger heard, and why; None when that cannot be told.
+Tail = Callable[[str, str], tuple[bool, str] | None]
+
+
 @dataclass(frozen=True)
 class Source:
-    """Where answers come from: the online store, and how large the consent ledger is now (raises when unreadable)."""
+    """Where answers come from: the online store, how large the consent ledger is now (raises when unreadable), and what it
+    heard since standing was projected.
+    """
 
     store: PackedStore
     ledger_size: Callable[[], int]
+    heard: Heard | None = None
 
 
 def source(home: Home) -> Source:
@@ -67,7 +76,7 @@ def source(home: Home) -> Source:
 
         return ledger.ledger_size(home.ledger)
 
-    return Source(online_store(home.features), ledger_size)
+    return Source(online_store(home.features), ledger_size, Heard(home))
 
 
 def read_features(
@@ -83,7 +92,7 @@ def read_features(
     asked = dict.fromkeys([*use.views, SUBJECT_STANDING] if use.is_personal else use.views)
     size = readable_size(from_where) if use.is_personal else None
     rows = from_where.store.read([view.name for view in asked], keys)
-    return [_answer(use, key, rows, size, at) for key in keys]
+    return [_answer(use, key, rows, size, at, from_where.heard) for key in keys]
 
 
 def readable_size(from_where: Source) -> int | None:
@@ -95,15 +104,28 @@ def readable_size(from_where: Source) -> int | None:
 
 
 def standing(
-    purpose_code: str, channel_code: str, row: StoredRow | None, ledger_size: int | None, at: datetime
+    purpose_code: str,
+    channel_code: str,
+    row: StoredRow | None,
+    ledger_size: int | None,
+    at: datetime,
+    tail: Tail | None = None,
 ) -> tuple[bool, str]:
     """Whether a use is allowed at `at`, and why, from a subject's projected standing and the ledger's size now.
 
-    The projection must have seen every event the ledger holds; otherwise a withdrawal could be among the unseen ones.
-    A yes must also be recent, since links between identities and the policy change without an event; a no need not.
+    Of events the projection has not seen, `tail` tells; without it they refuse everybody, for a withdrawal could be among
+    them. A yes must also be recent, since links between identities and the policy change without an event; a no need not.
     """
     slot = catalogue.standing_slot(purpose_code, channel_code)
     fault = _fault(row, ledger_size) if slot else "unknown_purpose"
+    if (
+        row is not None
+        and fault == "projection_behind"
+        and tail is not None
+        and (found := tail(purpose_code, channel_code))
+    ):
+        is_current = not found[0] or is_fresh(SUBJECT_STANDING, row.event_us, at)
+        return found if is_current else (False, "projection_stale")
     if row is None or fault:
         return False, fault or "projection_missing"
     reason = row.values.get(f"reason_{slot}")
@@ -134,12 +156,22 @@ def is_fresh(view: View, event_us: int, at: datetime) -> bool:
 
 
 def _answer(
-    use: Service, key: str, rows: Mapping[tuple[str, str], StoredRow], ledger_size: int | None, at: datetime
+    use: Service,
+    key: str,
+    rows: Mapping[tuple[str, str], StoredRow],
+    ledger_size: int | None,
+    at: datetime,
+    heard: Heard | None,
 ) -> Answer:
     projected = rows.get((SUBJECT_STANDING.name, key)) if use.is_personal else None
     is_allowed, reason = True, NOT_PERSONAL
     if use.purpose_code is not None:
-        is_allowed, reason = standing(use.purpose_code, use.channel_code, projected, ledger_size, at)
+        tail = (
+            partial(heard.answer, entity_values(use.entity, key)[0], ledger_size, at)
+            if heard and ledger_size is not None
+            else None
+        )
+        is_allowed, reason = standing(use.purpose_code, use.channel_code, projected, ledger_size, at, tail)
     features: dict[str, Any] = {}
     statuses: dict[str, str] = {}
     versions: dict[str, str | None] = {}
