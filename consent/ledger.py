@@ -31,6 +31,7 @@ from consent.note import Checkpoint, Ed25519Signer, Signer, Verifier, open_check
 from consent.proving import Prover, Tiles
 from consent.requests import BATCH, Request, requests_of
 from consent.store import Batch, SignedSize, Store
+from consent.verification import Silence, is_erasure
 from troth.clock import Clock
 from troth.home import Home, write_atomically
 
@@ -236,11 +237,13 @@ class Ledger:
 
     def events_of(self, subject_id: str) -> list[Recorded]:
         """Every event of one subject, by leaf index, without those before its erasure."""
-        found = []
+        found, silence = [], Silence()
         for leaf in self.leaves_of(subject_id):
-            opened = self.opened(leaf)
-            if opened is not None:
-                found.append(Recorded(leaf, decode(opened.event)))
+            for _, entry, opened in self._opened(leaf, leaf + 1):
+                silence.hear(leaf, entry, opened)
+                if opened is not None:
+                    found.append(Recorded(leaf, decode(opened.event)))
+        self._refuse_unexplained(silence)
         return found
 
     def leaves_of(self, subject_id: str) -> list[int]:
@@ -251,11 +254,13 @@ class Ledger:
     def frame(self, size: int | None = None) -> pl.DataFrame:
         """The first `size` events as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
         size = self._size(size, self._head())
-        leaves, events = [], []
-        for leaf, _, opened in self._opened(0, size):
+        leaves, events, silence = [], [], Silence()
+        for leaf, entry, opened in self._opened(0, size):
+            silence.hear(leaf, entry, opened)
             if opened is not None:
                 leaves.append(leaf)
                 events.append(opened.event)
+        self._refuse_unexplained(silence)
         return decode_frame(events, leaves, size)
 
     def verify(self) -> Checkpoint:
@@ -263,7 +268,10 @@ class Ledger:
 
         Raises: LedgerError with the evidence.
         """
-        return verification.verify(self._store, self._signer.verifier, self._opened)
+        silence = Silence()
+        newest = verification.verify(self._store, self._signer.verifier, self._opened, silence)
+        self._refuse_unexplained(silence)
+        return newest
 
     def rederived_root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves from their entries alone; `root` takes it from the tiles."""
@@ -547,6 +555,17 @@ class Ledger:
     def _run_leaves(self, stored: StoredRun, prefix: bytes) -> list[int]:
         rows = index.rows_with(stored, self._chunks(stored.run), prefix)
         return [int(leaf) for leaf in index.leaf_indexes(rows)]
+
+    def _refuse_unexplained(self, silence: Silence) -> None:
+        """Raises: LedgerError for a leaf that cannot be opened although its subject was never erased since."""
+        for subject, leaf in silence.unexplained.items():
+            with self._store.reading():
+                later = [each for each in self._leaves_with(subject, self._head()) if each > leaf]
+            if not any(is_erasure(opened) for each in reversed(later) if (opened := self.opened(each))):
+                raise LedgerError(
+                    f"leaf {leaf}: expected an event, or the erasure of its subject after it, found neither. "
+                    "Its key or its payload was destroyed by hand: restore the ledger from a backup."
+                )
 
     def _leaves_with(self, prefix: bytes, head: Head) -> list[int]:
         found = [leaf for run in head.runs for leaf in self._run_leaves(self._stored_run(run), prefix)]

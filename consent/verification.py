@@ -4,11 +4,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from consent import audit, merkle
 from consent.audit import Opened
 from consent.entry import ENTRY_BYTES
 from consent.errors import LedgerError
+from consent.events import decode
 from consent.frontier import TILE_HASHES, Frontier
+from consent.index import SUBJECT_BYTES, Rows, Run, make_run
 from consent.merkle import VerificationError
 from consent.note import Checkpoint, Verifier, open_checkpoint
 from consent.store import Store, Tile
@@ -19,13 +23,35 @@ _RESTORE = "Restore the ledger from a backup"
 Opener = Callable[[int, int], Iterator[tuple[int, bytes, Opened | None]]]
 
 
-def verify(store: Store, verifier: Verifier, opened: Opener | None) -> Checkpoint:
+class Silence:
+    """Leaves that cannot be opened, until the erasure of their subject is met, which explains them.
+
+    A key or a payload that somebody else destroyed would silence a withdrawal.
+    """
+
+    def __init__(self) -> None:
+        self.unexplained: dict[bytes, int] = {}  # last leaf that cannot be opened, by subject
+
+    def hear(self, leaf: int, entry: bytes, found: Opened | None) -> None:
+        """Of leaves in order."""
+        subject = entry[:SUBJECT_BYTES]
+        if found is None:
+            self.unexplained[subject] = leaf
+        elif subject in self.unexplained and is_erasure(found):
+            del self.unexplained[subject]
+
+
+def is_erasure(opened: Opened) -> bool:
+    return decode(opened.event).event_type == "erased"
+
+
+def verify(store: Store, verifier: Verifier, opened: Opener | None, silence: Silence) -> Checkpoint:
     """Tree, tiles and index from every stored entry, against every checkpoint; and every payload against its entry.
 
-    Without `opened` the payloads stay closed. Raises: LedgerError with the evidence.
+    Without `opened` the payloads stay closed. Others may write meanwhile. Raises: LedgerError with the evidence.
     """
     try:
-        return _verified(store, verifier, opened)
+        return _verified(store, verifier, opened, silence)
     except VerificationError as evidence:
         raise LedgerError(str(evidence)) from evidence
 
@@ -60,32 +86,65 @@ def export(store: Store, verifier: Verifier, opened: Opener, folder: Path) -> Pa
     return folder
 
 
-def _verified(store: Store, verifier: Verifier, opened: Opener | None) -> Checkpoint:
-    stored = [open_checkpoint(each.note, verifier) for each in store.checkpoints()]
-    if not stored:
-        raise VerificationError("ledger", "a signed checkpoint", "none", _RESTORE)
-    newest = stored[-1]
-    if (count := store.leaf_count()) != newest.size:
-        raise VerificationError("ledger", f"{newest.size} events", f"{count}", _RESTORE)
-    frontier, growth = Frontier(), audit.IndexGrowth()
-    for before, claimed in zip([0, *(each.size for each in stored)], stored, strict=False):
-        entries = store.entries(before, claimed.size)
-        frontier, tiles = frontier.grown(_leaf_hashes(entries))
-        for tile in tiles:
-            _compare_tile(store, tile)
-        growth.extend(entries)
-        audit.compare_root(claimed, frontier.size, frontier.root(), growth.state_root())
-    if store.runs() != growth.runs:
-        raise VerificationError("index", "the runs its entries give", "others", _RESTORE)
-    for run in growth.runs:
-        if store.run_rows(run) != growth.rows[run].tobytes():
-            raise VerificationError(
-                f"index of leaves {run.start} to {run.stop}", "rows of its entries", "others", _RESTORE
-            )
+class _Walk:
+    """Tree and index of a ledger's entries, from one checkpoint to the next, compared with what is signed and stored."""
+
+    def __init__(self, store: Store, verifier: Verifier) -> None:
+        self._store = store
+        self._verifier = verifier
+        self._frontier = Frontier()
+        self._growth = audit.IndexGrowth()
+        self._seen = 0
+        self.newest: Checkpoint | None = None
+
+    def go_on(self) -> None:
+        """To the newest checkpoint there is."""
+        for stored in self._store.checkpoints()[self._seen :]:
+            claimed = open_checkpoint(stored.note, self._verifier)
+            entries = self._store.entries(self._frontier.size, claimed.size)
+            self._frontier, tiles = self._frontier.grown(_leaf_hashes(entries))
+            for tile in tiles:
+                _compare_tile(self._store, tile)
+            self._growth.extend(entries)
+            audit.compare_root(claimed, self._frontier.size, self._frontier.root(), self._growth.state_root())
+            self._seen, self.newest = self._seen + 1, claimed
+
+    def compare_index(self) -> None:
+        if self._store.runs() != self._growth.runs:
+            raise VerificationError("index", "the runs its entries give", "others", _RESTORE)
+        for run in self._growth.runs:
+            _compare_run(self._store, run, self._growth.rows[run])
+
+
+def _verified(store: Store, verifier: Verifier, opened: Opener | None, silence: Silence) -> Checkpoint:
+    walk = _Walk(store, verifier)
+    walk.go_on()
+    with store.reading():  # writers may have gone on; what they replace stays readable until the index is compared
+        walk.go_on()
+        newest, count = walk.newest, store.leaf_count()
+        if newest is None:
+            raise VerificationError("ledger", "a signed checkpoint", "none", _RESTORE)
+        if count != newest.size:
+            raise VerificationError("ledger", f"{newest.size} events", f"{count}", _RESTORE)
+        walk.compare_index()
     for leaf, entry, found in opened(0, newest.size) if opened else ():
+        silence.hear(leaf, entry, found)
         if found is not None:
             audit.check_event(f"leaf {leaf}", entry, found)
     return newest
+
+
+def _compare_run(store: Store, run: Run, rows: Rows) -> None:
+    expected, chunks = make_run(run.start, run.stop, rows)
+    found = store.run(run)
+    if (
+        found is None
+        or store.run_rows(run) != b"".join(chunks)
+        or found.chunk_roots != expected.chunk_roots
+        or not np.array_equal(found.first_rows, expected.first_rows)
+        or not np.array_equal(found.filter, expected.filter)
+    ):
+        raise VerificationError(f"index of leaves {run.start} to {run.stop}", "rows of its entries", "others", _RESTORE)
 
 
 def _compare_tile(store: Store, tile: Tile) -> None:
