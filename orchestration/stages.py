@@ -40,7 +40,9 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
     from consent.ledger import open_ledger
     from consent.policy import notices_frame, policy_frame, read_policy
 
-    said = [name for name in FIELDS if name not in OPTIONAL]  # a capturing place does not say who acted or what was linked
+    said = [
+        name for name in FIELDS if name not in OPTIONAL
+    ]  # a capturing place does not say who acted or what was linked
     captured, aside = set_aside(raw_rows(home, "raw_consent__signals", said))
     with open_ledger(home, clock) as ledger:
         before = ledger.size
