@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from pathlib import Path
@@ -251,17 +251,23 @@ class Ledger:
         with self._store.reading():
             return self._leaves_with(prefix_of(subject_id), self._head())
 
-    def frame(self, size: int | None = None) -> pl.DataFrame:
-        """The first `size` events as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
+    def frame(self, size: int | None = None, start: int = 0) -> pl.DataFrame:
+        """Events of leaves [start, size) as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
         size = self._size(size, self._head())
         leaves, events, silence = [], [], Silence()
-        for leaf, entry, opened in self._opened(0, size):
+        for leaf, entry, opened in self._opened(start, size):
             silence.hear(leaf, entry, opened)
             if opened is not None:
                 leaves.append(leaf)
                 events.append(opened.event)
         self._refuse_unexplained(silence)
         return decode_frame(events, leaves, size)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While inside, nothing is appended, by any process. Keep it short: everybody waits."""
+        with self._committing, self._store.writing():
+            yield
 
     def verify(self) -> Checkpoint:
         """Re-derive the tree and the index from every stored entry and compare them with all that is stored and signed.
@@ -607,7 +613,7 @@ class Ledger:
 
 def open_ledger(home: Home, clock: Clock) -> Ledger:
     """The home's ledger, signed and sealed with the home's keys."""
-    return Ledger.open(home.ledger, Ed25519Signer(ORIGIN, home.key("ledger")), KeyRing([home.key("kek")]), clock)
+    return Ledger.open(home.ledger, Ed25519Signer(ORIGIN, home.key("ledger")), KeyRing(home.keks()), clock)
 
 
 def ledger_size(path: Path) -> int:

@@ -1,7 +1,7 @@
 """The file that goes out: standing asked again from the ledger itself, contact data from the vault at the last step.
 
 Written whole or not at all, with a manifest that says what was decided under which consent, and why the others are
-not in it. If the ledger grows while the file is written, everybody is asked again.
+not in it. Whoever says something while the file is written is asked again before it is there.
 """
 
 import csv
@@ -11,14 +11,17 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
+from consent.identity import company
 from consent.ledger import Ledger, open_ledger
+from consent.note import open_checkpoint
+from consent.policy import read_policy
 from consent.vault import open_vault
 from models.permission import FrameStanding, policy_hash
 from models.registry import canonical
@@ -27,6 +30,7 @@ from models.segments.decision import (
     MAY_BE_CONTACTED,
     NO_CONTACT_POINT,
     Counts,
+    Members,
     asked,
     counted,
     decided,
@@ -40,7 +44,6 @@ from troth.home import Home, write_atomically
 FORMAT = "troth segment export 1"
 MEMBERS = "members.csv"
 MANIFEST = "manifest.json"
-ATTEMPTS = 5
 _NUMBER = re.compile(r"[+-]?[0-9][0-9 ().-]*")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -78,19 +81,20 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
             raise SegmentError(f"{what}: expected {path.name} in the home, found none. Run `troth run` first.")
     found = members(home, segment, moment)
     with open_ledger(home, FixedClock(at)) as ledger:
-        for _ in range(ATTEMPTS):
-            basis = _basis(ledger)
-            standing = _standing(home, ledger.frame(basis.size), purpose, channel, moment)
-            rows = _with_contacts(home, segment, decided(found.rows, standing))
-            data = _csv(segment, rows)
-            manifest = _manifest(segment, at, counted(rows["decision"]), basis, data)
-            manifest["tables"] = {**found.tables, **versions(home, ["customer_identities"])}
-            if _written(folder, data, manifest, ledger, basis, dry_run=dry_run):
-                return _report(segment, manifest, None if dry_run else folder)
-    raise SegmentError(
-        f"ledger: expected to stand still while {segment.name} is written, found it growing {ATTEMPTS} times. "
-        "Try again."
-    )
+        ledger.verify()
+        decision = _Decision.of(home, ledger, purpose, channel, moment)
+        draft = _Draft(folder)
+        try:
+            written = draft.write(home, segment, at, found, decision)
+            with ledger.still():  # nobody says anything more between what was heard last and the file's being there
+                if not decision.is_current(ledger):
+                    decision = decision.caught_up(ledger)
+                    written = draft.write(home, segment, at, found, decision)
+                if not dry_run:
+                    draft.publish()
+        finally:
+            draft.discard()
+    return _report(segment, written, None if dry_run else folder)
 
 
 def protected(cell: str) -> str:
@@ -102,46 +106,78 @@ def protected(cell: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Basis:
-    """The state of the ledger that everybody is asked under."""
+class _Decision:
+    """Everybody's standing under one state of the ledger."""
 
     size: int
     root: str
     checkpoint: str
+    events: pl.DataFrame
+    links: pl.DataFrame
+    asked: tuple[str, str, datetime]
+    standing: pl.DataFrame
+
+    @classmethod
+    def of(cls, home: Home, ledger: Ledger, purpose: str, channel: str, moment: datetime) -> Self:
+        """Standing from every event there is: one received after `moment` counts too, so that no late no is overlooked."""
+        known = open_checkpoint(ledger.checkpoint(), ledger.verifier)
+        published = FrameStanding.published(home, ledger.frame(known.size))
+        newest = published.events["received_at"].max()
+        latest = max(moment, naive(newest)) if isinstance(newest, datetime) else moment
+        asked = (purpose, channel, latest)
+        return cls(
+            known.size, known.root.hex(), ledger.checkpoint(), published.events, published.links, asked,
+            published.known_at(*asked),
+        )  # fmt: skip
+
+    def is_current(self, ledger: Ledger) -> bool:
+        return ledger.checkpoint() == self.checkpoint
+
+    def caught_up(self, ledger: Ledger) -> Self:
+        """The same with what the ledger heard since: only those are asked again whom it touches."""
+        known = open_checkpoint(ledger.checkpoint(), ledger.verifier)
+        tail = ledger.frame(known.size, start=self.size)
+        purpose, channel, latest = self.asked
+        latest = max(latest, *(naive(each) for each in tail["received_at"]))
+        said_by = {*tail["subject_id"], *tail["linked_subject_id"].drop_nulls()}
+        near = {each for subject_id in said_by for each in company(ledger, subject_id)}
+        touched = self.links.filter(pl.col("identity_ref").is_in(list(near)))["customer_id"].unique()
+        links = self.links.filter(pl.col("customer_id").is_in(touched.implode()))
+        events = pl.concat([self.events, tail])
+        about = events.filter(pl.col("subject_id").is_in([*near, *links["identity_ref"]]))
+        again = FrameStanding(about, links, read_policy()).known_at(purpose, channel, latest)
+        others = self.standing.filter(~pl.col("customer_id").is_in(touched.implode()))
+        return replace(
+            self, size=known.size, root=known.root.hex(), checkpoint=ledger.checkpoint(), events=events,
+            asked=(purpose, channel, latest), standing=pl.concat([others, again.select(others.columns)]),
+        )  # fmt: skip
 
 
-def _basis(ledger: Ledger) -> _Basis:
-    """The ledger as it verifies now, from every event. Raises: LedgerError with the evidence."""
-    known = ledger.verify()
-    return _Basis(known.size, known.root.hex(), ledger.checkpoint())
+class _Draft:
+    """Both files beside the folder they will be, for their owner only."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
 
-def _standing(home: Home, events: pl.DataFrame, purpose: str, channel: str, moment: datetime) -> pl.DataFrame:
-    """Standing from every event there is: one received after `moment` counts too, so that no late no is overlooked."""
-    newest = events["received_at"].max()
-    latest = max(moment, naive(newest)) if isinstance(newest, datetime) else moment
-    return FrameStanding.published(home, events).known_at(purpose, channel, latest)
+    def write(self, home: Home, segment: Segment, at: datetime, found: Members, decision: _Decision) -> dict[str, Any]:
+        """Write them under a decision; gives the manifest."""
+        rows = _with_contacts(home, segment, decided(found.rows, decision.standing))
+        data = _csv(segment, rows)
+        manifest = _manifest(segment, at, counted(rows["decision"]), decision, data)
+        manifest["tables"] = {**found.tables, **versions(home, ["customer_identities"])}
+        self.discard()
+        self._draft.mkdir(parents=True)
+        self._draft.chmod(0o700)
+        write_atomically(self._draft / MEMBERS, data)
+        write_atomically(self._draft / MANIFEST, canonical(manifest))
+        return manifest
 
+    def publish(self) -> None:
+        self._draft.replace(self._folder)
 
-def _written(
-    folder: Path, data: bytes, manifest: Mapping[str, Any], ledger: Ledger, basis: _Basis, *, dry_run: bool
-) -> bool:
-    """Write both files whole, for their owner only, unless the ledger has grown meanwhile: then False, and nothing."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
-    try:
-        if not dry_run:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-            draft.chmod(0o700)
-            write_atomically(draft / MEMBERS, data)
-            write_atomically(draft / MANIFEST, canonical(manifest))
-        if ledger.checkpoint() != basis.checkpoint or ledger.size != basis.size:
-            return False
-        if not dry_run:
-            draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return True
+    def discard(self) -> None:
+        shutil.rmtree(self._draft, ignore_errors=True)
 
 
 def _with_contacts(home: Home, segment: Segment, decisions: pl.DataFrame) -> pl.DataFrame:
@@ -174,7 +210,7 @@ def _csv(segment: Segment, rows: pl.DataFrame) -> bytes:
     return text.getvalue().encode()
 
 
-def _manifest(segment: Segment, at: datetime, counts: Counts, basis: _Basis, data: bytes) -> dict[str, Any]:
+def _manifest(segment: Segment, at: datetime, counts: Counts, basis: _Decision, data: bytes) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "segment": {**asdict(segment), "hash": segment.hash},
