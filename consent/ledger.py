@@ -486,11 +486,14 @@ class Ledger:
             others = self._store.entries(self._heard, count)
             self._ring.forget(others[at : at + SUBJECT_BYTES] for at in range(0, len(others), ENTRY_BYTES))
             self._heard = count
-        if count != known.size:
-            raise LedgerError(
-                f"ledger: expected {known.size} events, found {count}. It was changed by hand: restore it from a backup."
-            )
+        self._refuse_other_count(known, count)
         return known
+
+    def _refuse_other_count(self, head: Head, count: int) -> None:
+        if count != head.size:
+            raise LedgerError(
+                f"ledger: expected {head.size} events, found {count}. It was changed by hand: restore it from a backup."
+            )
 
     def _loaded(self, stored: SignedSize) -> Head:
         """The state of a checkpoint, from the store, compared with what was signed. Raises: LedgerError."""
@@ -593,7 +596,8 @@ class Ledger:
                 yield batch.first_leaf + at, entries[at], opened
 
     def _refuse_rollback(self) -> None:
-        self._head()
+        with self._store.reading():
+            self._refuse_other_count(self._head(), self._store.leaf_count())
         if self._mark is not None and self._mark.exists():
             self.check_extends(self._mark.read_text(encoding="utf-8"))
 

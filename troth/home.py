@@ -104,6 +104,20 @@ class Home:
             )
         return secret
 
+    def keks(self) -> list[bytes]:
+        """Key-encryption keys: the first wraps, all of them open.
+
+        Those given by the environment, then `keys/kek.next.key` while a rotation is under way, then `keys/kek.key`, which
+        is made on first use where none is given.
+        """
+        from troth.settings import given_keks  # it builds on this module
+
+        given = given_keks()
+        files = [name for name in ("kek.next", "kek") if (self.root / "keys" / f"{name}.key").exists()]
+        if not given and "kek" not in files:
+            files.append("kek")
+        return [*given, *(self.key(name) for name in files)]
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file's content so that a reader, or a crash, sees the old bytes or the new, never half."""

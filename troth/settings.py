@@ -1,5 +1,7 @@
 """The only reader of the environment. Everything else is handed its settings."""
 
+import base64
+import binascii
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +39,26 @@ def from_environment(environment: Mapping[str, str], home: Path | None = None) -
     if not workers.isdigit() or int(workers) < 1:
         raise TrothError(f"TROTH_WORKERS: expected a whole number from 1, found {workers!r}. Unset it or correct it.")
     return Settings(home=Home(root.resolve()), workers=int(workers))
+
+
+def given_keks(environment: Mapping[str, str] | None = None) -> list[bytes]:
+    """Key-encryption keys whoever starts the process holds: `TROTH_KEK`, then `TROTH_KEK_BEFORE` that still opens.
+
+    Each is 32 bytes in hex or base64. Raises: TrothError, never quoting it, for anything else.
+    """
+    told = os.environ if environment is None else environment
+    return [_key_of(name, told[name]) for name in ("TROTH_KEK", "TROTH_KEK_BEFORE") if told.get(name)]
+
+
+def _key_of(name: str, text: str) -> bytes:
+    for spelled in (bytes.fromhex, lambda each: base64.b64decode(each, validate=True)):
+        try:
+            key = spelled(text.strip())
+        except (ValueError, binascii.Error):
+            continue
+        if len(key) == 32:
+            return key
+    raise TrothError(f"{name}: expected 32 bytes in hex or base64, found something else. Correct it.")
 
 
 def silence_telemetry() -> None:

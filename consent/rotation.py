@@ -1,0 +1,89 @@
+"""Changing the key-encryption key: every wrapped key under the new one, then the old one destroyed.
+
+From then on the wrapped keys in older backups open nothing, so that what was erased is erased there, too. A rotation that is
+interrupted at any instant leaves everything readable, and the next call finishes it.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from consent.errors import ConsentError
+from consent.keyring import kek_id
+from consent.ledger import open_ledger
+from consent.vault import open_vault
+from troth.clock import Clock
+from troth.home import Home
+from troth.settings import given_keks
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """What a rotation did. `kek_id` names the key that wraps from now on and says nothing about it."""
+
+    kek_id: str
+    ledger_keys: int
+    vault_keys: int
+    destroyed: tuple[str, ...]
+
+
+def rotate_kek(home: Home, clock: Clock) -> Rotated:
+    """Wrap every key of the ledger and the vault anew, and destroy the key-encryption keys that are kept in files.
+
+    The new key is `TROTH_KEK` where the environment gives one (whoever holds the old one destroys it), else a new file.
+    Raises: ConsentError while another process has ledger or vault open, for it would go on wrapping under the old key.
+    """
+    given = given_keks()
+    keys = home.root / "keys"
+    if not given:
+        home.key("kek")
+        home.key("kek.next")  # from here on both open, and this one wraps
+    _refuse_in_use(home.ledger)
+    _refuse_in_use(home.vault)
+    current = home.keks()[0]
+    with open_ledger(home, clock) as ledger:
+        ledger_keys = ledger.rewrap_keys()
+    with open_vault(home) as vault:
+        vault_keys = vault.rewrap_keys()
+    old = ["vault", "kek", *(["kek.next"] if given else [])]  # vault: of a vault made before its values had keys
+    destroyed = [name for name in old if (keys / f"{name}.key").exists()]
+    for name in destroyed:
+        _overwrite(keys / f"{name}.key")
+        if name != "kek" or given:
+            (keys / f"{name}.key").unlink()
+    if not given:
+        (keys / "kek.next.key").replace(keys / "kek.key")
+    _sync(keys)
+    return Rotated(kek_id(current).hex(), ledger_keys, vault_keys, tuple(destroyed))
+
+
+def _refuse_in_use(path: Path) -> None:
+    """SQLite leaves write-ahead mode only when nobody else has the file open; whoever opens it next enters it again."""
+    if not path.exists():
+        return
+    connection = sqlite3.connect(path, isolation_level=None, timeout=1)
+    try:
+        connection.execute("pragma journal_mode = delete")
+    except sqlite3.OperationalError:
+        raise ConsentError(
+            f"key rotation: expected {path.name} to be open nowhere else, found it in use. "
+            "Stop `troth serve` and running steps, then rotate again: until then both keys open."
+        ) from None
+    finally:
+        connection.close()
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
