@@ -143,7 +143,9 @@ class SQLiteDatabase:
         self._writer.execute("pragma wal_autocheckpoint = 8000")  # pages: 32 MB, or key pages are written over and over
         found = self._version()
         if found is None:
-            migrate(f"sqlite:///{path}")
+            from sqlalchemy import URL
+
+            migrate(URL.create("sqlite", database=str(path)))
             found = self._version()
         if found != HEAD:
             raise LedgerError(_other_version(found))
@@ -173,7 +175,7 @@ class PostgresDatabase:
         self._url = url
         self._writer_lock, self._reader_lock = threading.RLock(), threading.RLock()
         self._writer_thread: int | None = None
-        self._has_snapshot = False
+        self._has_snapshot = self._is_closed = False
         self._writer = self._connect()
         try:
             with self._refusing("read"):
@@ -185,6 +187,7 @@ class PostgresDatabase:
 
     def close(self) -> None:
         with self._writer_lock, self._reader_lock:
+            self._is_closed = True
             self._reader.close()
             self._writer.close()
 
@@ -247,6 +250,8 @@ class PostgresDatabase:
             self._writer.execute("vacuum (full) subject_keys")
 
     def _connect(self) -> Any:
+        if self._is_closed:
+            raise LedgerError("ledger: expected an open one, found it closed. Open it again.")
         try:
             connection = self._psycopg.connect(self._url, autocommit=True)
             try:
@@ -308,8 +313,8 @@ def _other_version(found: str | None) -> str:
     return f"ledger schema: expected version {HEAD}, found {found}. Use the release that wrote it, or migrate it."
 
 
-def migrate(url: str) -> None:
-    """Bring the ledger's schema at a SQLAlchemy URL to the newest version."""
+def migrate(url: Any) -> None:
+    """Bring the ledger's schema at a SQLAlchemy URL to the newest version. Raises: LedgerError."""
     from alembic import command
     from alembic.config import Config
     from sqlalchemy.exc import SQLAlchemyError

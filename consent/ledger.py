@@ -570,7 +570,8 @@ class Ledger:
         for subject, leaf in silence.unexplained.items():
             with self._store.reading():
                 later = [each for each in self._leaves_with(subject, self._head()) if each > leaf]
-            if not any(is_erasure(opened) for each in reversed(later) if (opened := self.opened(each))):
+            following = next((opened for each in later if (opened := self.opened(each))), None)
+            if following is None or not is_erasure(following):
                 raise LedgerError(
                     f"leaf {leaf}: expected an event, or the erasure of its subject after it, found neither. "
                     "Its key or its payload was destroyed by hand: restore the ledger from a backup."

@@ -127,7 +127,9 @@ def _verified(store: Store, verifier: Verifier, opened: Opener | None, silence: 
         if count != newest.size:
             raise VerificationError("ledger", f"{newest.size} events", f"{count}", _RESTORE)
         walk.compare_index()
-    for leaf, entry, found in opened(0, newest.size) if opened else ():
+    for expected, (leaf, entry, found) in enumerate(opened(0, newest.size) if opened else ()):
+        if leaf != expected:
+            raise VerificationError("ledger", f"leaf {expected}", f"leaf {leaf}", _RESTORE)
         silence.hear(leaf, entry, found)
         if found is not None:
             audit.check_event(f"leaf {leaf}", entry, found)

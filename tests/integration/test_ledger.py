@@ -1,28 +1,37 @@
-"""The ledger on a real disk: idempotent, provable, and refusing what was rolled back, forked or changed."""
+"""The ledger in SQLite and in PostgreSQL: idempotent, provable, erasable, and refusing what was rolled back, forked or changed."""
 
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consent.databases import PostgresDatabase
+from consent.entry import prefix_of
 from consent.errors import ConsentError, LedgerError
 from consent.events import FIELDS, SCHEMA
+from consent.index import BLOCK, RADIX, verify_state_proof
 from consent.keyring import KeyRing
 from consent.ledger import ORIGIN, Ledger, ledger_size, open_ledger
 from consent.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
 from consent.note import Ed25519Signer, open_checkpoint
 from consent.policy import read_policy
 from consent.standing import standing
+from tests.integration.places import by_hand, change_by_hand, raw
 from tests.unit.consent import builders
-from tests.unit.consent.builders import ALMA, MONDAY, SIGNER, event, events
+from tests.unit.consent.builders import ALMA, KEK, MONDAY, SIGNER, erasure, event, events, open_ledger_at, subject
 from troth.clock import FixedClock
 from troth.home import Home
+
+OTHER_KEK = bytes(range(64, 96))
 
 
 def rows(count: int) -> pl.DataFrame:
@@ -30,33 +39,49 @@ def rows(count: int) -> pl.DataFrame:
     return pl.DataFrame(found, schema={name: SCHEMA[name] for name in FIELDS}, orient="row")
 
 
-def tampered(path: Path, statement: str) -> None:
-    """Change the ledger's file by hand, past its triggers."""
-    connection = sqlite3.connect(path)
-    for (trigger,) in connection.execute("select name from sqlite_master where type = 'trigger'").fetchall():
-        connection.execute(f"drop trigger {trigger}")
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
+def crowd(count: int, people: int, first: int = 0) -> pl.DataFrame:
+    """Events number `first` and on, of so many people in turn (`subject` by number)."""
+    number = pl.int_range(first, first + count)
+    person = (number % people).cast(pl.String).str.zfill(22)
+    letters = {"0": "a", "1": "e", "8": "i", "9": "o"}
+    return (
+        rows(1)
+        .select(pl.all().repeat_by(count).explode())
+        .with_columns(
+            signal_id=pl.format("sig-{}", number),
+            subject_id=pl.concat_str(pl.lit("email_"), person.str.replace_many(letters)),
+        )
+    )
 
 
-def test_a_new_ledger_is_empty_under_a_signed_checkpoint(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def proved(ledger: Ledger, subject_id: str, *scope: str) -> list[int]:
+    """The leaves that a proof, checked against the signed checkpoint alone, gives for a subject."""
+    signed = open_checkpoint(ledger.checkpoint(), SIGNER.verifier)
+    assert signed.state_root is not None
+    proof = ledger.state_proof(subject_id, *scope)
+    return verify_state_proof(proof, prefix_of(subject_id, *scope), signed.size, signed.state_root)
+
+
+def test_a_new_ledger_is_empty_under_a_signed_checkpoint(place: str) -> None:
+    with open_ledger_at(place) as ledger:
         assert ledger.size == 0
         assert open_checkpoint(ledger.checkpoint(), SIGNER.verifier).root == EMPTY_ROOT
+        assert ledger.frame().is_empty()
+        assert proved(ledger, ALMA) == []
         ledger.verify()
 
 
-def test_an_appended_event_is_covered_by_a_signed_checkpoint_on_return(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def test_an_appended_event_is_covered_by_a_signed_checkpoint_on_return(place: str) -> None:
+    with open_ledger_at(place) as ledger:
         assert ledger.append(events(3)) == [0, 1, 2]
         assert open_checkpoint(ledger.checkpoint(), SIGNER.verifier).size == ledger.size == 3
+    with open_ledger_at(place) as ledger:
         assert [recorded.event for recorded in ledger.events()] == events(3)
-    assert ledger_size(tmp_path / "ledger.db") == 3
+        assert ledger.append(events(4)) == [0, 1, 2, 3]
 
 
-def test_a_repeat_gets_its_first_leaf_and_changes_nothing(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def test_a_repeat_gets_its_first_leaf_and_changes_nothing(place: str) -> None:
+    with open_ledger_at(place) as ledger:
         ledger.append(events(5))
         before = ledger.checkpoint()
         again = [event(MONDAY, signal_id="sig-3", received_at=MONDAY + timedelta(days=30)), *events(2)]
@@ -65,14 +90,14 @@ def test_a_repeat_gets_its_first_leaf_and_changes_nothing(tmp_path: Path) -> Non
         assert ledger.checkpoint() == before
 
 
-def test_a_repeat_inside_one_batch_is_one_event(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def test_a_repeat_inside_one_batch_is_one_event(place: str) -> None:
+    with open_ledger_at(place) as ledger:
         assert ledger.append([*events(2), *events(3)]) == [0, 1, 0, 1, 2]
         ledger.verify()
 
 
-def test_rows_and_events_are_the_same_to_the_ledger(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def test_rows_and_events_are_the_same_to_the_ledger(place: str) -> None:
+    with open_ledger_at(place) as ledger:
         assert ledger.append_frame(rows(600)) == list(range(600))
         assert ledger.append(events(600)) == list(range(600))
         frame = ledger.frame()
@@ -82,8 +107,8 @@ def test_rows_and_events_are_the_same_to_the_ledger(tmp_path: Path) -> None:
         assert ledger.frame(10).height == 10
 
 
-def test_a_bad_event_writes_nothing_of_its_batch(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def test_a_bad_event_writes_nothing_of_its_batch(place: str) -> None:
+    with open_ledger_at(place) as ledger:
         with pytest.raises(ConsentError, match="field subject_id"):
             ledger.append([*events(2), event(subject_id="alma@pier.example")])
         assert ledger.size == 0
@@ -107,11 +132,7 @@ def test_in_any_batches_every_leaf_and_every_past_is_provable(
 
 def test_a_ledger_larger_than_two_levels_of_tiles_still_proves(tmp_path: Path) -> None:
     with builders.open_ledger(tmp_path) as ledger:
-        frame = (
-            rows(1)
-            .select(pl.all().repeat_by(66_000).explode())
-            .with_columns(signal_id=pl.format("sig-{}", pl.int_range(66_000)))
-        )
+        frame = crowd(66_000, people=1)
         ledger.append_frame(frame[:65_500])
         ledger.append_frame(frame[65_500:])
         for index in (0, 255, 256, 65_535, 65_536, 65_999):
@@ -119,33 +140,246 @@ def test_a_ledger_larger_than_two_levels_of_tiles_still_proves(tmp_path: Path) -
         verify_consistency(65_500, 66_000, ledger.root(65_500), ledger.root(), ledger.consistency_proof(65_500))
 
 
-def test_a_leaf_or_a_size_the_ledger_never_had_is_refused(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger, pytest.raises(ConsentError, match="a leaf below 0, found 0"):
-        ledger.inclusion_proof(0)
-    with builders.open_ledger(tmp_path) as ledger, pytest.raises(ConsentError, match="a size up to 0, found 1"):
-        ledger.frame(1)
+def test_all_events_of_a_subject_are_found_and_proved_in_merged_runs_stored_runs_and_young_rows(place: str) -> None:
+    people, size = 997, RADIX * BLOCK + BLOCK + 500
+    with open_ledger_at(place) as ledger:
+        ledger.append_frame(crowd(size, people))
+        assert ledger.append_frame(crowd(300, people, first=200)) == list(range(200, 500))
+        ledger.verify()
+    with open_ledger_at(place) as ledger:
+        assert ledger.size == size
+        for number in (0, 1, 500, people - 1):
+            leaves = list(range(number, size, people))
+            assert ledger.leaves_of(subject(number)) == leaves
+            assert [recorded.leaf_index for recorded in ledger.events_of(subject(number))] == leaves
+            assert proved(ledger, subject(number)) == leaves
+            assert proved(ledger, subject(number), "personalization", "*") == leaves
+            assert proved(ledger, subject(number), "personalization", "email") == []
+        assert ledger.leaves_of(subject(people)) == proved(ledger, subject(people)) == []
 
 
-def test_writers_side_by_side_make_one_tree_with_every_event_once(tmp_path: Path) -> None:
-    def write(first: int) -> None:
-        with builders.open_ledger(tmp_path) as ledger:
-            for start in range(first, first + 30, 5):
-                ledger.append(events(10, first=start))
+def test_a_leaf_or_a_size_the_ledger_never_had_is_refused(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        with pytest.raises(ConsentError, match="a leaf below 0, found 0"):
+            ledger.inclusion_proof(0)
+        with pytest.raises(ConsentError, match="a size up to 0, found 1"):
+            ledger.frame(1)
 
-    builders.open_ledger(tmp_path).close()
-    writers = [threading.Thread(target=write, args=(10 * number,)) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    with builders.open_ledger(tmp_path) as ledger:
-        said = sorted(int(recorded.event.signal_id.removeprefix("sig-")) for recorded in ledger.events())
-        assert said == list(range(65))
+
+def test_what_was_erased_cannot_be_read_and_everything_about_it_still_proves(place: str) -> None:
+    bea = event(subject_id=subject(1), signal_id="bea")
+    with open_ledger_at(place) as ledger, open_ledger_at(place) as other:
+        ledger.append([*events(3), bea])
+        root, proofs = ledger.root(), ledger.inclusion_proofs(range(4))
+        assert ledger.erase(erasure(MONDAY + timedelta(days=1))) == 4
+        for each in (ledger, other):
+            assert [each.opened(leaf) is None for leaf in range(5)] == [True, True, True, False, False]
+            assert [recorded.event.event_type for recorded in each.events_of(ALMA)] == ["erased"]
+            assert each.frame()["leaf_index"].to_list() == [3, 4]
+            assert each.frame(4)["leaf_index"].to_list() == [3]
+            assert each.root(4) == root
+            assert each.inclusion_proofs(range(4), 4) == proofs
+            assert proved(each, ALMA) == [0, 1, 2, 4]
+            each.verify()
+
+
+def test_erased_again_nothing_said_since_is_lost(place: str) -> None:
+    erased, back = erasure(MONDAY), event(MONDAY + timedelta(days=1), signal_id="back")
+    with open_ledger_at(place) as ledger:
+        ledger.append(events(1))
+        ledger.erase(erased)
+        ledger.append([back])
+        assert ledger.erase(erased) == 1
+        assert [recorded.event for recorded in ledger.events_of(ALMA)] == [erased, back]
         ledger.verify()
 
 
-def test_the_ledger_answers_standing_and_stays_silent_when_closed(tmp_path: Path) -> None:
-    ledger = builders.open_ledger(tmp_path)
+def test_erased_for_a_second_time_the_first_erasure_is_unreadable_too_and_explained(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append(events(1))
+        ledger.erase(erasure(MONDAY))
+        assert ledger.erase(erasure(MONDAY, signal_id="erased-2")) == 2
+        assert [recorded.leaf_index for recorded in ledger.events_of(ALMA)] == [2]
+        assert ledger.frame(1).is_empty()
+        ledger.verify()
+
+
+def test_a_subject_who_was_never_known_can_be_erased(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        assert ledger.erase(erasure(MONDAY)) == 0
+        assert len(ledger.events_of(ALMA)) == 1
+
+
+def test_only_an_erasure_erases(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append(events(1))
+        with pytest.raises(ConsentError, match="expected an event erased, found grant"):
+            ledger.erase(event(signal_id="sig-2"))
+        assert len(ledger.events_of(ALMA)) == ledger.size == 1
+
+
+def test_an_erasure_that_was_only_appended_is_not_taken_for_one_that_destroyed(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append([*events(1), erasure(MONDAY)])
+        with pytest.raises(LedgerError, match="destroyed nothing"):
+            ledger.erase(erasure(MONDAY))
+        ledger.erase(erasure(MONDAY, signal_id="erased-2"))
+        assert len(ledger.events_of(ALMA)) == 1
+
+
+@pytest.mark.parametrize("is_reopened", [False, True], ids=["at once", "by a later process"])
+def test_a_subject_first_heard_in_a_batch_that_crosses_blocks_is_erased_like_any_other(
+    place: str, is_reopened: bool
+) -> None:
+    ledger = open_ledger_at(place)
+    ledger.append_frame(crowd(BLOCK - 100, people=50))
+    ledger.append([*events(150, first=BLOCK), event(subject_id=subject(77), signal_id="late")])
+    if is_reopened:
+        ledger.close()
+        ledger = open_ledger_at(place)
+    with ledger:
+        ledger.append([event(subject_id=subject(77), signal_id="later")])
+        ledger.erase(erasure(MONDAY, subject(77)))
+        assert [recorded.event.event_type for recorded in ledger.events_of(subject(77))] == ["erased"]
+        ledger.verify()
+
+
+@pytest.mark.parametrize("look", [Ledger.root, Ledger.frame, lambda ledger: ledger.size], ids=["root", "frame", "size"])
+def test_who_looked_at_an_erasure_by_another_process_seals_under_a_key_that_exists(
+    place: str, look: Callable[[Ledger], Any]
+) -> None:
+    withdrawal = event(MONDAY + timedelta(days=1), event_type="withdraw", signal_id="back")
+    with open_ledger_at(place) as one, open_ledger_at(place) as two:
+        two.append(events(1))
+        one.erase(erasure(MONDAY))
+        look(two)
+        two.append([withdrawal])
+        assert one.events_of(ALMA)[-1].event == withdrawal
+        one.verify()
+
+
+def test_a_destroyed_key_is_nowhere_in_the_files(tmp_path: Path) -> None:
+    people = [subject(number) for number in range(400)]
+    with builders.open_ledger(tmp_path) as ledger, raw(str(tmp_path)) as run:
+        wrapped: dict[str, bytes] = {}
+        for round_ in range(3):
+            said = [event(subject_id=person, signal_id=f"sig-{round_}") for person in people]
+            ledger.append(said)
+            for person in people[round_::40]:
+                ((wrapped[person],),) = run(
+                    "select wrapped from subject_keys where subject_key = ?", (prefix_of(person),)
+                )
+                ledger.erase(erasure(MONDAY, person, f"erased-{round_}"))
+        held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        ((present,),) = run("select wrapped from subject_keys where subject_key = ?", (prefix_of(people[-1]),))
+    assert present in held
+    assert [person for person, key in wrapped.items() if key in held] == []
+
+
+def test_keys_wrapped_anew_open_everything_and_need_the_old_one_no_more(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append_frame(crowd(2_500, people=1_200))
+    with (
+        pytest.raises(LedgerError, match="Give the key this ledger was written under"),
+        open_ledger_at(place, [OTHER_KEK]) as ledger,
+    ):
+        ledger.frame()
+    with open_ledger_at(place, [OTHER_KEK, KEK]) as ledger:
+        ledger.append([event(subject_id=subject(5_000), signal_id="new")])
+        assert ledger.rewrap_keys() == 1_200
+        assert ledger.rewrap_keys() == 0
+    with open_ledger_at(place, [OTHER_KEK]) as ledger:
+        assert ledger.frame().height == 2_501
+        ledger.append_frame(crowd(10, people=10, first=2_500))
+        ledger.erase(erasure(MONDAY, subject(3)))
+        ledger.verify()
+
+
+def test_keys_half_wrapped_anew_are_read_with_both_and_the_rest_follows(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append_frame(crowd(50, people=40))
+    with open_ledger_at(place, [OTHER_KEK, KEK]) as ledger:
+        ledger.append_frame(crowd(30, people=30, first=10_000))
+        ledger.rewrap_keys()
+    with open_ledger_at(place, [KEK, OTHER_KEK]) as ledger:
+        ledger.append([event(subject_id=subject(600 + number), signal_id="old") for number in range(20)])
+    with open_ledger_at(place, [OTHER_KEK, KEK]) as ledger:
+        assert ledger.frame().height == 100
+        assert ledger.rewrap_keys() == 20
+        ledger.verify()
+
+
+def test_threads_that_make_the_ledger_at_once_make_one(place: str) -> None:
+    faults: list[BaseException] = []
+
+    def make(first: int) -> None:
+        try:
+            with open_ledger_at(place) as ledger:
+                ledger.append(events(10, first))
+        except BaseException as fault:
+            faults.append(fault)
+
+    makers = [threading.Thread(target=make, args=(5 * number,)) for number in range(6)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    assert faults == []
+    with open_ledger_at(place) as ledger:
+        assert sorted(recorded.event.signal_id for recorded in ledger.events()) == sorted(
+            each.signal_id for each in events(35)
+        )
+        ledger.verify()
+
+
+def test_readers_see_whole_states_while_runs_are_merged_under_them(place: str) -> None:
+    faults: list[BaseException] = []
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            with open_ledger_at(place) as ledger:
+                while not done.is_set():
+                    size, leaves = ledger.size, ledger.leaves_of(subject(0))
+                    assert leaves[: -(-size // 10)] == list(range(0, size, 10))
+                    assert ledger.frame(min(size, 50)).height == min(size, 50)
+                    ledger.state_proof(subject(0))
+                    ledger.verify()
+        except BaseException as fault:
+            faults.append(fault)
+
+    with open_ledger_at(place) as ledger:
+        reader = threading.Thread(target=read)
+        reader.start()
+        for first in range(0, RADIX * BLOCK + 1_000, 1_000):
+            ledger.append_frame(crowd(1_000, people=10, first=first))
+        done.set()
+        reader.join()
+    assert faults == []
+
+
+def test_a_schema_of_another_version_is_refused(place: str) -> None:
+    open_ledger_at(place).close()
+    with raw(place) as run:
+        run("update alembic_version set version_num = '9999'")
+    with pytest.raises(LedgerError, match=r"schema: expected version 0001, found 9999\. Use the release"):
+        open_ledger_at(place)
+
+
+def test_a_schema_whose_making_was_broken_off_is_made(place: str) -> None:
+    open_ledger_at(place).close()
+    with by_hand(place) as run:
+        for table in ("batches", "tiles", "checkpoints", "runs", "run_chunks", "subject_keys"):
+            run(f"drop table {table}")
+        if place.startswith("postgresql://"):
+            run("drop function refuse_change")
+        run("delete from alembic_version")
+    with open_ledger_at(place) as ledger:
+        assert ledger.append(events(2)) == [0, 1]
+
+
+def test_the_ledger_answers_standing_and_stays_silent_when_closed(place: str) -> None:
+    ledger = open_ledger_at(place)
     ledger.append([event(), event(MONDAY + timedelta(days=1), event_type="withdraw", signal_id="sig-2")])
     policy, later = read_policy(), MONDAY + timedelta(days=2)
     assert standing(ledger, ALMA, "personalization", "*", MONDAY, policy=policy).is_allowed
@@ -160,6 +394,15 @@ def test_a_home_has_one_ledger_under_its_own_key(tmp_path: Path) -> None:
         ledger.append(events(2))
     with open_ledger(home, clock) as ledger:
         assert ledger.size == 2
+    assert ledger_size(home.ledger) == 2
+
+
+def test_a_home_may_have_any_name(tmp_path: Path) -> None:
+    home = Home(tmp_path / "Zoë's 100% home? #1 & more")
+    with open_ledger(home, FixedClock(MONDAY)) as ledger:
+        ledger.append(events(2))
+    assert home.ledger.exists()
+    assert ledger_size(home.ledger) == 2
 
 
 def test_a_ledger_rolled_back_to_a_backup_is_refused(tmp_path: Path) -> None:
@@ -188,56 +431,93 @@ def test_a_checkpoint_somebody_kept_tells_a_fork(tmp_path: Path) -> None:
 def test_a_ledger_of_another_signer_is_refused(tmp_path: Path) -> None:
     builders.open_ledger(tmp_path).close()
     with pytest.raises(LedgerError, match="a signature by a known key"):
-        Ledger.open(tmp_path / "ledger.db", Ed25519Signer(ORIGIN, b"x" * 32), KeyRing([builders.KEK]), FixedClock(MONDAY))
-
-
-def test_the_database_itself_refuses_to_forget_or_to_rewrite(tmp_path: Path) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
-        ledger.append(events(300))
-    connection = sqlite3.connect(tmp_path / "ledger.db")
-    for statement in (
-        "delete from batches",
-        "update batches set payloads = x''",
-        "delete from tiles",
-        "delete from checkpoints",
-        "update checkpoints set note = ''",
-    ):
-        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
-            connection.execute(statement)
-    connection.close()
+        Ledger.open(tmp_path / "ledger.db", Ed25519Signer(ORIGIN, b"x" * 32), KeyRing([KEK]), FixedClock(MONDAY))
 
 
 @pytest.mark.parametrize(
-    "change",
+    "statement",
     [
-        "update batches set payloads = substr(payloads, 1, 40) || x'00' || substr(payloads, 42) where first_leaf = 0",
-        "update batches set entries = substr(entries, 65) || substr(entries, 1, 64) where first_leaf = 0",
-        "update batches set entries = zeroblob(length(entries)) where first_leaf = 200",
-        "update batches set first_leaf = first_leaf + 100 where first_leaf = 200",
-        "update tiles set hashes = substr(hashes, 33) || substr(hashes, 1, 32) where level = 0 and number = 0",
-        "update checkpoints set note = (select note from checkpoints where size = 0) where size = 300",
+        "delete from batches",
+        "update batches set first_leaf = first_leaf + 1",
+        "delete from tiles",
+        "update tiles set level = level + 1",
+        "delete from checkpoints",
+        "update checkpoints set note = ''",
     ],
 )
-def test_a_ledger_changed_by_hand_does_not_verify(tmp_path: Path, change: str) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
-        ledger.append(events(200))
+def test_the_database_itself_refuses_to_forget_or_to_rewrite(place: str, statement: str) -> None:
+    with open_ledger_at(place) as ledger:
         ledger.append(events(300))
-    tampered(tmp_path / "ledger.db", change)
-    with pytest.raises(LedgerError, match=r"expected .* found"), builders.open_ledger(tmp_path) as ledger:
+    with pytest.raises((sqlite3.IntegrityError, psycopg.errors.RaiseException), match="only grows"), raw(place) as run:
+        run(statement)
+
+
+CHANGES: dict[str, tuple[str, str, str, Callable[[Any], object]]] = {
+    "a byte of a payload": ("batches", "payloads", "first_leaf = 0", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]),
+    "a payload's key": ("batches", "payloads", "first_leaf = 0", lambda b: bytes([b[0] ^ 1]) + b[1:]),
+    "two entries swapped": ("batches", "entries", "first_leaf = 0", lambda b: b[64:128] + b[:64] + b[128:]),
+    "entries of zeros": ("batches", "entries", "first_leaf = 200", lambda b: bytes(len(b))),
+    "a batch moved": ("batches", "first_leaf", "first_leaf = 200", lambda leaf: leaf + 100),
+    "a tile": ("tiles", "hashes", "level = 0 and number = 0", lambda b: b[32:] + b[:32]),
+    "a tile's inner roots": ("tiles", "inner_roots", "level = 0 and number = 0", lambda b: bytes([b[0] ^ 1]) + b[1:]),
+    "a checkpoint": ("checkpoints", "note", "size = 5000", lambda note: note.replace("troth", "truth")),
+    "rows of the index": ("run_chunks", "chunk_rows", "number = 1", lambda b: b[40:80] + b[:40] + b[80:]),
+    "the filter of the index": ("runs", "filter", "start_leaf = 0", lambda b: bytes(len(b))),
+    "first rows of the index": ("runs", "first_rows", "start_leaf = 0", lambda b: b[40:80] + b[:40] + b[80:]),
+    "hashes of the index": ("runs", "chunk_roots", "start_leaf = 0", lambda b: b[32:64] + b[:32] + b[64:]),
+    "a wrapped key": ("subject_keys", "wrapped", "block = 0", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+    "the id of a key": ("subject_keys", "key_id", "block = 0", lambda b: b[:-1] + bytes([b[-1] ^ 1])),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_ledger_changed_by_hand_does_not_verify(place: str, change: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append(events(200))
+        ledger.append_frame(rows(5_000))
+    change_by_hand(place, *CHANGES[change])
+    with pytest.raises(LedgerError, match=r"expected .* found"), open_ledger_at(place) as ledger:
         ledger.verify()
 
 
+def test_a_key_taken_away_by_hand_is_no_erasure(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append([event(), event(MONDAY + timedelta(days=1), event_type="withdraw", signal_id="sig-2")])
+    with by_hand(place) as run:
+        run("delete from subject_keys")
+    with open_ledger_at(place) as ledger:
+        for read in (ledger.verify, ledger.frame, lambda: ledger.events_of(ALMA)):
+            with pytest.raises(LedgerError, match="destroyed by hand"):
+                read()
+        asked = standing(ledger, ALMA, "personalization", "*", MONDAY, policy=read_policy())
+        assert asked.reason_code == "ledger_unreadable"
+
+
+def test_a_withdrawal_cannot_be_silenced_by_changing_which_key_its_payload_names(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append([event()])
+        ledger.append([event(MONDAY + timedelta(days=1), event_type="withdraw", signal_id="sig-2")])
+    change_by_hand(place, "batches", "payloads", "first_leaf = 1", lambda b: b[:7] + bytes([b[7] ^ 1]) + b[8:])
+    with open_ledger_at(place) as ledger:
+        later = MONDAY + timedelta(days=2)
+        asked = standing(ledger, ALMA, "personalization", "*", later, policy=read_policy())
+        assert asked.reason_code == "ledger_unreadable"
+        with pytest.raises(LedgerError, match="leaf 1: expected an event, or the erasure"):
+            ledger.frame()
+
+
 @pytest.mark.parametrize(
-    "change",
+    "statement",
     ["delete from batches where first_leaf = 200", "delete from checkpoints where size = 300", "delete from tiles"],
 )
-def test_a_ledger_with_a_piece_missing_does_not_even_open(tmp_path: Path, change: str) -> None:
-    with builders.open_ledger(tmp_path) as ledger:
+def test_a_ledger_with_a_piece_missing_does_not_even_open(place: str, statement: str) -> None:
+    with open_ledger_at(place) as ledger:
         ledger.append(events(200))
         ledger.append(events(300))
-    tampered(tmp_path / "ledger.db", change)
+    with by_hand(place) as run:
+        run(statement)
     with pytest.raises(LedgerError, match=r"expected .* found"):
-        builders.open_ledger(tmp_path)
+        open_ledger_at(place)
 
 
 def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
@@ -246,3 +526,19 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
         builders.open_ledger(tmp_path)
     with pytest.raises(LedgerError, match="expected a readable ledger"):
         ledger_size(tmp_path / "nowhere.db")
+
+
+def test_an_address_without_a_database_is_refused_without_repeating_it(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="expected a PostgreSQL database, found OperationalError") as refusal:
+        PostgresDatabase(f"postgresql://alma:secret@/ledger?host={tmp_path}")
+    assert "secret" not in str(refusal.value)
+    assert refusal.value.__suppress_context__
+
+
+def test_a_server_set_to_repeatable_reads_keeps_one_tree_too(postgres_place: str) -> None:
+    set_up = postgres_place.replace("options=", "options=-cdefault_transaction_isolation%3Dserializable%20")
+    with open_ledger_at(set_up) as one, open_ledger_at(set_up) as two:
+        for first in range(0, 60, 20):
+            one.append(events(15, first))
+            assert two.append(events(20, first)) == list(range(first, first + 20))
+        two.verify()

@@ -1,14 +1,17 @@
 """Consent events for tests: one plain default and named changes. Alma, who shops at the pier."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from consent.databases import PostgresDatabase
 from consent.events import Event
 from consent.keyring import KeyRing
 from consent.ledger import ORIGIN, Ledger
 from consent.note import Ed25519Signer
+from consent.store import Store
 from troth.clock import FixedClock
 
 MONDAY = datetime(2025, 3, 3, 10, tzinfo=UTC)
@@ -48,3 +51,24 @@ def events(count: int, first: int = 0) -> list[Event]:
 
 def open_ledger(folder: Path) -> Ledger:
     return Ledger.open(folder / "ledger.db", SIGNER, KeyRing([KEK]), FixedClock(MONDAY))
+
+
+def open_ledger_at(place: str, keks: Sequence[bytes] = (KEK,)) -> Ledger:
+    """A ledger in a folder, or in the PostgreSQL schema of an address."""
+    if not place.startswith("postgresql://"):
+        return Ledger.open(Path(place) / "ledger.db", SIGNER, KeyRing(keks), FixedClock(MONDAY))
+    database = PostgresDatabase(place)
+    try:
+        return Ledger(Store(database), SIGNER, KeyRing(keks), FixedClock(MONDAY))
+    except BaseException:
+        database.close()
+        raise
+
+
+def subject(number: int) -> str:
+    """Another shopper than Alma, by number."""
+    return "email_" + f"{number:022d}".translate(str.maketrans("0189", "aeio"))
+
+
+def erasure(at: datetime, subject_id: str = ALMA, signal_id: str = "erased") -> Event:
+    return event(at, event_type="erased", purpose_code="*", subject_id=subject_id, signal_id=signal_id)
