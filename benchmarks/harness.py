@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-NAMES = ("pipeline", "online_retail", "ledger_append", "ledger_bulk")
+NAMES = ("pipeline", "online_retail", "ledger_append", "ledger_bulk", "consent_gate", "withdrawal")
 
 
 @dataclass(frozen=True)
