@@ -165,7 +165,7 @@ def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
             rolled_back = "A checkpoint was rolled back"
             raise VerificationError(CHECKPOINTS, f"a size from {previous}", f"{claimed.size}", rolled_back)
         previous = claimed.size
-        entries = [_entry(leaf, line) for leaf, line in islice(lines, claimed.size - tree.size)]
+        entries = [entry_of_line(leaf, line) for leaf, line in islice(lines, claimed.size - tree.size)]
         tree.extend(map(leaf_hash, entries))
         growth.extend(b"".join(entries))
         if tree.size < claimed.size:
@@ -175,7 +175,7 @@ def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
         raise VerificationError(ENTRIES, f"{tree.size} events", "more", "Events were added that no checkpoint covers")
 
 
-def _entry(leaf: int, line: bytes) -> bytes:
+def entry_of_line(leaf: int, line: bytes) -> bytes:
     """The log's entry of a line, checked against the line's event. Raises: VerificationError."""
     where = f"{ENTRIES} line {leaf + 1}"
     opened = None

@@ -96,12 +96,12 @@ def test_one_bit_changed_anywhere_is_caught(export: Path, name: str) -> None:
 
 def test_every_bit_of_an_entry_reaches_its_leaf(exported: Path) -> None:
     line = (exported / ENTRIES).read_bytes().splitlines(keepends=True)[7]
-    entry = audit._entry(7, line)
+    entry = audit.entry_of_line(7, line)
     for place in range(len(line) * 8):
         broken = bytearray(line)
         broken[place // 8] ^= 1 << place % 8
         try:
-            assert audit._entry(7, bytes(broken)) != entry
+            assert audit.entry_of_line(7, bytes(broken)) != entry
         except VerificationError:
             continue
 
