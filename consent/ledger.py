@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from pathlib import Path
@@ -143,8 +143,9 @@ class Ledger:
     def append_frame(self, frame: pl.DataFrame) -> list[int]:
         """`append` for a frame with the event's columns, 1,000 rows to a checkpoint."""
         leaves: list[int] = []
-        for request in requests_of(frame):
-            leaves += self._submit(request)
+        with closing(requests_of(frame)) as requests:
+            for request in requests:
+                leaves += self._submit(request)
         return leaves
 
     def erase(self, erased: Event) -> int:

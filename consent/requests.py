@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -67,7 +67,7 @@ class Request:
         return self.leaves or []
 
 
-def requests_of(frame: pl.DataFrame) -> Iterator[Request]:
+def requests_of(frame: pl.DataFrame) -> Generator[Request, None, None]:
     """Requests of up to 1,000 events for the rows of a frame, in order.
 
     Raises: ConsentError when a row is outside the grammar; requests of rows before it may have been given.
@@ -96,9 +96,9 @@ def _prepared_beside(parts: Iterator[pl.DataFrame]) -> Iterator[Request]:
         try:
             while (request := _read(out)) is not None:
                 yield request
-            feeder.join()
         finally:
             child.kill()
+            feeder.join()  # nobody reads any more, so it ends
 
 
 def _feed(parts: Iterator[pl.DataFrame], to: IO[bytes]) -> None:
@@ -119,10 +119,10 @@ def _write(to: IO[bytes], request: Request) -> None:
 def _read(source: IO[bytes]) -> Request | None:
     """The next request; None at the end. Raises: ConsentError the other process met; LedgerError when it died."""
     head = source.read(_HEAD.size)
-    if len(head) != _HEAD.size:
+    count, length = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, -1)
+    body = source.read(max(length, 0))
+    if len(body) != length:
         raise LedgerError("preparing events: expected the second process to finish, found it gone. Append them again.")
-    count, length = _HEAD.unpack(head)
-    body = source.read(length)
     if not count:
         if body:
             raise ConsentError(body.decode())
