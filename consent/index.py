@@ -197,12 +197,16 @@ def rows_with(stored: StoredRun, chunk: Callable[[int], bytes], prefix: bytes) -
 
 
 def find(rows: Rows, keys: Rows, width: int = KEY_BYTES) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which keys (rows that are zero after `width` bytes) are in sorted rows: their positions, and their first row's leaf."""
+    """Which keys (rows that are zero after `width` bytes) are in sorted rows: their positions, and the first leaf of each."""
     at = np.searchsorted(rows, keys)
     there = np.flatnonzero(at < len(rows))
     words = width // 8
     there = there[(_fields(rows[at[there]])[:, :words] == _fields(keys[there])[:, :words]).all(axis=1)]
-    return there, leaf_indexes(rows[at[there]])
+    if width == KEY_BYTES or not len(there):
+        return there, leaf_indexes(rows[at[there]])
+    ends = np.searchsorted(rows, _last_rows(keys[there], width), "right")  # a subject's rows are in order of scopes
+    borders = np.stack([at[there], ends], axis=1).ravel()
+    return there, np.minimum.reduceat(np.append(leaf_indexes(rows), 0), borders)[::2]
 
 
 def find_in_run(
@@ -211,12 +215,12 @@ def find_in_run(
     """`find` in a run, chunk by chunk, of whole keys or of subjects."""
     found = fingerprints(keys) if width == KEY_BYTES else subject_fingerprints(keys)
     maybe = np.flatnonzero(may_hold(stored, found))
-    last = np.maximum(np.searchsorted(stored.first_rows, keys[maybe], "right") - 1, 0)
-    for number in np.unique(last):
-        rows = np.frombuffer(chunk(int(number)), ROW)
-        if number + 1 < len(stored.first_rows):  # the first row of the next chunk may be a key's first
-            rows = np.append(rows, stored.first_rows[number + 1])
-        asked = maybe[last == number]
+    first = np.maximum(np.searchsorted(stored.first_rows, keys[maybe], "right") - 1, 0)
+    last = np.searchsorted(stored.first_rows, _last_rows(keys[maybe], width), "right") - 1
+    beginnings = {int(number): int(last[first == number].max()) for number in np.unique(first)}
+    for number, end in beginnings.items():
+        rows = np.frombuffer(b"".join(chunk(each) for each in range(number, max(end, number) + 1)), ROW)
+        asked = maybe[first == number]
         positions, leaves = find(rows, keys[asked], width)
         yield asked[positions], leaves
 
@@ -272,11 +276,11 @@ def verify_state_proof(proof: Mapping[str, Any], prefix: bytes, size: int, root:
     leaves: list[int] = []
     try:
         for shown in proof["runs"]:
-            run = Run(shown["start"], shown["stop"], bytes.fromhex(shown["root"]))
-            pages = [bytes.fromhex(page) for page in shown["pages"]]
-            paths = [[bytes.fromhex(sibling) for sibling in path] for path in shown["paths"]]
+            run = Run(_whole(shown["start"]), _whole(shown["stop"]), _unhex(shown["root"]))
+            pages = [_unhex(page) for page in shown["pages"]]
+            paths = [[_unhex(sibling) for sibling in path] for path in shown["paths"]]
             runs.append(run)
-            leaves += _matching_leaves(run, shown["first_page"], pages, paths, prefix)
+            leaves += _matching_leaves(run, _whole(shown["first_page"]), pages, paths, prefix)
     except (KeyError, TypeError, ValueError):
         raise VerificationError("state proof", "runs with pages and paths", "another shape", "Ask again") from None
     borders = [0, *(run.stop for run in runs)]
@@ -285,6 +289,20 @@ def verify_state_proof(proof: Mapping[str, Any], prefix: bytes, size: int, root:
     if (found := state_root(runs)) != root:
         raise VerificationError("state proof", f"state root {root.hex()}", found.hex(), "It is of another state")
     return sorted(leaves)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
+def _unhex(text: str) -> bytes:
+    """One text for one value: what verifies cannot be told apart by its letters."""
+    found = bytes.fromhex(text)
+    if found.hex() != text:
+        raise ValueError
+    return found
 
 
 def _matching_leaves(
@@ -331,6 +349,13 @@ def _probes(found: NDArray[np.uint64], bits: int) -> Iterable[NDArray[np.uint64]
 
 def _fields(rows: Rows) -> NDArray[Any]:
     return np.ascontiguousarray(rows).view(">u8").reshape(-1, ROW_BYTES // 8)
+
+
+def _last_rows(keys: Rows, width: int) -> Rows:
+    """What no row that begins with the first `width` bytes of a key comes after."""
+    rows = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, ROW_BYTES).copy()
+    rows[:, width:] = 0xFF
+    return rows.view(ROW).reshape(-1)
 
 
 def _bounds(prefix: bytes) -> tuple[np.bytes_, np.bytes_]:

@@ -156,6 +156,10 @@ def test_all_events_of_a_subject_are_found_and_proved_in_merged_runs_stored_runs
             assert proved(ledger, subject(number), "personalization", "*") == leaves
             assert proved(ledger, subject(number), "personalization", "email") == []
         assert ledger.leaves_of(subject(people)) == proved(ledger, subject(people)) == []
+        ledger.append([event(subject_id=subject(3), signal_id="young")])
+        assert ledger.erase(erasure(MONDAY, subject(3))) == size + 1
+        assert [recorded.leaf_index for recorded in ledger.events_of(subject(3))] == [size + 1]
+        ledger.verify()
 
 
 def test_a_leaf_or_a_size_the_ledger_never_had_is_refused(place: str) -> None:
