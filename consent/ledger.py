@@ -31,6 +31,7 @@ from consent.note import Checkpoint, Ed25519Signer, Signer, Verifier, open_check
 from consent.proving import Prover, Tiles
 from consent.requests import BATCH, Request, requests_of
 from consent.store import Batch, SignedSize, Store
+from consent.tiles import export_tiles
 from consent.verification import Silence, is_erasure
 from troth.clock import Clock
 from troth.home import Home, write_atomically
@@ -181,6 +182,10 @@ class Ledger:
         """Every checkpoint, oldest first."""
         return [checkpoint.note for checkpoint in self._store.checkpoints()]
 
+    def signed_sizes(self) -> list[SignedSize]:
+        """Every checkpoint with the size it covers and when it was signed, oldest first."""
+        return list(self._store.checkpoints())
+
     def root(self, size: int | None = None) -> bytes:
         """Root of the first `size` leaves, from the stored tiles."""
         head = self._head()
@@ -303,6 +308,19 @@ class Ledger:
     def export(self, folder: Path) -> Path:
         """Write everything an auditor needs into a folder (README, Export), replacing an earlier export."""
         return verification.export(self._store, self._signer.verifier, self._opened, folder)
+
+    def export_tiles(self, folder: Path, note: str | None = None) -> Checkpoint:
+        """Write the log as C2SP tiles into a folder, or what is new since the last time. No event is in them.
+
+        `note`: its checkpoint with cosignatures; the newest as it is where not given. Raises: VerificationError.
+        """
+        with self._store.reading():
+            head = self._head()
+            return export_tiles(folder, note or head.note, self.verifier, self._prover(head).node, self._entry_list)
+
+    def _entry_list(self, start: int, stop: int) -> list[bytes]:
+        joined = self._store.entries(start, stop)
+        return [joined[at : at + ENTRY_BYTES] for at in range(0, len(joined), ENTRY_BYTES)]
 
     def rewrap_keys(self) -> int:
         """Put every subject's key under the current key-encryption key. How many were under another. May be repeated."""
@@ -619,7 +637,12 @@ class Ledger:
 
 def open_ledger(home: Home, clock: Clock) -> Ledger:
     """The home's ledger, signed and sealed with the home's keys."""
-    return Ledger.open(home.ledger, Ed25519Signer(ORIGIN, home.key("ledger")), KeyRing(home.keks()), clock)
+    return Ledger.open(home.ledger, signer_of(home), KeyRing(home.keks()), clock)
+
+
+def signer_of(home: Home) -> Signer:
+    """Who signs for the home's ledger: its checkpoints, the seals of its receipts, and the decisions made under it."""
+    return Ed25519Signer(ORIGIN, home.key("ledger"))
 
 
 def ledger_size(path: Path) -> int:
