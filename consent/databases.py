@@ -3,6 +3,7 @@
 Statements are written with `?` for a value. Schemas are made and brought up to date by Alembic (migrations/).
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from consent.errors import LedgerError
 
 HEAD = "0001"  # newest migration
 AGAIN = "Do it again: what is kept already is not kept twice."
+CLOSED = "ledger: expected an open one, found it closed. Open it again."
 RESTORE = "Restore it from a backup."
 _MIGRATING = threading.Lock()  # Alembic's context is one for the process
 
@@ -47,15 +49,17 @@ class SQLiteDatabase:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._name = path.name
+        self._is_doubtful = self._is_closed = False
         self._writer_lock = threading.RLock()
         self._reader_lock = threading.RLock()
         self._writer_thread: int | None = None
         try:
-            self._writer = self._connect(path)
+            self._writer = self._connect()
             try:
                 self._prepare(path)
-                self._reader = self._connect(path)
+                self._reader = self._connect()
             except BaseException:
                 self._writer.close()
                 raise
@@ -66,18 +70,20 @@ class SQLiteDatabase:
 
     def close(self) -> None:
         with self._writer_lock, self._reader_lock:
+            self._is_closed = True
             self._reader.close()
             self._writer.close()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         with self._writer_lock, self._refusing("written", AGAIN):
-            self._writer.execute("begin immediate")
+            self._begin_writing()
             self._writer_thread = threading.get_ident()
             try:
                 yield
                 self._writer.execute("commit")
             except BaseException:
+                self._is_doubtful = True
                 if self._writer.in_transaction:
                     self._writer.execute("rollback")
                 raise
@@ -114,6 +120,7 @@ class SQLiteDatabase:
         """Zeros over deleted rows were written by `secure_delete`; here the journal that still names them goes."""
         with self._writer_lock, self._refusing("written", AGAIN):
             is_busy = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0]
+            _sync(self._path.with_name(f"{self._name}-wal"))  # or a power cut could bring the journal back
         if is_busy:
             raise LedgerError(f"ledger {self._name}: expected to overwrite its journal, found it being read. {AGAIN}")
 
@@ -122,17 +129,32 @@ class SQLiteDatabase:
         """Faults of the database as those of the ledger."""
         try:
             yield
-        except sqlite3.Error as fault:
+        except (sqlite3.Error, OSError) as fault:
             found = f"expected a database that can be {verb}, found {fault}"
             raise LedgerError(f"ledger {self._name}: {found}. {advice}") from fault
 
-    def _connect(self, path: Path) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=60)
+    def _begin_writing(self) -> None:
+        if self._is_doubtful:  # what a fault left of the connection may be good for reading only
+            if self._is_closed:
+                raise LedgerError(CLOSED)
+            self._writer.close()
+            self._writer = self._connect()
+            self._is_doubtful = False
+        try:
+            self._writer.execute("begin immediate")
+        except sqlite3.Error:
+            self._is_doubtful = True
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=60)
         try:
             connection.execute("pragma busy_timeout = 60000")
             connection.execute("pragma synchronous = full")
             connection.execute("pragma secure_delete = on")
             connection.execute("pragma cache_size = -65536")  # KiB
+            # 32 MB of pages, or those of keys are written over and over
+            connection.execute("pragma wal_autocheckpoint = 8000")
         except BaseException:
             connection.close()
             raise
@@ -140,7 +162,6 @@ class SQLiteDatabase:
 
     def _prepare(self, path: Path) -> None:
         self._writer.execute("pragma journal_mode = wal")
-        self._writer.execute("pragma wal_autocheckpoint = 8000")  # pages: 32 MB, or key pages are written over and over
         found = self._version()
         if found is None:
             from sqlalchemy import URL
@@ -251,7 +272,7 @@ class PostgresDatabase:
 
     def _connect(self) -> Any:
         if self._is_closed:
-            raise LedgerError("ledger: expected an open one, found it closed. Open it again.")
+            raise LedgerError(CLOSED)
         try:
             connection = self._psycopg.connect(self._url, autocommit=True)
             try:
@@ -303,6 +324,11 @@ class PostgresDatabase:
 def _rows(connection: Any, query: str, values: Sequence[object]) -> list[Any]:
     cursor = connection.execute(_percent(query), values, binary=True)
     return list(cursor.fetchall()) if cursor.description else []
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _percent(statement: str) -> str:
