@@ -67,7 +67,7 @@ class FrameStanding:
         )
 
     def known_at(self, purpose_code: str, channel_code: str, at: datetime) -> pl.DataFrame:
-        """customer_id, is_allowed, reason_code, expires_at at a naive UTC time, from what had been received by then."""
+        """customer_id, is_allowed, reason_code, since_at, expires_at, leaf_index at a naive UTC time, from what had been received by then."""
         asked = (purpose_code, channel_code, at)
         if asked not in self.answered:
             self.answered[asked] = self._answer(*asked)
@@ -86,7 +86,7 @@ class FrameStanding:
             replace(self.policy, purposes={purpose_code: purpose}),
             moment,
             known_at=moment,
-        ).select("customer_id", "is_allowed", "reason_code", "expires_at")
+        ).select("customer_id", "is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
 
 
 def _published_events(home: Home) -> pl.DataFrame:

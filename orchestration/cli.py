@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestration import consenting
+from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
 
@@ -29,13 +31,9 @@ quarantine = typer.Typer(
 )
 app.add_typer(ask, name="ask")
 app.add_typer(audit, name="audit")
+app.add_typer(consenting.app, name="consent")
 app.add_typer(segment, name="segment")
 app.add_typer(quarantine, name="quarantine")
-
-HomeOption = Annotated[
-    Path | None, typer.Option("--home", help="The retailer's home; default TROTH_HOME or var/.", show_default=False)
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for machines.")]
 
 
 def main() -> None:

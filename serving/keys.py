@@ -49,12 +49,17 @@ def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime, scope
         raise ServingError(f"API key: expected scopes among {list(SCOPES)}, found {odd}. Correct them.")
     key = PREFIX + secrets.token_urlsafe(32)
     caller = Caller(name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at, scopes=tuple(scopes))
-    others = [each for each in callers(home) if each.name != name]
-    path = _path(home)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(path, msgspec.json.format(msgspec.json.encode([*others, caller]), indent=1))
-    os.chmod(path, 0o600)
+    _write(home, [*(each for each in callers(home) if each.name != name), caller])
     return key
+
+
+def drop_key(home: Home, name: str) -> bool:
+    """Forget a caller: its key opens nothing any more. False when there is none of that name."""
+    known = callers(home)
+    others = [each for each in known if each.name != name]
+    if len(others) < len(known):
+        _write(home, others)
+    return len(others) < len(known)
 
 
 def first_key(home: Home, at: datetime) -> str | None:
@@ -83,6 +88,13 @@ def caller_of(known: Sequence[Caller], key: str) -> Caller | None:
         if hmac.compare_digest(each.key_hash, key_hash):
             found = each
     return found
+
+
+def _write(home: Home, kept: Sequence[Caller]) -> None:
+    path = _path(home)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(kept), indent=1))
+    os.chmod(path, 0o600)
 
 
 def _path(home: Home) -> Path:

@@ -23,6 +23,7 @@ from consent.ledger import Ledger, open_ledger
 from consent.note import open_checkpoint
 from consent.policy import read_policy
 from consent.vault import open_vault
+from models.decisions import LINKS, Basis, record
 from models.permission import FrameStanding, policy_hash
 from models.registry import canonical
 from models.segments.decision import (
@@ -85,11 +86,11 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
         decision = _Decision.of(home, ledger, purpose, channel, moment)
         draft = _Draft(folder)
         try:
-            written = draft.write(home, segment, at, found, decision)
+            written = draft.write(home, segment, at, found, decision, is_recorded=not dry_run)
             with ledger.still():  # nobody says anything more between what was heard last and the file's being there
                 if not decision.is_current(ledger):
                     decision = decision.caught_up(ledger)
-                    written = draft.write(home, segment, at, found, decision)
+                    written = draft.write(home, segment, at, found, decision, is_recorded=not dry_run)
                 if not dry_run:
                     draft.publish()
         finally:
@@ -116,6 +117,7 @@ class _Decision:
     links: pl.DataFrame
     asked: tuple[str, str, datetime]
     standing: pl.DataFrame
+    links_version: str
 
     @classmethod
     def of(cls, home: Home, ledger: Ledger, purpose: str, channel: str, moment: datetime) -> Self:
@@ -127,7 +129,7 @@ class _Decision:
         asked = (purpose, channel, latest)
         return cls(
             known.size, known.root.hex(), ledger.checkpoint(), published.events, published.links, asked,
-            published.known_at(*asked),
+            published.known_at(*asked), versions(home, [LINKS])[LINKS],
         )  # fmt: skip
 
     def is_current(self, ledger: Ledger) -> bool:
@@ -160,12 +162,16 @@ class _Draft:
         self._folder = folder
         self._draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
 
-    def write(self, home: Home, segment: Segment, at: datetime, found: Members, decision: _Decision) -> dict[str, Any]:
-        """Write them under a decision; gives the manifest."""
+    def write(
+        self, home: Home, segment: Segment, at: datetime, found: Members, decision: _Decision, *, is_recorded: bool
+    ) -> dict[str, Any]:
+        """Write them under a decision; gives the manifest, which names the decision's receipt where one is kept."""
         rows = _with_contacts(home, segment, decided(found.rows, decision.standing))
         data = _csv(segment, rows)
         manifest = _manifest(segment, at, counted(rows["decision"]), decision, data)
-        manifest["tables"] = {**found.tables, **versions(home, ["customer_identities"])}
+        manifest["tables"] = {**found.tables, LINKS: decision.links_version}
+        if is_recorded:
+            manifest["decision"] = _recorded(home, segment, at, found, decision, data)
         self.discard()
         self._draft.mkdir(parents=True)
         self._draft.chmod(0o700)
@@ -229,6 +235,25 @@ def _manifest(segment: Segment, at: datetime, counts: Counts, basis: _Decision, 
         },
         "files": {MEMBERS: {"sha256": hashlib.sha256(data).hexdigest(), "rows": counts.may_be_contacted}},
     }
+
+
+def _recorded(
+    home: Home, segment: Segment, at: datetime, found: Members, basis: _Decision, data: bytes
+) -> dict[str, Any]:
+    """Keep the receipt of this use; number and hash of it. A draft that was overtaken leaves its receipt: it was decided."""
+    receipt = record(
+        home,
+        "export",
+        f"segment:{segment.name}",
+        basis.asked,
+        found.rows["customer_id"],
+        basis.standing,
+        Basis(basis.checkpoint, basis.links_version),
+        FixedClock(at),
+        definition=segment.hash,
+        outputs={MEMBERS: hashlib.sha256(data).hexdigest()},
+    )
+    return {"number": receipt.number, "sha256": receipt.hash}
 
 
 def _report(segment: Segment, manifest: Mapping[str, Any], folder: Path | None) -> ExportReport:
