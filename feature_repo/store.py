@@ -4,6 +4,7 @@ Writers take the file's one write lock for a whole batch, so a reader sees a bat
 Whose rows may be read, and for what, is decided in `reads.py`; nothing else hands rows to anybody.
 """
 
+import hashlib
 import json
 import sqlite3
 import threading
@@ -30,6 +31,7 @@ create table if not exists entity_rows (
     view_id integer not null, entity text not null, event_us integer not null, value blob not null,
     primary key (view_id, entity)
 ) without rowid;
+create table if not exists tombstones (mark blob primary key, erased_us integer not null) without rowid;
 """
 # `cross join` keeps SQLite to this order: keys asked for, then one look into the primary key for each.
 _READ = """
@@ -189,6 +191,39 @@ class PackedStore:
                 connection.execute("delete from entity_rows where view_id = ?", (view_id,))
                 connection.execute("delete from views where view_id = ?", (view_id,))
 
+    def erase(self, keys: Iterable[str], erased_us: int) -> int:
+        """Remove entities from every view, and rows of others that name them; how many rows went.
+
+        A late write of what was true before does not bring them back: a tombstone, which names nobody, keeps it out.
+        """
+        if not self.path.exists():
+            return 0
+        asked = list(dict.fromkeys(keys))
+        with self._writing() as connection:
+            connection.execute("pragma secure_delete = on")
+            connection.executemany(
+                "insert into tombstones values (?, ?) "
+                "on conflict (mark) do update set erased_us = max(erased_us, excluded.erased_us)",
+                [(_mark(key), erased_us) for key in asked],
+            )
+            removed = connection.execute(
+                "delete from entity_rows where exists (select 1 from json_each(?) as gone "
+                "where entity_rows.entity = gone.value or instr(entity_rows.value, cast(gone.value as blob)) > 0)",
+                (json.dumps(asked),),
+            ).rowcount
+        self._rewrite()
+        return removed
+
+    def _rewrite(self) -> None:
+        """Write the file anew: values that were overwritten or removed are not in it any more."""
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=60)
+        try:
+            connection.execute("vacuum")
+            if connection.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
+                raise FeatureError("online store: expected to empty its journal, found it being read. Try again.")
+        finally:
+            connection.close()
+
     def destroy(self) -> None:
         """Remove the file and what SQLite keeps beside it."""
         self.close()
@@ -233,10 +268,12 @@ class PackedStore:
         """Write the rows that are new, newer or corrected; leave equal ones; never let an older one win."""
         view_id = _view_id(connection, view.name)
         connection.execute("insert or ignore into layouts values (?, ?)", (layout.schema_id, layout.definition))
+        offered = len(rows)
+        rows = _without_erased(connection, rows)
         keys = json.dumps([row[0] for row in rows])
         held = {key: (at, value) for key, at, value in connection.execute(_READ_FOR_MERGE, (view_id, keys))}
         changes = []
-        skipped = unchanged = 0
+        skipped, unchanged = offered - len(rows), 0
         for key, event_us, value in rows:
             before = held.get(key)
             if before is None or before[0] < event_us:
@@ -289,6 +326,19 @@ def encoded(view: View, layout: Layout, frame: "pl.DataFrame") -> list[tuple[str
     rows = frame.with_columns(key, event).sort("entity", "event_us", maintain_order=True)
     rows = rows.unique("entity", keep="last", maintain_order=True)
     return list(zip(rows["entity"].to_list(), rows["event_us"].to_list(), layout.encode_frame(rows), strict=True))
+
+
+def _without_erased(
+    connection: sqlite3.Connection, rows: Sequence[tuple[str, int, bytes]]
+) -> Sequence[tuple[str, int, bytes]]:
+    """Rows without those that tell of an erased entity as it was before."""
+    erased = dict(connection.execute("select mark, erased_us from tombstones").fetchall())
+    return [row for row in rows if erased.get(_mark(row[0]), row[1] - 1) < row[1]] if erased else rows
+
+
+def _mark(key: str) -> bytes:
+    """What a tombstone knows an entity by."""
+    return hashlib.sha256(b"troth-online-tombstone-v1\0" + key.encode()).digest()[:16]
 
 
 def _view_id(connection: sqlite3.Connection, name: str) -> int:

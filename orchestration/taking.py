@@ -21,6 +21,8 @@ import msgspec
 import polars as pl
 
 from orchestration.catalog import SOURCES, contract_of, source_of
+from orchestration.rights.held import outlives
+from orchestration.rights.suppression import is_needed, keep_out
 from orchestration.sources.contract import FILE_STRIDE, FileKind, Reading, Rejections, Source, UnreadableFile, conform
 from troth.home import Home, write_atomically
 from troth.ids import file_hash, tokeniser
@@ -234,14 +236,18 @@ def take_day(root: Path, plan: DayPlan) -> list[TakenFile]:
         for table, rows in _rejected(reading.rejections):
             aside.setdefault(table, []).append(rows)
     origins = _origins(plan, files)
+    taken: dict[str, list[pl.DataFrame]] = {}
     # One pass over a day's rows of a table: `conform` costs 3 to 12 ms however few they are, and stores send many files.
     for (table, _), frames in found.items():
         good, bad = conform(pl.concat(frames), contract_of(table), token)
         for file, _, count in _counts(files, good):
             file.rows[table] = file.rows.get(table, 0) + count
+        taken.setdefault(table, []).append(good)
         kept[table].append(_placed(good, origins).select(*contract_of(table).schema))
         if bad.height:
             aside.setdefault(table, []).append(bad)
+    if is_needed(home) and (again := _without_erased(home, source, plan, files, taken)):
+        return take_day(root, again)
     for table, parts in aside.items():
         rows = pl.concat(parts)
         for file, reason, count in _counts(files, rows):
@@ -255,6 +261,34 @@ def take_day(root: Path, plan: DayPlan) -> list[TakenFile]:
     record = TakenDay(READER_VERSION, sorted((*plan.keep, *plan.read), key=lambda f: f.path))
     write_atomically(home.taken / plan.source / f"{plan.day}.json", msgspec.json.format(msgspec.json.encode(record)))
     return list(plan.read)
+
+
+def _without_erased(
+    home: Home, source: Source, plan: DayPlan, files: Sequence[TakenFile], rows: Mapping[str, Sequence[pl.DataFrame]]
+) -> DayPlan | None:
+    """The plan for files as they are once erased people are out of them; None where there were none in them.
+
+    A copy that is not read is looked into, too: it would keep what its first was stripped of.
+    """
+    token = tokeniser(home.key("token"))
+    folder = home.landing / plan.source / plan.day
+    paths = {number: folder / file.path for number, file in enumerate(files)}
+    found: dict[str, list[pl.DataFrame]] = {table: list(frames) for table, frames in rows.items()}
+    for file in (file for file in plan.read if file.duplicate_of is not None):
+        number = len(paths)
+        paths[number] = folder / file.path
+        for reading in _readings(source, {number: paths[number]}):
+            for table, frame in reading.frames.items():
+                found.setdefault(table, []).append(conform(frame, contract_of(table), token)[0])
+    together = {table: pl.concat(frames) for table, frames in found.items()}
+    changed = keep_out(home, source.contracts, together, paths, lambda path: outlives(source, path.name))
+    if not changed:
+        return None
+    read = [
+        TakenFile(f.path, file_hash(folder / f.path), state.st_size, state.st_mtime_ns, duplicate_of=f.duplicate_of)
+        for f, state in ((file, (folder / file.path).stat()) for file in plan.read)
+    ]
+    return DayPlan(plan.source, plan.day, tuple(read), plan.keep)
 
 
 def replan(home: Home, source: str, days: Sequence[str] | None = None) -> list[DayPlan]:

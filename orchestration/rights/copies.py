@@ -1,0 +1,131 @@
+"""Copies outside the tables: segment exports, packages handed out, exports of the ledger, files of tools, the simulator's truth."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+from orchestration.rights.landed import blotted
+from orchestration.rights.tables import erase_file
+from orchestration.rights.traces import LEDGER_ENTRIES, Find, Traces
+from troth.clock import Clock
+from troth.home import Home, write_atomically
+
+PACKAGES = "access"  # below exports/: what was handed out about one person
+_MEMBERS, _MANIFEST = "members.csv", "manifest.json"
+# Below these nothing is a record of ours: what a tool wrote there may be blotted out byte by byte.
+_TOOLS = ("reports", "logs", "dbt", "dagster", "artifacts", "exports", "taken", "log")
+
+
+def exported_to(home: Home, texts: Collection[str]) -> list[str]:
+    """Names of the segment exports that hold the person: whoever was given them has to be told."""
+    wanted = set(texts)
+    return [
+        f"export:{folder.name}"
+        for folder in _segment_exports(home)
+        if any(_is_about(row, wanted) for row in _rows(folder))
+    ]
+
+
+def erase_exports(home: Home, clock: Clock, request_id: str, texts: Collection[str]) -> dict[str, int]:
+    """Take the person out of everything below `exports/`. What was done, counted."""
+    wanted, rows_removed = set(texts), 0
+    for folder in _segment_exports(home):
+        header, *rows = _rows(folder)
+        kept = [row for row in rows if not _is_about(row, wanted)]
+        if len(kept) == len(rows):
+            continue
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *kept])
+        data = text.getvalue().encode()
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        was = manifest["files"][_MEMBERS]
+        now = {"sha256": hashlib.sha256(data).hexdigest(), "rows": len(kept)}
+        manifest["files"][_MEMBERS] = now
+        note = {
+            "at": clock.now().isoformat(),
+            "reason": "erasure",
+            "request_id": request_id,
+            "rows_removed": len(rows) - len(kept),
+        }
+        manifest.setdefault("amendments", []).append({**note, "sha256_before": was["sha256"]})
+        write_atomically(folder / _MEMBERS, data)
+        write_atomically(
+            folder / _MANIFEST, (json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+        )
+        rows_removed += len(rows) - len(kept)
+    return {
+        "segment_rows": rows_removed,
+        "packages": sum(_removed(folder, wanted) for folder in (home.exports / PACKAGES).glob("*")),
+        "ledger_exports": sum(_exported_again(home, clock, folder) for folder in list(_ledger_exports(home))),
+    }
+
+
+def other_tables(home: Home, texts: Collection[str]) -> int:
+    """Rows that went from Parquet files that are neither raw nor published: the simulator's truth, artifacts."""
+    ours = {home.raw, home.published, home.quarantine, home.landing}
+    paths = [path for path in home.root.rglob("*.parquet") if not ours & set(path.parents)]
+    return sum(erase_file(path, texts) for path in paths)
+
+
+def mend(home: Home, traces: Traces, finds: Iterable[Find]) -> set[str]:
+    """Blot out what is left in files of tools, and rewrite databases whose free pages still hold it. Which files changed."""
+    mended = set()
+    for name in {find.path for find in finds}:
+        path = home.root / name
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head.startswith(b"SQLite format 3"):
+            connection = sqlite3.connect(path, isolation_level=None, timeout=30)
+            try:
+                connection.execute("vacuum")
+                connection.execute("pragma wal_checkpoint(truncate)")
+            finally:
+                connection.close()
+            mended.add(name)
+        elif name.split("/", 1)[0] in _TOOLS and not head.startswith(b"PAR1"):
+            write_atomically(path, blotted(path.read_bytes(), traces))
+            mended.add(name)
+    return mended
+
+
+def _segment_exports(home: Home) -> Iterator[Path]:
+    for path in sorted(home.exports.rglob(_MEMBERS)):
+        if (path.parent / _MANIFEST).exists():
+            yield path.parent
+
+
+def _rows(folder: Path) -> list[list[str]]:
+    with (folder / _MEMBERS).open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def _is_about(row: Iterable[str], wanted: Collection[str]) -> bool:
+    return any(cell in wanted or cell.removeprefix("'") in wanted for cell in row)
+
+
+def _removed(folder: Path, wanted: Collection[str]) -> bool:
+    """Remove a package that was handed out if it is about the person: its list says whose it is."""
+    about = folder / "about.json"
+    if not about.exists() or not set(json.loads(about.read_bytes())["identifiers"]) & set(wanted):
+        return False
+    shutil.rmtree(folder)
+    return True
+
+
+def _ledger_exports(home: Home) -> Iterator[Path]:
+    for path in sorted(home.exports.rglob(LEDGER_ENTRIES)):
+        if (path.parent / "checkpoint").exists():
+            yield path.parent
+
+
+def _exported_again(home: Home, clock: Clock, folder: Path) -> bool:
+    from consent.ledger import open_ledger
+
+    with open_ledger(home, clock) as ledger:
+        ledger.export(folder)
+    return True

@@ -1,0 +1,315 @@
+"""A person leaves a small retailer's home, and nothing of them is left in it; everybody else's data is as it was."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import simulator
+from consent.ledger import ORIGIN, open_ledger
+from consent.merkle import verify_inclusion
+from consent.note import Ed25519Signer
+from consent.rights import open_certificate, open_rights
+from consent.vault import open_vault
+from orchestration import taking
+from orchestration.catalog import SOURCES
+from orchestration.rights.erasing import STEPS, erase
+from orchestration.rights.held import KEPT, Held, held
+from orchestration.rights.persons import Person, resolve
+from orchestration.rights.traces import Traces, search
+from troth.clock import FixedClock
+from troth.home import Home
+from troth.published import current
+
+NOW = datetime(2026, 4, 1, 12, tzinfo=UTC)
+CLOCK = FixedClock(NOW)
+SEED = 11
+
+
+def _run(home: Home) -> None:
+    """`troth run`, in a process of its own."""
+    command = [sys.executable, "-m", "orchestration.cli", "run", "--home", str(home.root), "--json", "--no-sample"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 4), done.stderr[-3000:]  # a shop of 60 people may fail a check of shares
+    assert (home.published / "customers" / "CURRENT").exists(), done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home after a run, with an export of the ledger. Copied by each test, never changed."""
+    home = Home(tmp_path_factory.mktemp("shop") / "home")
+    simulator.simulate(home, simulator.TINY, SEED)
+    _run(home)
+    with open_ledger(home, CLOCK) as ledger:
+        ledger.export(home.exports / "ledger")
+    return home
+
+
+@pytest.fixture
+def home(shop: Home, tmp_path: Path) -> Home:
+    copy = Home(tmp_path / "home")
+    shutil.copytree(shop.root, copy.root)
+    return copy
+
+
+def _somebody(home: Home) -> str:
+    """A customer with orders of every kind of identity, none of it shared."""
+    identities = pl.read_parquet(current(home, "customer_identities"))
+    counts = (
+        identities.filter(pl.col("link_type") != "contact", ~pl.col("is_test"))
+        .group_by("customer_id")
+        .agg(pl.col("identity_type").n_unique().alias("kinds"), pl.len().alias("count"))
+        .sort("kinds", "count", "customer_id", descending=True)
+    )
+    for customer_id in counts["customer_id"]:
+        found = held(home, resolve(home, [customer_id]))
+        if not found.others and {"raw_ecommerce__orders", "raw_ecommerce__customers"} <= set(found.rows):
+            return str(customer_id)
+    raise AssertionError("expected a customer nobody shares anything with")
+
+
+def _entangled(home: Home) -> str:
+    """A customer some of whose identifiers others gave as theirs, too."""
+    customers = pl.read_parquet(current(home, "customers"))["customer_id"].sort()
+    return next(c for c in customers if held(home, resolve(home, [c])).others)
+
+
+def _traces(person: Person, found: Held) -> Traces:
+    spelled = {value for values in found.spellings.values() for value in values}
+    return Traces.of([*person.customer_ids, *found.spellings, *spelled], found.plain)
+
+
+def _content(home: Home) -> dict[str, bytes]:
+    volatile = ("-shm", "-wal")
+    return {
+        path.relative_to(home.root).as_posix(): path.read_bytes()
+        for path in sorted(home.root.rglob("*"))
+        if path.is_file() and not path.name.endswith(volatile)
+    }
+
+
+def _raw(home: Home) -> dict[str, pl.DataFrame]:
+    tables = {path.parent.parent.name for path in home.raw.glob("raw_*/day=*/data.parquet")}
+    return {t: pl.read_parquet(home.raw / t / "day=*" / "data.parquet").drop("file_hash") for t in sorted(tables)}
+
+
+def test_nothing_of_an_erased_person_is_found_in_any_byte_of_the_home(home: Home) -> None:
+    somebody = _somebody(home)
+    person = resolve(home, [somebody])
+    traces = _traces(person, held(home, person))
+    assert len({find.path.split("/", 1)[0] for find in search(home, traces)}) >= 6
+    done = erase(home, CLOCK, [somebody])
+    assert done.finds == 0
+    assert search(home, traces) == []
+    assert search(home, Traces.of([somebody])) == []
+
+
+def test_other_people_keep_every_row_as_it_was_and_the_books_keep_theirs_without_the_person(home: Home) -> None:
+    somebody = _somebody(home)
+    found = held(home, resolve(home, [somebody]))
+    before = _raw(home)
+    erase(home, CLOCK, [somebody])
+    after = _raw(home)
+    place = ["source_file", "record_offset"]
+    for table, rows in before.items():
+        theirs = found.rows.get(table, rows.clear()).select(place)
+        others = rows.join(theirs, on=place, how="anti")
+        left = after.get(table, rows.clear())
+        # Rows lie in the order of their files' hashes, and the hashes of rewritten files are others.
+        everybody = left.join(theirs, on=place, how="anti").sort(pl.all())
+        assert everybody.equals(others.sort(pl.all())), table
+        kept = left.join(theirs, on=place, how="semi")
+        assert kept.height == (theirs.unique().height if table in KEPT else 0), table
+    orders = after["raw_ecommerce__orders"].join(
+        found.rows["raw_ecommerce__orders"].select(place), on=place, how="semi"
+    )
+    was = before["raw_ecommerce__orders"].join(orders.select(place), on=place, how="semi")
+    assert orders["gross_cents"].to_list() == was["gross_cents"].to_list()
+    assert (
+        orders.select("account_id", "email", "phone", "payment_token", "postal_code")
+        .null_count()
+        .sum_horizontal()
+        .item()
+        == 5 * orders.height
+    )
+
+
+def test_reading_every_landed_file_again_gives_the_raw_tables_that_the_erasure_left(home: Home) -> None:
+    erase(home, CLOCK, [_somebody(home)])
+    left = {path.relative_to(home.raw): path.read_bytes() for path in home.raw.glob("raw_*/day=*/data.parquet")}
+    again = Home(home.root.parent / "again")
+    shutil.copytree(home.landing, again.landing)
+    shutil.copytree(home.root / "keys", again.root / "keys")
+    taking.take(again, [plan for source in SOURCES for plan in taking.plan(again, source.name)], workers=1)
+    assert {p.relative_to(again.raw): p.read_bytes() for p in again.raw.glob("raw_*/day=*/data.parquet")} == left
+    assert [plan for source in SOURCES for plan in taking.plan(home, source.name)] == []
+
+
+def test_marts_after_an_erasure_are_those_of_a_run_from_what_is_left(home: Home) -> None:
+    somebody = _somebody(home)
+    before = {
+        t.name: pl.read_parquet(current(home, t.name)) for t in home.published.iterdir() if (t / "CURRENT").exists()
+    }
+    erase(home, CLOCK, [somebody])
+    in_place = {name: pl.read_parquet(current(home, name)) for name in before}
+    traces = Traces.of([somebody])
+    _run(home)
+    assert search(home, traces) == []
+    for name in (
+        "orders",
+        "order_lines",
+        "returns",
+        "customers",
+        "customer_identities",
+        "stock_movements",
+        "web_events",
+        "loyalty_members",
+    ):
+        built = pl.read_parquet(current(home, name))
+        assert in_place[name].sort(pl.all()).equals(built.select(in_place[name].columns).sort(pl.all())), name
+    assert in_place["orders"].height == before["orders"].height
+    assert in_place["orders"]["gross_cents"].sum() == before["orders"]["gross_cents"].sum()
+    assert in_place["stock_movements"].equals(before["stock_movements"])
+    assert in_place["customers"].height == before["customers"].height - 1
+
+
+def test_proofs_and_checkpoints_from_before_verify_and_the_certificate_says_what_was_done(home: Home) -> None:
+    somebody = _somebody(home)
+    person = resolve(home, [somebody])
+    with open_ledger(home, CLOCK) as ledger:
+        token, leaves = next((t, found) for t in person.tokens if (found := ledger.leaves_of(t)))
+        size, root, note = ledger.size, ledger.root(), ledger.checkpoint()
+        hashes, proofs = [ledger.leaf_hash(leaf) for leaf in leaves], ledger.inclusion_proofs(leaves)
+        assert ledger.events_of(token)
+    done = erase(home, CLOCK, [somebody])
+    with open_ledger(home, CLOCK) as ledger:
+        ledger.verify()
+        ledger.check_extends(note)
+        assert ledger.root(size) == root
+        assert [ledger.leaf_hash(leaf) for leaf in leaves] == hashes
+        for leaf, leaf_hash, proof in zip(leaves, hashes, proofs, strict=True):
+            verify_inclusion(leaf_hash, leaf, size, proof, root)
+        assert [each.event.event_type for each in ledger.events_of(token)] == ["erased"]
+        assert all(ledger.opened(leaf) is None for leaf in leaves)
+    assert done.certificate is not None
+    said = open_certificate(Path(done.certificate).read_text(), Ed25519Signer(ORIGIN, home.key("ledger")).verifier)
+    assert set(said["places"]) == {name for name, _ in STEPS}
+    assert said["search"]["finds"] == []
+    assert {each.get("table") for each in said["kept"]} & KEPT
+    assert not any(token in Path(done.certificate).read_text() for token in person.tokens)
+
+
+def test_a_dry_run_counts_what_would_go_and_changes_nothing(home: Home) -> None:
+    somebody, before = _somebody(home), _content(home)
+    foreseen = erase(home, CLOCK, [somebody], dry_run=True)
+    assert foreseen.is_dry_run
+    assert foreseen.places["raw"]["raw_ecommerce__customers"] >= 1
+    assert foreseen.places["published"]["customers"] == 1
+    assert _content(home) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 3, 6, len(STEPS)])
+def test_an_erasure_killed_between_steps_goes_on_where_it_was(home: Home, step: int) -> None:
+    somebody = _somebody(home)
+    traces = _traces(person := resolve(home, [somebody]), held(home, person))
+    script = (
+        "import os, signal, sys\n"
+        "from orchestration.rights import erasing\n"
+        "from tests.integration.test_erasure import CLOCK, Home, Path\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "number = int(sys.argv[3])\n"
+        "if number < len(erasing.STEPS):\n"
+        "    name, step = erasing.STEPS[number]\n"
+        "    steps = list(erasing.STEPS)\n"
+        "    steps[number] = (name, lambda *given: (step(*given), die()))\n"  # after the work, before it is written down
+        "    erasing.STEPS = tuple(steps)\n"
+        "else:\n"
+        "    erasing.sign_certificate = die\n"
+        "erasing.erase(Home(Path(sys.argv[1])), CLOCK, [sys.argv[2]])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(home.root), somebody, str(step)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with open_rights(home) as log:
+        (request,) = log.requests()
+        assert request.state == "in_progress"
+    done = erase(home, CLOCK, [], request_id=request.request_id)
+    assert (done.request_id, done.finds) == (request.request_id, 0)
+    assert search(home, traces) == []
+    assert erase(home, CLOCK, [], request_id=request.request_id) == done
+
+
+def test_an_identifier_that_others_gave_too_stays_with_them_and_is_said_to(home: Home) -> None:
+    somebody = _entangled(home)
+    person = resolve(home, [somebody])
+    found = held(home, person)
+    done = erase(home, CLOCK, [somebody])
+    assert done.finds == 0
+    assert any("others gave" in str(each.get("what")) for each in done.kept)
+    left = {
+        str(row)
+        for rows in _raw(home).values()
+        for row in rows.select(pl.col(pl.String)).iter_rows()
+        if set(row) & found.others
+    }
+    assert left
+    with open_vault(home) as vault:
+        contacts = [token for token in found.others if token.startswith(("email", "phone"))]
+        assert vault.held(contacts) == sorted(contacts)
+
+
+def test_an_old_file_that_lands_again_does_not_bring_the_person_back(home: Home, shop: Home) -> None:
+    somebody = _somebody(home)
+    person = resolve(home, [somebody])
+    found = held(home, person)
+    traces = _traces(person, found)
+    file = found.rows["raw_ecommerce__customers"]["source_file"][0]
+    original = (shop.landing / "ecommerce" / file).read_bytes()
+    erase(home, CLOCK, [somebody])
+    first = (home.landing / "ecommerce" / file).with_name("customers_again.jsonl")
+    second = first.with_name("customers_once_more.jsonl")  # the same bytes: a copy that is not read
+    first.write_bytes(original)
+    second.write_bytes(original)
+    taking.take(home, taking.plan(home, "ecommerce"), workers=1)
+    assert search(home, traces, [home.landing, home.raw]) == []
+    assert taking.plan(home, "ecommerce") == []
+
+
+def test_who_comes_back_after_an_erasure_is_taken_as_somebody_new(home: Home, shop: Home) -> None:
+    somebody = _somebody(home)
+    found = held(home, resolve(home, [somebody]))
+    row = found.rows["raw_ecommerce__customers"].row(0, named=True)
+    line = next(
+        line
+        for line in (shop.landing / "ecommerce" / row["source_file"]).read_bytes().split(b"\n")
+        if row["account_id"].encode() in line and line.endswith(b"}")
+    )
+    erase(home, CLOCK, [somebody])
+    record = json.loads(line)
+    record["created_at"] = record["updated_at"] = (NOW + timedelta(days=1)).isoformat()
+    folder = home.landing / "ecommerce" / "2026-04-02"
+    folder.mkdir()
+    (folder / "customers_2026-04-02.jsonl").write_text(json.dumps(record) + "\n")
+    taking.take(home, taking.plan(home, "ecommerce"), workers=1)
+    back = pl.read_parquet(home.raw / "raw_ecommerce__customers" / "day=2026-04-02" / "data.parquet")
+    assert back["account_id"].to_list() == [row["account_id"]]
+
+
+def test_the_online_store_takes_back_nothing_of_before_from_a_late_publication(home: Home, shop: Home) -> None:
+    from feature_repo.catalogue import CUSTOMER_PURCHASES
+    from feature_repo.store import online_store
+
+    somebody = _somebody(home)
+    erase(home, CLOCK, [somebody])
+    store = online_store(home.features)
+    values = {each.name: None for each in CUSTOMER_PURCHASES.online_fields}
+    before, after = (int((NOW + timedelta(days=days)).timestamp() * 1e6) for days in (-1, 1))
+    assert store.write_rows(CUSTOMER_PURCHASES, [((somebody,), before, values)]).skipped == 1
+    assert store.write_rows(CUSTOMER_PURCHASES, [((somebody,), after, values)]).written == 1
+    store.close()
