@@ -28,10 +28,13 @@ def hidden_cells(
     weights, values = people.ravel(), counts.ravel()
     hidden = (weights > 0) & (weights < least)
     while True:
-        open_lines = [line for line in lines if _is_open(line, hidden, weights, least)]
-        exact = _determined(lines, hidden)
-        open_lines += [line for line in lines if exact[np.abs(line) - 1].any()]
-        more = {found for line in open_lines if (found := _smallest_shown(line, hidden, values)) is not None}
+        given_away = [line for line in lines if _is_open(line, hidden, weights, least)]
+        more = {found for line in given_away if (found := _smallest_shown(line, hidden, values)) is not None}
+        if not more:
+            exact = _determined(lines, hidden)
+            settling = [line for line in lines if exact[np.abs(line) - 1].any()]
+            shown = [found for line in settling if (found := _smallest_shown(line, hidden, values)) is not None]
+            more = {min(shown, key=lambda place: (values[place] == 0, values[place], place))} if shown else set()
         if not more:
             return hidden.reshape(counts.shape)
         hidden[list(more)] = True
