@@ -150,6 +150,7 @@ def show_decisions(
     number: Annotated[int | None, typer.Argument(help="One decision; all of them when left out.")] = None,
     replay: Annotated[int | None, typer.Option(help="Decide this one again as of then, and compare.")] = None,
     subject: Annotated[str | None, typer.Option(help="Customer id: the decision about them alone, with proof.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write that as a file that verifies without us.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,12 +159,12 @@ def show_decisions(
 
     if replay is not None and (number is not None or subject):
         raise typer.BadParameter("expected --replay alone, found another decision or a subject; leave them out")
-    if number is None and subject:
-        raise typer.BadParameter("expected the number of a decision with --subject, found none; name it")
+    if (number is None and subject) or (out and not subject):
+        raise typer.BadParameter("expected a number, --subject and then --out, found one without the other; name them")
     if replay is not None:
         answer = proving.replay(here(home).home, replay)
     elif number is not None:
-        answer = proving.decision(here(home).home, number, subject)
+        answer = proving.decision(here(home).home, number, subject, out)
     else:
         answer = proving.decisions(here(home).home)
     _show(answer, as_json)

@@ -43,10 +43,10 @@ def receipt(
             MISUSE,
         )
     identities_of(home, subject)
-    policy, signer = read_policy(), signer_of(home)
+    policy = read_policy()
     _refuse_unknown(policy, question)
     with reading(home) as ledger:
-        cosigned = _Cosigned(home, ledger)
+        cosigned, signer = _Cosigned(home, ledger), signer_of(home)
         if question is None:
             made = receipts.shopper_receipt(
                 cosigned, policy, subject, at, controller_of(home), known_at=known_at, signer=signer
@@ -183,17 +183,21 @@ def decisions(home: Home) -> dict[str, Any]:
     return {"is_verified": True, "count": count, "decisions": [_row(each) for each in found]}
 
 
-def decision(home: Home, number: int, subject: str | None) -> dict[str, Any]:
-    """One recorded use; or what was decided about one subject in it, with its proof."""
+def decision(home: Home, number: int, subject: str | None, out: Path | None) -> dict[str, Any]:
+    """One recorded use; or what was decided about one subject in it, with its proof, also as a file for the verifier."""
     from dataclasses import asdict
 
     from consent import decisions as recorded
+    from consent import receipts
     from models.decisions import folder_of
 
     folder = folder_of(home)
     with reading(home) as ledger, _found(folder, number):
         if subject is not None:
-            return recorded.show_one(folder, number, ledger.verifier, subject)
+            shown = recorded.show_one(folder, number, ledger.verifier, subject)
+            if out is not None:
+                receipts.write(shown, out)
+            return shown
         found = recorded.load(folder, number, ledger.verifier)
     use = asdict(found.use)
     return {**_row(found), **{name: use[name] for name in ("policy_sha256", "definition_sha256", "inputs", "outputs")},
