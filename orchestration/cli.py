@@ -34,6 +34,11 @@ app.add_typer(audit, name="audit")
 app.add_typer(consenting.app, name="consent")
 app.add_typer(segment, name="segment")
 app.add_typer(quarantine, name="quarantine")
+privacy = typer.Typer(
+    no_args_is_help=True,
+    help="The rights of a person: access, correction, objection, erasure; every request with its deadline.",
+)
+app.add_typer(privacy, name="privacy")
 
 
 def main() -> None:
@@ -311,6 +316,190 @@ def quarantine_replay(
     from orchestration import replaying
 
     _show(replaying.replay(here(home), source, dry_run=not yes), as_json)
+
+
+SubjectsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="Customer id (cus_...), token, or <type>:<identifier>; give what the person proved to be theirs."
+    ),
+]
+OptionalSubjects = Annotated[list[str] | None, typer.Argument(help="As for access; not needed with --request.")]
+RequestArgument = Annotated[str, typer.Argument(help="Number of the request (req_...).")]
+
+
+@privacy.command("requests")
+def privacy_requests(
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit code 1 when a request or a recipient is overdue.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Every request: kind, state, deadline, who did what when, and which recipients have acknowledged."""
+    from orchestration.printing import show
+    from orchestration.rights import desk
+
+    answer = desk.requests(here(home).home, _clock())
+    show(answer, as_json)
+    sys.exit(int(check and bool(answer["overdue"] or answer["overdue_recipients"])))
+
+
+@privacy.command("receive")
+def privacy_receive(
+    kind: Annotated[str, typer.Argument(help="access, portability, rectification, erasure, restriction or objection.")],
+    subjects: SubjectsArgument,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a request in that will be worked on later: from now on its month runs."""
+    from orchestration.rights import desk
+
+    _show(desk.receive(here(home).home, _clock(), kind, subjects), as_json)
+
+
+@privacy.command("advance")
+def privacy_advance(
+    request: RequestArgument,
+    state: Annotated[str, typer.Argument(help="identity_checked, in_progress, done, refused or routed.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for refused and routed: one of the reasons there are.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a request into its next state by hand."""
+    from orchestration.rights import desk
+
+    _show(desk.advance(here(home).home, _clock(), request, state, reason), as_json)
+
+
+@privacy.command("extend")
+def privacy_extend(
+    request: RequestArgument,
+    reason: Annotated[str, typer.Option(help="complexity or number_of_requests.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take two more months, once and in time, with a reason the person is told."""
+    from orchestration.rights import desk
+
+    _show(desk.extend(here(home).home, _clock(), request, reason), as_json)
+
+
+@privacy.command("acknowledge")
+def privacy_acknowledge(
+    request: RequestArgument,
+    recipient: Annotated[str, typer.Argument(help="As the request lists it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write down that a recipient has done its part of an erasure."""
+    from orchestration.rights import desk
+
+    _show(desk.acknowledge(here(home).home, _clock(), request, recipient), as_json)
+
+
+@privacy.command("access")
+def privacy_access(
+    subjects: SubjectsArgument,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Only what the person gave, for another provider.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Everything held about a person into a folder: a page to read, JSON, a CSV per table."""
+    from orchestration.rights import desk
+
+    _show(desk.access(here(home).home, _clock(), subjects, portable=portable), as_json)
+
+
+@privacy.command("erase")
+def privacy_erase(
+    subjects: OptionalSubjects = None,
+    request: Annotated[str | None, typer.Option(help="Go on with a request that was taken in or interrupted.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it only says what would go.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase a person everywhere in the home, search every byte again, and certify it. A dry run unless --yes."""
+    from orchestration.progress import RichDisplay, Silent
+    from orchestration.rights.erasing import erase
+
+    if not subjects and not (request and yes):
+        raise typer.BadParameter("expected a subject, or --request with --yes; name the person or the request")
+    with Silent() if as_json else RichDisplay() as display:
+        answer = erase(
+            here(home).home, _clock(), subjects or [], request_id=request, dry_run=not yes, advance=display.advance
+        )
+    _show(answer, as_json)
+
+
+@privacy.command("search")
+def privacy_search(subjects: SubjectsArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Search every byte of the home for what identifies a person. Exit code 1 when something is found; values are never shown."""
+    from orchestration.printing import show
+    from orchestration.rights import desk
+
+    answer = desk.search(here(home).home, subjects)
+    show(answer, as_json)
+    sys.exit(int(bool(answer["count"])))
+
+
+@privacy.command("rectify")
+def privacy_rectify(
+    subjects: SubjectsArgument,
+    column: Annotated[str, typer.Option(help="Which column is wrong: email, first_name, city ...")],
+    to: Annotated[str, typer.Option(help="What is right.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Correct a value in every record of the person's own; what the books keep stays as it was issued."""
+    from orchestration.rights.correcting import rectify
+
+    _show(rectify(here(home).home, _clock(), subjects, column, to), as_json)
+
+
+@privacy.command("object")
+def privacy_object(
+    subjects: SubjectsArgument,
+    purpose: Annotated[str, typer.Option(help="Which purpose; * for all that may be objected to.")] = "*",
+    channel: Annotated[str, typer.Option(help="Which channel; * for all.")] = "*",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Record an objection under every proved identity; one that cannot be granted is routed, with what we can do instead."""
+    from orchestration.rights import desk
+
+    _show(desk.say_no(here(home).home, _clock(), subjects, "object", purpose, channel), as_json)
+
+
+@privacy.command("restrict")
+def privacy_restrict(
+    subjects: SubjectsArgument,
+    end: Annotated[bool, typer.Option("--end", help="End the restriction instead.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restrict every use of a person's data that does not rest on a contract, or end that."""
+    from orchestration.rights import desk
+
+    _show(desk.say_no(here(home).home, _clock(), subjects, "unrestrict" if end else "restrict"), as_json)
+
+
+@privacy.command("rotate-key")
+def privacy_rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Wrap every key of ledger and vault under a new key-encryption key and destroy the old: erased is gone from backups, too."""
+    from consent.rotation import rotate_kek
+
+    _show(rotate_kek(here(home).home, _clock()), as_json)
+
+
+def _clock() -> Any:
+    from troth.clock import SystemClock
+
+    return SystemClock()
 
 
 def _show(answer: Any, as_json: bool) -> None:

@@ -17,6 +17,11 @@ class Display(Protocol):
 class Silent:
     """Shows nothing: for `--json`, schedules and tests."""
 
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
     def begin(self, stage: str) -> None: ...
 
     def end(self, stage: str) -> None: ...

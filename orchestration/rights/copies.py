@@ -16,6 +16,7 @@ from troth.clock import Clock
 from troth.home import Home, write_atomically
 
 PACKAGES = "access"  # below exports/: what was handed out about one person
+ABOUT = "about.json"
 _MEMBERS, _MANIFEST = "members.csv", "manifest.json"
 # Below these nothing is a record of ours: what a tool wrote there may be blotted out byte by byte.
 _TOOLS = ("reports", "logs", "dbt", "dagster", "artifacts", "exports", "taken", "log")
@@ -110,7 +111,7 @@ def _is_about(row: Iterable[str], wanted: Collection[str]) -> bool:
 
 def _removed(folder: Path, wanted: Collection[str]) -> bool:
     """Remove a package that was handed out if it is about the person: its list says whose it is."""
-    about = folder / "about.json"
+    about = folder / ABOUT
     if not about.exists() or not set(json.loads(about.read_bytes())["identifiers"]) & set(wanted):
         return False
     shutil.rmtree(folder)

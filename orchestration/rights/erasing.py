@@ -316,15 +316,19 @@ def _erase_copies(home: Home, clock: Clock, plan: Plan) -> Any:
     return {**erase_exports(home, clock, plan.request_id, plan.texts), "other_tables": other_tables(home, plan.texts)}
 
 
-def _ask_for_a_run(home: Home, _clock: Clock, plan: Plan) -> Any:
-    """Sums over many people, models and scores are made anew by the next run, from what there is now."""
+def _next_run(home: Home, _clock: Clock, plan: Plan) -> Any:
+    return {"days": ask_for_a_run(home, plan.edits)}
+
+
+def ask_for_a_run(home: Home, edited: Collection[str]) -> int:
+    """Have the next run make sums over many people, models and scores anew, from what there is now. How many days it judges."""
     from orchestration.run import UNFINISHED
 
     path = home.reports / UNFINISHED
     days = set(json.loads(path.read_bytes())) if path.exists() else set()
-    days |= {name.split("/", 2)[1] for name in plan.edits}
+    days |= {name.split("/", 2)[1] for name in edited}
     write_atomically(path, json.dumps(sorted(days)).encode())
-    return {"days": len(days)}
+    return len(days)
 
 
 STEPS: tuple[tuple[str, Step], ...] = (
@@ -338,7 +342,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("warehouse", _erase_warehouse),
     ("online features", _erase_features),
     ("exports and other copies", _erase_copies),
-    ("next run", _ask_for_a_run),
+    ("next run", _next_run),
 )
 
 

@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ _CUSTOMER = re.compile(rb"<((?:[A-Za-z0-9_.-]+:)?Customer)(?:\s[^>]*)?>.*?</\1\s
 
 @dataclass
 class Edit:
-    """What is to go from one file: records (by their place) that go whole, records that stay without these values, and
-    records that were set aside, which go whole where they name the person."""
+    """What is to change in one file: records (by their place) that go whole, records that stay without these values, records
+    that were set aside, which go whole where they name the person, and records in which values are corrected."""
 
     gone: set[int] = field(default_factory=set)
     stripped: dict[int, set[str]] = field(default_factory=dict)
     aside: set[int] = field(default_factory=set)
+    corrected: dict[int, dict[str, str]] = field(default_factory=dict)
 
 
 def rewrite(path: Path, edit: Edit, traces: Traces) -> bool:
@@ -73,6 +74,9 @@ def _json_lines(data: bytes, edit: Edit, traces: Traces) -> bytes:
     for number, values in edit.stripped.items():
         if 0 < number <= len(lines) and lines[number - 1].strip():
             lines[number - 1] = stripped_json(lines[number - 1], values)
+    for number, new in edit.corrected.items():
+        record = msgspec.json.decode(lines[number - 1])
+        lines[number - 1] = msgspec.json.encode(_replaced(record, new)) + _line_end(lines[number - 1])
     return b"\n".join(_swept(lines, edit.aside, traces))
 
 
@@ -104,6 +108,15 @@ def _told(value: Any) -> Any:
     return [_told(each) for each in value] if isinstance(value, list) else value
 
 
+def _replaced(value: Any, values: Mapping[str, str]) -> Any:
+    """A JSON value with some texts in it replaced."""
+    if isinstance(value, dict):
+        return {name: _replaced(each, values) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, values) for each in value]
+    return values.get(value.strip(), value) if isinstance(value, str) else value
+
+
 def _without(value: Any, values: Collection[str]) -> Any:
     """A JSON value with null in the place of each of some texts, plain or at the end of an address."""
     if isinstance(value, dict):
@@ -118,7 +131,7 @@ def _without(value: Any, values: Collection[str]) -> Any:
 
 def _csv(data: bytes, edit: Edit, traces: Traces) -> bytes:
     lines = data.splitlines(keepends=True)
-    for number in sorted(edit.gone | set(edit.stripped)):
+    for number in sorted(edit.gone | set(edit.stripped) | set(edit.corrected)):
         if not 0 < number <= len(lines):
             continue
         reader = csv.reader(line.decode("utf-8", "surrogateescape") for line in lines[number - 1 :])
@@ -126,9 +139,9 @@ def _csv(data: bytes, edit: Edit, traces: Traces) -> bytes:
         last = number - 1 + max(reader.line_num, 1)
         ends = [_line_end(line) for line in lines[number - 1 : last]]
         written = b""
-        if number in edit.stripped:
-            text = io.StringIO()
-            cells = ["" if cell.strip() in edit.stripped[number] else cell for cell in row]
+        if number not in edit.gone or number in edit.stripped:
+            text, new = io.StringIO(), dict.fromkeys(edit.stripped.get(number, ()), "") | edit.corrected.get(number, {})
+            cells = [new.get(cell.strip(), cell) for cell in row]
             csv.writer(text, lineterminator="").writerow(cells)
             written = text.getvalue().encode("utf-8", "surrogateescape")
         lines[number - 1 : last] = [written + ends[0], *ends[1:]]

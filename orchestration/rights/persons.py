@@ -50,7 +50,7 @@ def resolve(home: Home, subjects: Sequence[str]) -> Person:
         customers += proved.filter(pl.col("identity_ref").is_in(found))["customer_id"].to_list()
     customers = list(dict.fromkeys(customers))
     theirs = identities.filter(pl.col("customer_id").is_in(customers))
-    if customers and not theirs.height:
+    if not asked and not theirs.height:
         raise _unknown()
     tokens = dict.fromkeys(
         [*asked, *proved.join(theirs, on=["customer_id", "identity_ref"], how="semi")["identity_ref"].sort()]

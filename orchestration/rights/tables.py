@@ -69,6 +69,13 @@ def count_published(home: Home, identifiers: Collection[str], subjects: Collecti
     return counts
 
 
+def rows_about(
+    table: str, frame: pl.LazyFrame, identifiers: Collection[str], subjects: Collection[str]
+) -> pl.DataFrame:
+    """The rows of a table about the person."""
+    return frame.filter(_about(table, frame.collect_schema(), identifiers, subjects)).collect()
+
+
 def _rewritten(path: Path, draft: Path, table: str, identifiers: Collection[str], subjects: Collection[str]) -> int:
     frame = pl.scan_parquet(path, hive_partitioning=False)
     about = _about(table, frame.collect_schema(), identifiers, subjects)
