@@ -134,17 +134,23 @@ class SQLiteDatabase:
             raise LedgerError(f"ledger {self._name}: {found}. {advice}") from fault
 
     def _begin_writing(self) -> None:
-        if self._is_doubtful:  # what a fault left of the connection may be good for reading only
-            if self._is_closed:
-                raise LedgerError(CLOSED)
-            self._writer.close()
-            self._writer = self._connect()
-            self._is_doubtful = False
+        if self._is_doubtful:
+            self._connect_again()
         try:
             self._writer.execute("begin immediate")
         except sqlite3.Error:
             self._is_doubtful = True
             raise
+
+    def _connect_again(self) -> None:
+        """Both: what a fault left of a connection may be good for reading only, and its shared memory is the other's too."""
+        with self._reader_lock:
+            if self._is_closed:
+                raise LedgerError(CLOSED)
+            self._writer.close()
+            self._reader.close()
+            self._writer, self._reader = self._connect(), self._connect()
+            self._is_doubtful = False
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=60)

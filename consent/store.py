@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from consent.databases import Database
+from consent.errors import LedgerError
 from consent.index import ROW, Run, StoredRun
 from consent.keyring import WrappedKey
 from consent.merkle import HASH_BYTES
@@ -210,6 +211,8 @@ class Store:
         found = self._read("select max(first_leaf) from batches where first_leaf <= ?", (start,))[0][0]
         at = start if found is None else int(found)
         while rows := self._read(query, (at, stop, _BATCHES_AT_ONCE)):
+            if rows[-1][0] < at:
+                raise LedgerError(f"ledger: expected batches from leaf {at}, found another. Restore it from a backup.")
             yield from rows
             at = rows[-1][0] + 1
 
