@@ -25,7 +25,7 @@ from models.permission import FrameStanding, policy_hash
 from models.recommendations import RECOMMENDATIONS
 from models.rfm import RFM
 from models.tables import naive, read, versions, write
-from models.training import PURPOSE, Consented, Standing, consented, permitted
+from models.training import ANY_CHANNEL, PURPOSE, Consented, Keep, Standing, consented, permitted
 from troth.home import Home, write_atomically
 
 BASELINES = (RFM, CHURN, RECOMMENDATIONS)
@@ -53,8 +53,9 @@ def train_all(
     *,
     standing: Standing | None = None,
     baselines: tuple[Baseline, ...] = BASELINES,
+    keep: Keep | None = None,
 ) -> list[ModelReport]:
-    """Train, judge and publish each baseline; one report each, with what was left out and why.
+    """Train, judge and publish each baseline; one report each, with what was left out and why. `keep` is told of each training.
 
     `as_of_at` is aware; `ledger_root` is hex. Standing is taken from the published consent tables unless handed in.
     Raises: TrothError when a table it reads is not published.
@@ -71,11 +72,11 @@ def train_all(
     reports = []
     for baseline in baselines:
         progress(baseline.name)
-        reports.append(_build(home, baseline, known, asked))
+        reports.append(_build(home, baseline, known, asked, keep))
     return reports
 
 
-def _build(home: Home, baseline: Baseline, known: Known, standing: Standing) -> ModelReport:
+def _build(home: Home, baseline: Baseline, known: Known, standing: Standing, keep: Keep | None) -> ModelReport:
     began = time.perf_counter()
     inputs = _inputs(home, baseline, known)
     latest = registry.pointed(home, baseline.name, registry.LATEST)
@@ -85,12 +86,17 @@ def _build(home: Home, baseline: Baseline, known: Known, standing: Standing) -> 
         version: str | None = latest
         training, metrics, failures = last["training"], last["metrics"], tuple(last["gate"]["failures"])
     else:
-        rows = consented(baseline.rows(home, known.as_of_at), standing, known.as_of_at, known.test_customers)
+        candidates = baseline.rows(home, known.as_of_at)
+        rows = consented(candidates, standing, known.as_of_at, known.test_customers)
         training = _training(baseline, known, rows)
         fitted = baseline.fit(rows.rows, _in_use(home, baseline))
         if fitted is None:
             outcome, version, metrics, failures = "not_enough_rows", None, {}, ()
         else:
+            if keep is not None:
+                answers = standing.known_at(PURPOSE, ANY_CHANNEL, known.as_of_at)
+                hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(fitted.files.items())}
+                keep(baseline.name, candidates["customer_id"].unique().sort(), answers, known.as_of_at, hashes)
             version = registry.save(home, baseline.name, fitted.files, _manifest(baseline, inputs, training, fitted))
             outcome, metrics, failures = "kept_back" if fitted.failures else "promoted", fitted.metrics, fitted.failures
             if not failures:

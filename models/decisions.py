@@ -21,7 +21,7 @@ from consent.receipts import policy_hash
 from models.errors import ModelsError
 from models.permission import FrameStanding
 from models.tables import naive
-from models.training import NEVER_ASKED
+from models.training import ANY_CHANNEL, NEVER_ASKED, PURPOSE, Keep
 from troth.clock import Clock
 from troth.home import Home
 from troth.ids import file_hash
@@ -74,6 +74,18 @@ def record(
     )
     rows = _answers(customers.to_list(), standing)
     return decisions.record(folder_of(home), told, rows, basis.checkpoint, signer_of(home), clock)
+
+
+def keeper(home: Home, basis: Basis, clock: Clock) -> Keep:
+    """Keeps the receipt of every training that `build.train_all` tells it of, all decided under one basis."""
+
+    def keep(
+        model: str, customers: pl.Series, standing: pl.DataFrame, at: datetime, outputs: Mapping[str, str]
+    ) -> None:
+        asked = (PURPOSE, ANY_CHANNEL, at)
+        record(home, "training", f"model:{model}", asked, customers, standing, basis, clock, outputs=outputs)
+
+    return keep
 
 
 def replay(home: Home, number: int, ledger: Ledger) -> Replayed:

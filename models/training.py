@@ -4,7 +4,7 @@ A row may be learned from when its person's standing for `model_training` held a
 known then, and still holds at `as_of_at`. What the rule of standing is, belongs to `consent`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +15,8 @@ PURPOSE = "model_training"
 ANY_CHANNEL = "*"
 NEVER_ASKED = "never_asked"
 NOT_CUSTOMER = "test_customer"
+# Keeps the receipt of a training: model, its candidates, their standing, when (naive UTC), hashes of the files learned.
+Keep = Callable[[str, pl.Series, pl.DataFrame, datetime, Mapping[str, str]], object]
 SINCE = "_since"  # suffix of a reason that came up after the row's feature_at
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from orchestration import taking
 from orchestration.catalog import contract_of, contracts
-from orchestration.errors import NOTHING_READABLE, RunError
+from orchestration.errors import NOTHING_READABLE, STEP_FAILED, RunError
 from orchestration.summary import FeatureRow, LedgerRow, ModelRow, SegmentRow
 from troth.clock import Clock
 from troth.home import Home
@@ -97,15 +97,27 @@ def publish_features(home: Home, advance: Advance) -> list[FeatureRow]:
 
 
 def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
-    """Train what has new data, on rows whose consent for model_training held."""
+    """Train what has new data, on rows whose consent for model_training held. Every training leaves a receipt."""
     from consent.ledger import open_ledger
     from models.build import BASELINES, train_all
+    from models.decisions import LINKS, Basis, keeper
+    from models.tables import versions
+    from troth.published import current
 
+    published = pl.scan_parquet(current(home, "consent_events")).select(pl.col("ledger_size").max()).collect().item()
     with open_ledger(home, clock) as ledger:
-        size, root = ledger.size, ledger.root().hex()
+        size = published or 0  # what was published is learned under; the ledger may have heard more since
+        root = ledger.root(size).hex()
+        note = next((each.note for each in ledger.signed_sizes() if each.size == size), None)
+    if note is None:
+        raise RunError(
+            f"published consent events: expected a size the ledger had a checkpoint of, found {size}. Run `troth run`.",
+            STEP_FAILED,
+        )
+    keep = keeper(home, Basis(note, versions(home, [LINKS])[LINKS]), clock)
     done = iter(range(len(BASELINES)))
     reports = train_all(
-        home, known_until(home), size, root, lambda _: advance("train models", next(done), len(BASELINES))
+        home, known_until(home), size, root, lambda _: advance("train models", next(done), len(BASELINES)), keep=keep
     )
     advance("train models", len(BASELINES), len(BASELINES))
     return [ModelRow(r.model, r.version or "", r.outcome, r.rows_kept, dict(r.left_out)) for r in reports]

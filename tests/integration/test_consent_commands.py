@@ -25,7 +25,9 @@ from consent.note import COSIGNATURE, Ed25519Signer, MLDSA44Signer, Signer
 from consent.policy import read_policy
 from consent.tiles import verify_tiles
 from consent.witness import Witness, witness_app
-from models.decisions import Basis, record
+from models.baseline import Baseline, Fitted
+from models.build import train_all
+from models.decisions import Basis, keeper, record
 from models.permission import FrameStanding
 from models.tables import naive, versions, write
 from orchestration.cli import app
@@ -252,6 +254,36 @@ def test_a_decision_that_was_tampered_with_is_shown_with_the_evidence(home: Home
     path.write_text(path.read_text().replace("withdrawn", "granted"))
     answer = told(home, "decisions", code=1)
     assert (answer["is_verified"], "expected" in answer["evidence"]) == (False, True)
+
+
+def parrot(learned: pl.DataFrame) -> Baseline:
+    """A model that learns to repeat."""
+    return Baseline(
+        name="parrot", description="Repeats.", tables=(), features=(), use_purpose_code="analytics", settings={},
+        rows=lambda home, at: learned, fit=lambda rows, in_use: Fitted({"words.txt": b"polly"}, {}, ()),
+        subjects=None, predict=lambda files, rows: pl.DataFrame({"word": ["polly"]}), nothing=pl.DataFrame({"word": []}),
+    )  # fmt: skip
+
+
+def test_a_training_leaves_a_receipt_that_is_decided_again(home: Home) -> None:
+    at = MONDAY + 2 * DAY
+    who = pl.DataFrame({"customer_id": ["cus_1", "cus_2"]})
+    with open_ledger(home, FixedClock(MONDAY)) as ledger:
+        ledger.append([event(MONDAY, purpose_code="model_training", signal_id="m")])
+        basis = Basis(ledger.checkpoint(), versions(home, ["customer_identities"])["customer_identities"])
+        write(home, "consent_events", ledger.frame())
+        size, root = ledger.size, ledger.root().hex()
+    write(home, "customers", who.with_columns(is_test=pl.lit(False)))
+    learned = who.with_columns(feature_at=pl.lit(naive(at)))
+    keep, baselines = keeper(home, basis, FixedClock(at)), (parrot(learned),)
+    (report,) = train_all(home, at, size, root, lambda _: None, baselines=baselines, keep=keep)
+    assert (report.outcome, report.rows_kept) == ("promoted", 1)
+    found = told(home, "decisions", "1")
+    assert (found["use"], found["asked_by"], found["purpose"]) == ("training", "model:parrot", "model_training")
+    assert (found["subjects"], found["allowed"], list(found["outputs"])) == (2, 1, ["words.txt"])
+    assert told(home, "decisions", "--replay", "1")["is_verified"]
+    (again,) = train_all(home, at, size, root, lambda _: None, baselines=baselines, keep=keep)
+    assert (again.outcome, told(home, "decisions")["count"]) == ("unchanged", 1)
 
 
 def test_measures_are_reconciled_and_hide_small_cells(home: Home, tmp_path: Path) -> None:
