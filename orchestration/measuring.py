@@ -112,7 +112,7 @@ def draw(found: "Measured", by: Sequence[str], least: int, path: Path) -> None:
         below.plot(mine["week"], mine["rate"], label=name)
     below.set(ylim=(0, 1), ylabel="said yes, by week asked")
     if len(most):
-        below.legend(fontsize="small")
+        below.legend(fontsize="small", ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path)
     plt.close(figure)
 
