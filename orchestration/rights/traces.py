@@ -18,6 +18,7 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
@@ -252,15 +253,17 @@ def _unpacked(name: str, traces: Traces, data: bytes, depth: int) -> Iterator[Fi
 
 
 def _forms(text: str) -> Iterator[bytes]:
-    """A text as it may be written: plain, in JSON, in XML, in an address, and in UTF-16 (of which a part is enough)."""
-    yield text.encode()
-    yield json.dumps(text)[1:-1].encode()
-    yield json.dumps(text)[1:-1].replace("/", "\\/").encode()
-    yield escape(text).encode()
-    yield quote(text, safe="").encode()
-    yield text.encode("utf-16-le")[:-1]
+    """A text as it may be written: in either case and Unicode form, plain, in JSON, XML and addresses, and in UTF-16."""
+    spellings = {normalize(form, each) for form in ("NFC", "NFD") for each in (text, text.upper(), text.lower())}
     if text.startswith("+"):
-        yield text[1:].encode()
+        spellings.add(text[1:])
+    for each in spellings:
+        yield each.encode()
+        yield json.dumps(each)[1:-1].encode()
+        yield json.dumps(each)[1:-1].replace("/", "\\/").encode()
+        yield escape(each).encode()
+        yield quote(each, safe="").encode()
+        yield each.encode("utf-16-le")[:-1]  # without its last NUL, so that it is found in big-endian text, too
 
 
 def _base64(text: str) -> Iterator[bytes]:

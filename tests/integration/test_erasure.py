@@ -1,5 +1,6 @@
 """A person leaves a small retailer's home, and nothing of them is left in it; everybody else's data is as it was."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -15,13 +16,18 @@ import simulator
 from consent.ledger import ORIGIN, open_ledger
 from consent.merkle import verify_inclusion
 from consent.note import Ed25519Signer
+from consent.policy import read_policy
 from consent.rights import open_certificate, open_rights
+from consent.standing import standing
 from consent.vault import open_vault
 from orchestration import taking
 from orchestration.catalog import SOURCES
+from orchestration.rights import desk
+from orchestration.rights.access import access, access_document, page
+from orchestration.rights.correcting import rectify
 from orchestration.rights.erasing import STEPS, erase
 from orchestration.rights.held import KEPT, Held, held
-from orchestration.rights.persons import Person, resolve
+from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces, search
 from troth.clock import FixedClock
 from troth.home import Home
@@ -58,7 +64,24 @@ def home(shop: Home, tmp_path: Path) -> Home:
     return copy
 
 
+class _Shared:
+    """Chosen once: every home here is a copy of one."""
+
+    somebody = ""
+    entangled = ""
+
+
 def _somebody(home: Home) -> str:
+    _Shared.somebody = _Shared.somebody or _alone(home)
+    return _Shared.somebody
+
+
+def _entangled(home: Home) -> str:
+    _Shared.entangled = _Shared.entangled or _sharing(home)
+    return _Shared.entangled
+
+
+def _alone(home: Home) -> str:
     """A customer with orders of every kind of identity, none of it shared."""
     identities = pl.read_parquet(current(home, "customer_identities"))
     counts = (
@@ -74,7 +97,7 @@ def _somebody(home: Home) -> str:
     raise AssertionError("expected a customer nobody shares anything with")
 
 
-def _entangled(home: Home) -> str:
+def _sharing(home: Home) -> str:
     """A customer some of whose identifiers others gave as theirs, too."""
     customers = pl.read_parquet(current(home, "customers"))["customer_id"].sort()
     return next(c for c in customers if held(home, resolve(home, [c])).others)
@@ -262,6 +285,107 @@ def test_an_identifier_that_others_gave_too_stays_with_them_and_is_said_to(home:
     with open_vault(home) as vault:
         contacts = [token for token in found.others if token.startswith(("email", "phone"))]
         assert vault.held(contacts) == sorted(contacts)
+
+
+def _export(home: Home) -> Path:
+    """A segment export as it is written, of everybody."""
+    folder = home.exports / "segments" / "spring"
+    folder.mkdir(parents=True)
+    rows = [
+        "customer_id,email",
+        *(f"{c},{n}@x" for n, c in enumerate(pl.read_parquet(current(home, "customers"))["customer_id"].sort())),
+    ]
+    data = ("\n".join(rows) + "\n").encode()
+    (folder / "members.csv").write_bytes(data)
+    files = {"members.csv": {"sha256": hashlib.sha256(data).hexdigest(), "rows": len(rows) - 1}}
+    (folder / "manifest.json").write_text(json.dumps({"format": "troth segment export 1", "files": files}))
+    return folder
+
+
+def test_an_export_is_amended_a_package_goes_and_recipients_are_waited_for(home: Home) -> None:
+    somebody = _somebody(home)
+    folder = _export(home)
+    was = json.loads((folder / "manifest.json").read_text())["files"]["members.csv"]
+    package = access(home, CLOCK, [somebody])
+    kept = access(home, FixedClock(NOW + timedelta(seconds=1)), [_entangled(home)])
+    done = erase(home, CLOCK, [somebody])
+    assert (package.exists(), kept.exists()) == (False, True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    data = (folder / "members.csv").read_bytes()
+    assert somebody.encode() not in data
+    assert manifest["files"]["members.csv"] == {"sha256": hashlib.sha256(data).hexdigest(), "rows": was["rows"] - 1}
+    (amendment,) = manifest["amendments"]
+    assert (amendment["sha256_before"], amendment["rows_removed"]) == (was["sha256"], 1)
+    assert done.recipients == ["export:spring"]
+    assert done.request_id is not None
+    late = FixedClock(NOW + timedelta(days=31))
+    assert desk.requests(home, late)["overdue_recipients"] == 1
+    assert desk.acknowledge(home, CLOCK, done.request_id, "export:spring")["recipients"] == {
+        "export:spring": "acknowledged"
+    }
+    assert desk.requests(home, late)["overdue_recipients"] == 0
+
+
+def test_a_package_holds_everything_of_the_person_and_nothing_of_others(home: Home) -> None:
+    for somebody in (_somebody(home), _entangled(home)):
+        person = resolve(home, [somebody])
+        found = held(home, person)
+        document = access_document(home, NOW, [somebody])
+        assert {name: len(told["rows"]) for name, told in document["given"].items()} == {
+            n: rows.height for n, rows in found.rows.items()
+        }
+        assert {"orders", "consent_standing", "customers"} <= set(document["derived"])
+        assert all(each["receipt"]["format"] for each in document["consent"]["identities"])
+        customers = pl.read_parquet(current(home, "customer_identities"))
+        strangers = customers.filter(~pl.col("customer_id").is_in(person.customer_ids), pl.col("link_type") == "hub")
+        text = json.dumps(document)
+        assert not [
+            each
+            for each in (*strangers["customer_id"], *strangers["identity_ref"])
+            if each in text and each not in person.tokens
+        ]
+        assert "<script" not in page(document)
+
+
+def test_what_the_person_gave_is_handed_out_without_what_was_made_of_it(home: Home) -> None:
+    folder = access(home, CLOCK, [_somebody(home)], portable=True)
+    tables = {path.stem for path in (folder / "tables").iterdir()}
+    assert tables
+    assert all(name.startswith("raw_") for name in tables)
+    assert "derived" not in json.loads((folder / "data.json").read_text())
+
+
+def test_a_corrected_value_replaces_the_wrong_one_and_the_books_stay_as_issued(home: Home) -> None:
+    somebody = _somebody(home)
+    before = held(home, resolve(home, [somebody]))
+    wrong = before.rows["raw_ecommerce__customers"]["last_name"][0]
+    done = rectify(home, CLOCK, [somebody], "last_name", "Corrected-Name")
+    after = held(home, resolve(home, [somebody]))
+    assert (done["state"], done["kind"]) == ("done", "rectification")
+    assert set(after.rows["raw_ecommerce__customers"]["last_name"]) == {"Corrected-Name"}
+    assert wrong != "Corrected-Name"
+    assert (
+        after.rows["raw_ecommerce__orders"]
+        .drop("file_hash")
+        .equals(before.rows["raw_ecommerce__orders"].drop("file_hash"))
+    )
+    with pytest.raises(RightsError, match="found none of theirs"):
+        rectify(home, CLOCK, [somebody], "account_id", "1")
+
+
+def test_an_objection_is_recorded_under_every_identity_and_one_against_a_contract_is_routed(home: Home) -> None:
+    somebody = _somebody(home)
+    tokens = resolve(home, [somebody]).tokens
+    done = desk.say_no(home, CLOCK, [somebody], "object", "marketing")
+    assert (done["state"], len(done["leaves"])) == ("done", len(tokens))
+    restricted = desk.say_no(home, CLOCK, [somebody], "restrict")
+    with open_ledger(home, CLOCK) as ledger:
+        for token in tokens:
+            assert standing(ledger, token, "marketing", "email", NOW, policy=read_policy()).reason_code == "restricted"
+    assert restricted["kind"] == "restriction"
+    routed = desk.say_no(home, CLOCK, [somebody], "object", "service")
+    assert (routed["state"], routed["is_overdue"]) == ("routed", False)
+    assert "contract" in routed["instead"]
 
 
 def test_an_old_file_that_lands_again_does_not_bring_the_person_back(home: Home, shop: Home) -> None:
