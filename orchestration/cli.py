@@ -341,6 +341,10 @@ def privacy_requests(
     from orchestration.rights import desk
 
     answer = desk.requests(here(home).home, _clock())
+    if not as_json:  # a line each; who did what when is for machines
+        for request in answer["requests"]:
+            request["recipients"] = ", ".join(f"{name} {state}" for name, state in request["recipients"].items())
+            request["acts"] = len(request["acts"])
     show(answer, as_json)
     sys.exit(int(check and bool(answer["overdue"] or answer["overdue_recipients"])))
 

@@ -93,6 +93,7 @@ def erase(
             ).request_id
         request = log.request(request_id)
         if request.state == "done":
+            _forget(home.root / FOLDER / request_id)
             return _answer(home, request_id)
         if request.kind != "erasure":
             raise RightsError(f"request {request_id}: expected an erasure, found {request.kind}. Name another.")
@@ -387,6 +388,11 @@ def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor
         note = sign_certificate(content, Ed25519Signer(ORIGIN, home.key("ledger")))
         write_atomically(folder / NOTE, note.encode())
         log.advance(plan.request_id, "done", clock.now(), actor)
+    _forget(folder)
+
+
+def _forget(folder: Path) -> None:
+    """The plan named the person; nothing needs it any more."""
     for name in (PLAN, JOURNAL):
         _overwrite(folder / name)
 

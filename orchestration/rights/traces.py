@@ -254,7 +254,8 @@ def _unpacked(name: str, traces: Traces, data: bytes, depth: int) -> Iterator[Fi
 
 def _forms(text: str) -> Iterator[bytes]:
     """A text as it may be written: in either case and Unicode form, plain, in JSON, XML and addresses, and in UTF-16."""
-    spellings = {normalize(form, each) for form in ("NFC", "NFD") for each in (text, text.upper(), text.lower())}
+    cases = (text, text.upper(), text.lower())
+    spellings = {*(normalize("NFC", each) for each in cases), *(normalize("NFD", each) for each in cases)}
     if text.startswith("+"):
         spellings.add(text[1:])
     for each in spellings:
