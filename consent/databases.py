@@ -6,6 +6,7 @@ Statements are written with `?` for a value. Schemas are made and brought up to 
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import quote
 from consent.errors import LedgerError
 
 HEAD = "0001"  # newest migration
+_PATIENCE = 60  # seconds to wait for others who write
 AGAIN = "Do it again: what is kept already is not kept twice."
 CLOSED = "ledger: expected an open one, found it closed. Open it again."
 RESTORE = "Restore it from a backup."
@@ -119,10 +121,12 @@ class SQLiteDatabase:
     def shred(self) -> None:
         """Zeros over deleted rows were written by `secure_delete`; here the journal that still names them goes."""
         with self._writer_lock, self._refusing("written", AGAIN):
-            is_busy = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0]
+            until = time.monotonic() + _PATIENCE
+            while self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:  # another process is at it too
+                if time.monotonic() > until:
+                    raise LedgerError(f"ledger {self._name}: expected to empty its journal, found it in use. {AGAIN}")
+                time.sleep(0.005)
             _sync(self._path.with_name(f"{self._name}-wal"))  # or a power cut could bring the journal back
-        if is_busy:
-            raise LedgerError(f"ledger {self._name}: expected to overwrite its journal, found it being read. {AGAIN}")
 
     @contextmanager
     def _refusing(self, verb: str, advice: str) -> Iterator[None]:
@@ -153,9 +157,8 @@ class SQLiteDatabase:
             self._is_doubtful = False
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=60)
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
         try:
-            connection.execute("pragma busy_timeout = 60000")
             connection.execute("pragma synchronous = full")
             connection.execute("pragma secure_delete = on")
             connection.execute("pragma cache_size = -65536")  # KiB

@@ -6,6 +6,7 @@ ABI, chapter 5) and replaced by ctypes callbacks. Linux, 64 bits. No compiler, n
 
 import ctypes
 import errno
+import functools
 import os
 import signal
 import sqlite3  # noqa: F401  (its library must be in the process)
@@ -64,9 +65,7 @@ Answer = Callable[[Call], Fault]
 @contextmanager
 def watched(folder: Path, answer: Answer) -> Iterator[None]:
     """While inside, `answer` says for every call below the folder what becomes of it."""
-    places = [place for base in _libraries() for place in _places(base)]
-    if "fdatasync" not in {name for name, _ in places} and "fsync" not in {name for name, _ in places}:
-        raise RuntimeError("disk: expected libraries that sync through the loader's tables, found none. Use Linux.")
+    places = _all_places()
     root = str(folder.resolve())
     replaced = {name: _replacement(name, root, answer) for name in {name for name, _ in places}}
     before = [(at, _word(at).value) for _, at in places]
@@ -106,27 +105,38 @@ def _replacement(name: str, root: str, answer: Answer) -> "ctypes._FuncPointer":
 
 def _described(kind: str, root: str, values: "tuple[int | bytes, ...]") -> Call | None:
     """What a call changes; None where that is outside of the folder, or nothing."""
-    first = values[0]
-    if isinstance(first, bytes):
-        path = os.path.join(os.getcwd(), os.fsdecode(first))
-    else:
-        try:
-            path = os.readlink(f"/proc/self/fd/{first}")
-        except OSError:
-            return None
+    path = _path_of(values[0])
     if path != root and not path.startswith(root + os.sep):
         return None
+    if kind == "create" and (not int(values[1]) & os.O_CREAT or os.path.exists(path)):
+        return None
     name = os.path.relpath(path, root)
-    if kind == "create":
-        return Call(kind, name) if int(values[1]) & os.O_CREAT and not os.path.exists(path) else None
     if kind == "write":
-        offset = int(values[3]) if len(values) > 3 else os.lseek(int(first), 0, os.SEEK_CUR)
+        offset = int(values[3]) if len(values) > 3 else os.lseek(int(values[0]), 0, os.SEEK_CUR)
         return Call(kind, name, offset, ctypes.string_at(int(values[1]), int(values[2])))
     if kind == "truncate":
         return Call(kind, name, int(values[1]))
     if kind == "rename":
         return Call(kind, name, target=os.path.relpath(os.fsdecode(bytes(values[1])), root))  # type: ignore[arg-type]
     return Call(kind, name)
+
+
+def _path_of(file: "int | bytes") -> str:
+    """Of a name, or of a descriptor; empty where that has none."""
+    if isinstance(file, bytes):
+        return os.path.join(os.getcwd(), os.fsdecode(file))
+    try:
+        return os.readlink(f"/proc/self/fd/{file}")
+    except OSError:
+        return ""
+
+
+@functools.cache
+def _all_places() -> list[tuple[str, int]]:
+    places = [place for base in _libraries() for place in _places(base)]
+    if not {"fsync", "fdatasync"} & {name for name, _ in places}:
+        raise RuntimeError("disk: expected libraries that sync through the loader's tables, found none. Use Linux.")
+    return places
 
 
 def _libraries() -> list[int]:

@@ -165,7 +165,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with TemporaryDirectory() as warm:  # what is imported on first use is imported before the first fork
+    # what is imported and looked up on first use is there before the first fork
+    with TemporaryDirectory() as warm, watched(Path(warm), lambda _: Fault.NONE):
         open_with(Path(warm), [KEK]).close()
     for line in sys.stdin:
         print(json.dumps(run(json.loads(line))), flush=True)
