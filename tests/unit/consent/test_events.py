@@ -1,7 +1,6 @@
 """One event, one encoding: byte-equal to RFC 8785, the same from rows as from values, and closed to contact data."""
 
 import json
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -16,7 +15,6 @@ from consent.events import (
     ACTOR_TYPES,
     EVENT_TYPES,
     FIELDS,
-    KEY_FIELDS,
     SCHEMA,
     Event,
     decode,
@@ -26,7 +24,7 @@ from consent.events import (
     set_aside,
 )
 from consent.merkle import canonical
-from tests.unit.consent.builders import ALMA, MONDAY, event
+from tests.unit.consent.builders import MONDAY, event
 
 codes = st.from_regex(r"[A-Za-z0-9_.:/*=-]{1,100}", fullmatch=True)
 words = st.from_regex(r"[a-z_]{1,40}|\*", fullmatch=True)
