@@ -166,9 +166,11 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8400,
 ) -> None:
     """Answer features, availability and recommendations over HTTP."""
+    from orchestration.rights.desk import seams_of
     from serving.server import serve as serve_http
 
-    serve_http(here(home).home, host, port)
+    served = here(home).home
+    serve_http(served, host, port, rights=seams_of(served))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from serving import keys
@@ -10,6 +11,7 @@ from serving.answers import clock_of
 from serving.app import create_app
 from serving.hub import delivery
 from serving.hub.routes import Hub
+from serving.hub.seams import Seams
 from troth.clock import Clock, FixedClock, SystemClock
 from troth.errors import TrothError
 from troth.home import Home
@@ -29,9 +31,12 @@ class ElapsingClock:
         return self._start + timedelta(seconds=time.monotonic() - self._started)
 
 
-def serve(home: Home, host: str = LOOPBACK, port: int = PORT, clock: Clock | None = None) -> None:
+def serve(
+    home: Home, host: str = LOOPBACK, port: int = PORT, clock: Clock | None = None, rights: Seams | None = None
+) -> None:
     """Run the service until it is stopped; one process, this machine only unless told otherwise.
 
+    `rights`: who hands out what is held about a person, and takes a request for erasure in.
     A home without keys gets one for every purpose and scope. It is shown once, on standard error, and only its hash is kept.
     """
     import uvicorn
@@ -42,6 +47,8 @@ def serve(home: Home, host: str = LOOPBACK, port: int = PORT, clock: Clock | Non
         sys.stderr.write(f"API key (shown once, keep it): {key}\n")
     sys.stderr.write(f"Troth answers on http://{host}:{port}, described in /openapi.json\n")
     hub = Hub(home, keys.callers(home), hub_clock(home, told_by))
+    if rights:
+        hub.seams = replace(hub.seams, export=rights.export, erase=rights.erase)
     app = create_app(home, told_by, hub)
     stop = threading.Event()
     telling = threading.Thread(target=tell, args=(hub, stop), name="webhooks", daemon=True)

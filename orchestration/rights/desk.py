@@ -160,6 +160,25 @@ def _event(token: str, event_type: str, purpose_code: str, channel_code: str, at
     )  # fmt: skip
 
 
+def seams_of(home: Home) -> Any:
+    """What the consent hub hands out and takes in: a package as values, and a request for erasure that the desk works on.
+
+    A link proves one identity; whoever holds it is the person that identity is proved for.
+    """
+    from serving.hub.seams import Seams
+
+    def export(subject_id: str, at: datetime) -> dict[str, Any]:
+        from orchestration.rights.access import access_document
+
+        return access_document(home, at, [subject_id])
+
+    def erase(subject_id: str, at: datetime) -> str:
+        with open_rights(home) as log:
+            return log.receive("erasure", [subject_id], at, "preference_centre", "subject").request_id
+
+    return Seams(export=export, erase=erase)
+
+
 def begun(log: Any, home: Home, clock: Clock, kind: str, subjects: Sequence[str]) -> Request:
     """A request taken in (or the open one) and under way: whoever works at the desk has checked who asks."""
     request: Request = log.receive(kind, resolve(home, subjects).tokens, clock.now(), PLACE, ACTOR)

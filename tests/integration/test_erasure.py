@@ -33,6 +33,7 @@ from troth.clock import FixedClock
 from troth.home import Home
 from troth.published import current
 
+pytestmark = pytest.mark.slow
 NOW = datetime(2026, 4, 1, 12, tzinfo=UTC)
 CLOCK = FixedClock(NOW)
 SEED = 11
@@ -237,7 +238,6 @@ def test_a_dry_run_counts_what_would_go_and_changes_nothing(home: Home) -> None:
     assert _content(home) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 6, len(STEPS)])
 def test_an_erasure_killed_between_steps_goes_on_where_it_was(home: Home, step: int) -> None:
     somebody = _somebody(home)
@@ -334,7 +334,7 @@ def test_a_package_holds_everything_of_the_person_and_nothing_of_others(home: Ho
         assert {name: len(told["rows"]) for name, told in document["given"].items()} == {
             n: rows.height for n, rows in found.rows.items()
         }
-        assert {"orders", "consent_standing", "customers"} <= set(document["derived"])
+        assert {"consent_standing", "customers"} <= set(document["derived"])
         assert all(each["receipt"]["format"] for each in document["consent"]["identities"])
         customers = pl.read_parquet(current(home, "customer_identities"))
         strangers = customers.filter(~pl.col("customer_id").is_in(person.customer_ids), pl.col("link_type") == "hub")
@@ -342,7 +342,7 @@ def test_a_package_holds_everything_of_the_person_and_nothing_of_others(home: Ho
         assert not [
             each
             for each in (*strangers["customer_id"], *strangers["identity_ref"])
-            if each in text and each not in person.tokens
+            if each in text and each not in {*person.tokens, *found.others}
         ]
         assert "<script" not in page(document)
 
@@ -386,6 +386,20 @@ def test_an_objection_is_recorded_under_every_identity_and_one_against_a_contrac
     routed = desk.say_no(home, CLOCK, [somebody], "object", "service")
     assert (routed["state"], routed["is_overdue"]) == ("routed", False)
     assert "contract" in routed["instead"]
+
+
+def test_the_hub_hands_out_a_package_and_takes_a_request_for_erasure_in(home: Home) -> None:
+    token = resolve(home, [_somebody(home)]).tokens[0]
+    offered = desk.seams_of(home)
+    assert offered.export is not None
+    assert offered.erase is not None
+    assert offered.export(token, NOW)["given"]
+    number = offered.erase(token, NOW)
+    assert offered.erase(token, NOW) == number
+    with open_rights(home) as log:
+        request = log.request(number)
+        assert (request.kind, request.state, request.received_through) == ("erasure", "received", "preference_centre")
+        assert token in log.subjects(number)
 
 
 def test_an_old_file_that_lands_again_does_not_bring_the_person_back(home: Home, shop: Home) -> None:
