@@ -96,6 +96,7 @@ class Home:
                 pass
             finally:
                 draft.unlink()
+            _sync_folder(path.parent)  # a key that a power cut takes away orphans what was made under it
         secret = path.read_bytes()
         if len(secret) != 32:
             raise TrothError(
@@ -117,6 +118,14 @@ class Home:
         if not given and "kek" not in files:
             files.append("kek")
         return [*given, *(self.key(name) for name in files)]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -440,7 +440,7 @@ def test_no_edit_of_a_document_breaks_the_reader(tmp_path, edits):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*event(), "id", "epcList"]), inner, max_size=5)
     ),
