@@ -348,6 +348,19 @@ def _other_version(found: str | None) -> str:
     return f"ledger schema: expected version {HEAD}, found {found}. Use the release that wrote it, or migrate it."
 
 
+@contextmanager
+def one_writer(connection: sqlite3.Connection, lock: AbstractContextManager[Any]) -> Iterator[None]:
+    """A transaction of the only writer of a small SQLite file; all of it is durable on leaving, or none of it happened."""
+    with lock:
+        connection.execute("begin immediate")
+        try:
+            yield
+            connection.execute("commit")
+        finally:
+            if connection.in_transaction:
+                connection.execute("rollback")
+
+
 def migrate(url: Any) -> None:
     """Bring the ledger's schema at a SQLAlchemy URL to the newest version. Raises: LedgerError."""
     from alembic import command

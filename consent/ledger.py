@@ -236,10 +236,13 @@ class Ledger:
         return index.state_proof(prefix, shown)
 
     def events(self, start: int = 0, stop: int | None = None) -> Iterator[Recorded]:
-        """Events by leaf index, without those whose subject's key was destroyed."""
-        for leaf, _, opened in self._opened(start, self._size(stop, self._head())):
+        """Events by leaf index, without those of who was erased. Raises: LedgerError at the end where that explains not all."""
+        silence = Silence()
+        for leaf, entry, opened in self._opened(start, self._size(stop, self._head())):
+            silence.hear(leaf, entry, opened)
             if opened is not None:
                 yield Recorded(leaf, decode(opened.event))
+        self._refuse_unexplained(silence)
 
     def events_of(self, subject_id: str) -> list[Recorded]:
         """Every event of one subject, by leaf index, without those before its erasure."""

@@ -12,8 +12,8 @@ import secrets
 import sqlite3
 import threading
 from base64 import b32encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -23,6 +23,7 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from consent.databases import one_writer
 from consent.entry import prefix_of
 from consent.errors import ConsentError
 from consent.keyring import NONCE_BYTES
@@ -316,16 +317,8 @@ class RightsLog:
             (request_id, _spelled(at), actor, state, reason),
         )
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._lock:
-            self._connection.execute("begin immediate")
-            try:
-                yield
-                self._connection.execute("commit")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("rollback")
+    def _writing(self) -> AbstractContextManager[None]:
+        return one_writer(self._connection, self._lock)
 
 
 def open_rights(home: Home) -> RightsLog:

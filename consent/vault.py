@@ -7,14 +7,15 @@ another. A value that is erased goes with its key, and a copy in a backup goes w
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from consent.databases import one_writer
 from consent.errors import ConsentError
 from consent.keyring import NONCE_BYTES, kek_id
 from troth.home import Home
@@ -167,16 +168,8 @@ class Vault:
             )
         return found
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._lock:
-            self._connection.execute("begin immediate")
-            try:
-                yield
-                self._connection.execute("commit")
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("rollback")
+    def _writing(self) -> AbstractContextManager[None]:
+        return one_writer(self._connection, self._lock)
 
     def _shred(self) -> None:
         """`secure_delete` has written zeros over what was deleted; here the journal that still holds it goes."""
