@@ -22,8 +22,8 @@ def measure(scale: str | None) -> Iterator[Measure]:
     """
     import numpy as np
 
-    from consent.gate import Gate
-    from consent.policy import read_policy
+    from consent.rule.gate import Gate
+    from consent.rule.policy import read_policy
 
     customers, policy = int(scale or CUSTOMERS), read_policy()
     frame, links = _world(customers)
@@ -78,7 +78,7 @@ def _world(customers: int) -> tuple[Any, Any]:
 
 
 def _built(gate: Any, events: Any, links: Any, policy: Any) -> Any:
-    from consent.standing import standing_frame
+    from consent.rule.standing import standing_frame
 
     rows = standing_frame(events, links, policy, AT)
     return gate.build(rows, policy, links)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from consent.databases import PostgresDatabase
-from consent.keyring import KeyRing
-from consent.ledger import ORIGIN, Ledger
-from consent.note import Ed25519Signer
-from consent.store import Store
+from consent.ledger.databases import PostgresDatabase
+from consent.ledger.keyring import KeyRing
+from consent.ledger.ledger import ORIGIN, Ledger
+from consent.ledger.store import Store
+from consent.log.note import Ed25519Signer
 from troth.clock import SystemClock
 
 

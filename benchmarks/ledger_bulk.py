@@ -65,7 +65,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
 
 
 def _proofs(ledger: Any, size: int, peer: dict[str, float], state: dict[str, Any]) -> Iterator[Measure]:
-    from consent.merkle import verify_inclusion
+    from consent.log.merkle import verify_inclusion
 
     chance = Random(3)
     asked = [[chance.randrange(size) for _ in range(1_000)] for _ in range(PROOFS // 1_000)]
@@ -99,9 +99,9 @@ def _states(ledger: Any, frame: Any, state: dict[str, Any]) -> Iterator[Measure]
     """Complete histories: proved from disk, and checked."""
     import json
 
-    from consent.entry import prefix_of
-    from consent.index import verify_state_proof
-    from consent.note import open_checkpoint
+    from consent.log.entry import prefix_of
+    from consent.log.index import verify_state_proof
+    from consent.log.note import open_checkpoint
 
     subjects = frame["subject_id"].unique().sample(500, seed=3).to_list()
     began = time.perf_counter()

@@ -21,7 +21,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
     """
     from benchmarks.consent_events import Events
     from benchmarks.databases import opened_ledger
-    from consent.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, verify_export
+    from consent.log.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, verify_export
 
     count = int(scale or EVENTS)
     began = time.perf_counter()
@@ -49,8 +49,8 @@ def measure(scale: str | None) -> Iterator[Measure]:
 
 def _lines_that_pass(numbered: tuple[int, bytes]) -> tuple[int, int]:
     """Flips of one line of the entries that lead to the same leaf."""
-    from consent.audit import entry_of_line
-    from consent.merkle import VerificationError
+    from consent.log.audit import entry_of_line
+    from consent.log.merkle import VerificationError
 
     leaf, line = numbered
     true, passed = entry_of_line(leaf, line), 0
@@ -69,8 +69,8 @@ def _bytes_that_pass(job: tuple[Path, str, int, str]) -> tuple[int, int]:
     import shutil
     import tempfile
 
-    from consent.audit import verify_export
-    from consent.merkle import VerificationError
+    from consent.log.audit import verify_export
+    from consent.log.merkle import VerificationError
 
     export, file, at, key = job
     passed = 0

@@ -1,6 +1,6 @@
 """Stand-alone auditor: `python -m consent verify <export folder> [--key KEY] [--since FILE] [--json]`.
 
-Of ours it imports `audit`, `merkle` and `note` alone.
+Of ours it imports `log/audit.py` alone, and what that needs.
 Ends with 0 when the export verifies, 1 when it does not, 2 on misuse.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from consent.audit import Verified, verify_export
-from consent.merkle import VerificationError
+from consent.log.audit import Verified, verify_export
+from consent.log.merkle import VerificationError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

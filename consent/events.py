@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from consent.errors import ConsentError
-from consent.merkle import canonical
+from consent.log.merkle import canonical
 
 EVENT_TYPES = (
     *("grant", "renew", "confirm", "refuse", "withdraw", "object", "restrict", "unrestrict", "expire"),

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from consent.errors import ConsentError
-from consent.identity import LINK_EVENTS, joined_frame
-from consent.policy import EVERY, Policy, policy_frame
-from consent.standing import ALLOWED, GRANTING_LINKS, REFUSALS, _among_all, _judged, _last_words, standing_frame
+from consent.rule.identity import LINK_EVENTS, joined_frame
+from consent.rule.policy import EVERY, Policy, policy_frame
+from consent.rule.standing import ALLOWED, GRANTING_LINKS, REFUSALS, _among_all, _judged, _last_words, standing_frame
 from consent.suppression import hidden_cells
 
 DIMENSIONS = ("purpose_code", "channel_code", "notice_id", "notice_version", "capture_place")

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from consent.errors import ConsentError
-from consent.policy import Policy
+from consent.rule.policy import Policy
 
 FOLDER = Path(__file__).with_name("notices")
 SUMS = "SHA256SUMS"

@@ -23,12 +23,12 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from consent.databases import one_writer
-from consent.entry import prefix_of
 from consent.errors import ConsentError
-from consent.keyring import NONCE_BYTES
-from consent.merkle import VerificationError, canonical
-from consent.note import Signer, Verifier, open_note, sign_note
+from consent.ledger.databases import one_writer
+from consent.ledger.keyring import NONCE_BYTES
+from consent.log.entry import prefix_of
+from consent.log.merkle import VerificationError, canonical
+from consent.log.note import Signer, Verifier, open_note, sign_note
 from troth.home import Home
 
 FILE = "rights.db"

@@ -15,9 +15,9 @@ from typing import Self
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from consent.databases import one_writer
 from consent.errors import ConsentError
-from consent.keyring import NONCE_BYTES, kek_id
+from consent.ledger.databases import one_writer
+from consent.ledger.keyring import NONCE_BYTES, kek_id
 from troth.home import Home
 
 _AT_ONCE = 10_000  # SQLite binds up to 32,766 values in a statement

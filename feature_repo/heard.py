@@ -14,8 +14,8 @@ from troth.home import Home
 from troth.published import current
 
 if TYPE_CHECKING:
-    from consent.gate import Gate
-    from consent.ledger import Ledger
+    from consent.ledger.ledger import Ledger
+    from consent.rule.gate import Gate
 
 
 class Heard:
@@ -40,7 +40,7 @@ class Heard:
             return None
 
     def _caught_up(self, ledger_size: int, at: datetime) -> "Gate | None":
-        from consent.ledger import open_ledger
+        from consent.ledger.ledger import open_ledger
 
         versions = tuple(current(self._home, table).name for table in ("consent_standing", "customer_identities"))
         if self._gate is None or versions != self._versions:
@@ -55,8 +55,8 @@ class Heard:
     def _built(self) -> "Gate":
         import polars as pl
 
-        from consent.gate import Gate
-        from consent.policy import read_policy
+        from consent.rule.gate import Gate
+        from consent.rule.policy import read_policy
 
         rows = pl.read_parquet(current(self._home, "consent_standing"))
         times = [name for name in ("since_at", "expires_at") if rows.schema[name] == pl.Datetime("us")]

@@ -182,7 +182,7 @@ def _answer_at(config: Any) -> datetime:
 
 def _ledger_size(config: Any) -> Callable[[], int]:
     def size() -> int:
-        from consent import ledger
+        from consent.ledger import ledger
 
         return ledger.ledger_size(Path(config.online_store.ledger))
 

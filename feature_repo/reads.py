@@ -72,7 +72,7 @@ def source(home: Home) -> Source:
     """The source of a home. Keep it: it holds the connections."""
 
     def ledger_size() -> int:
-        from consent import ledger
+        from consent.ledger import ledger
 
         return ledger.ledger_size(home.ledger)
 

@@ -1,7 +1,7 @@
 """Receipts of what people's data is used for by segments and models: recorded when it is used, decided again when asked.
 
 A subject here is a customer; whose identities are whose is an input of the decision, named by its published version.
-What a receipt holds and how it verifies belongs to `consent.decisions`.
+What a receipt holds and how it verifies belongs to `consent.receipts.decisions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import polars as pl
 
-from consent import decisions
-from consent.decisions import DecisionReceipt, Question, Replayed, Use
-from consent.entry import subject_key
-from consent.ledger import Ledger, signer_of
-from consent.merkle import VerificationError
-from consent.policy import read_policy
-from consent.receipts import policy_hash
+from consent.ledger.ledger import Ledger, signer_of
+from consent.log.entry import subject_key
+from consent.log.merkle import VerificationError
+from consent.receipts import decisions
+from consent.receipts.decisions import DecisionReceipt, Question, Replayed, Use
+from consent.receipts.shopper import policy_hash
+from consent.rule.policy import read_policy
 from models.errors import ModelsError
 from models.permission import FrameStanding
 from models.tables import naive

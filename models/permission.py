@@ -7,9 +7,9 @@ from typing import Self
 import polars as pl
 
 from consent.events import SCHEMA
-from consent.identity import LINK_EVENTS
-from consent.policy import EVERY, POLICY_FILE, Policy, read_policy
-from consent.standing import ALL_REACHING, standing_frame
+from consent.rule.identity import LINK_EVENTS
+from consent.rule.policy import EVERY, POLICY_FILE, Policy, read_policy
+from consent.rule.standing import ALL_REACHING, standing_frame
 from models.errors import ModelsError
 from models.tables import read
 from troth.home import Home

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from consent.ledger import Ledger
+    from consent.ledger.ledger import Ledger
 
 
 def verify(home: Home, export: "Path | None") -> dict[str, Any]:
     """Verify an export, or make one of the home's ledger first. The answer carries the evidence when it does not verify."""
-    from consent.audit import verify_export
-    from consent.merkle import VerificationError
+    from consent.log.audit import verify_export
+    from consent.log.merkle import VerificationError
 
     if export is None:
         with reading(home) as ledger:
@@ -45,7 +45,7 @@ def trace(home: Home, subject: str) -> dict[str, Any]:
 
     Raises: RunError when neither a customer nor a subject of that id is known.
     """
-    from consent.merkle import verify_inclusion
+    from consent.log.merkle import verify_inclusion
 
     identities = identities_of(home, subject)
     events = []
@@ -112,9 +112,9 @@ def _standing(home: Home, subject: str) -> list[dict[str, Any]]:
 
 def show(home: Home, subject: str, at: "datetime", known_at: "datetime | None") -> dict[str, Any]:
     """Standing of a subject, or of a customer over all its identities, for every purpose and channel that is asked."""
-    from consent.explanations import explain
-    from consent.policy import read_policy
-    from consent.standing import Standing, merged, standing
+    from consent.rule.explanations import explain
+    from consent.rule.policy import read_policy
+    from consent.rule.standing import Standing, merged, standing
     from serving.hub.preferences import history as heard_of
 
     policy = read_policy()
@@ -196,7 +196,7 @@ def history(home: Home, subject: str) -> dict[str, Any]:
 def reading(home: Home) -> Iterator["Ledger"]:
     """The home's ledger. Raises: RunError, with the code of what cannot be read, when there is none or it is in doubt."""
     from consent.errors import LedgerError
-    from consent.ledger import open_ledger
+    from consent.ledger.ledger import open_ledger
 
     if not home.ledger.exists():
         raise RunError(f"ledger: expected one at {home.ledger}, found none. Run `troth run` first.", NOTHING_READABLE)

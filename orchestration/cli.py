@@ -497,7 +497,7 @@ def privacy_restrict(
 @privacy.command("rotate-key")
 def privacy_rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Wrap every key of ledger and vault under a new key-encryption key and destroy the old: erased is gone from backups, too."""
-    from consent.rotation import rotate_kek
+    from consent.ledger.rotation import rotate_kek
 
     _show(rotate_kek(here(home).home, _clock()), as_json)
 

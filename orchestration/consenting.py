@@ -85,7 +85,7 @@ def verify_file(
     as_json: JsonOption = False,
 ) -> None:
     """Run the single-file verifier on what was handed out. 0 verifies, 1 does not, 2 misuse."""
-    from consent import verifier
+    from consent.receipts import verifier
     from orchestration import proving
 
     said = [str(path) for path in paths] + ["--key", key or proving.verifier_key(here(home).home)]

@@ -15,7 +15,7 @@ from troth.home import Home
 if TYPE_CHECKING:
     import polars as pl
 
-    from consent.ledger import Ledger
+    from consent.ledger.ledger import Ledger
     from consent.measures import Measured
 
 NAMES = {
@@ -45,7 +45,7 @@ def measures(home: Home, asked: Asked, plot: Path | None) -> dict[str, Any]:
     Raises: ConsentError where anything does not add up, with both numbers.
     """
     from consent.measures import measure, propagation
-    from consent.policy import read_policy
+    from consent.rule.policy import read_policy
 
     if plot is not None:
         _refuse_without_matplotlib()
@@ -164,7 +164,7 @@ def _uses(home: Home, ledger: "Ledger") -> "pl.DataFrame":
 
 
 def _recorded_uses(home: Home, ledger: "Ledger") -> Iterator[tuple[str, str, int, datetime]]:
-    from consent.decisions import load
+    from consent.receipts.decisions import load
     from models.decisions import folder_of
 
     for path in sorted(folder_of(home).glob("*.note")):

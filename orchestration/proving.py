@@ -16,8 +16,8 @@ from troth.home import Home, write_atomically
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consent.ledger import Ledger
-    from consent.note import Note
+    from consent.ledger.ledger import Ledger
+    from consent.log.note import Note
 
 CHECKPOINTS = "checkpoints"  # in the home: cosigned notes, `<size>.note`
 
@@ -31,9 +31,9 @@ def receipt(
     known_at: "datetime | None",
 ) -> dict[str, Any]:
     """Write a sealed receipt: of everything, or of one purpose and channel. It carries cosignatures of its checkpoint."""
-    from consent import receipts
-    from consent.ledger import signer_of
-    from consent.policy import read_policy
+    from consent.ledger.ledger import signer_of
+    from consent.receipts import shopper as receipts
+    from consent.rule.policy import read_policy
     from serving.hub.seams import controller_of
 
     if subject.startswith("cus_"):
@@ -76,7 +76,7 @@ def write_verifier(home: Home, out: Path) -> dict[str, Any]:
     """Copy the single-file verifier out for somebody else."""
     from hashlib import sha256
 
-    from consent import verifier
+    from consent.receipts import verifier
 
     source = Path(str(verifier.__file__)).read_bytes()
     write_atomically(out, source)
@@ -86,7 +86,7 @@ def write_verifier(home: Home, out: Path) -> dict[str, Any]:
 
 def export(home: Home, folder: Path, tiles: bool) -> dict[str, Any]:
     """Write the whole ledger for an auditor, or the public log alone as tiles."""
-    from consent.merkle import VerificationError
+    from consent.log.merkle import VerificationError
 
     with reading(home) as ledger:
         key = ledger.verifier.text
@@ -113,7 +113,7 @@ def export(home: Home, folder: Path, tiles: bool) -> dict[str, Any]:
 
 def checkpoint(home: Home) -> dict[str, Any]:
     """The newest checkpoint, with the cosignatures there are for it."""
-    from consent.note import checkpoint_unverified, split_unverified
+    from consent.log.note import checkpoint_unverified, split_unverified
 
     with reading(home) as ledger:
         note = _Cosigned(home, ledger).checkpoint()
@@ -135,9 +135,9 @@ def witness(home: Home, policy: Path) -> dict[str, Any]:
 
     Raises: RunError for a policy that cannot be read.
     """
-    from consent.merkle import VerificationError
-    from consent.tlog_proof import TrustPolicy
-    from consent.witness import cosign
+    from consent.log.merkle import VerificationError
+    from consent.log.tlog_proof import TrustPolicy
+    from consent.log.witness import cosign
 
     try:
         trusted = TrustPolicy.parse(policy.read_text(encoding="utf-8"))
@@ -166,8 +166,8 @@ def witness(home: Home, policy: Path) -> dict[str, Any]:
 
 def decisions(home: Home) -> dict[str, Any]:
     """Every recorded use, and whether the chain of them verifies."""
-    from consent import decisions as recorded
-    from consent.merkle import VerificationError
+    from consent.log.merkle import VerificationError
+    from consent.receipts import decisions as recorded
     from models.decisions import folder_of
 
     with reading(home) as ledger:
@@ -187,8 +187,8 @@ def decision(home: Home, number: int, subject: str | None, out: Path | None) -> 
     """One recorded use; or what was decided about one subject in it, with its proof, also as a file for the verifier."""
     from dataclasses import asdict
 
-    from consent import decisions as recorded
-    from consent import receipts
+    from consent.receipts import decisions as recorded
+    from consent.receipts import shopper as receipts
     from models.decisions import folder_of
 
     folder = folder_of(home)
@@ -206,7 +206,7 @@ def decision(home: Home, number: int, subject: str | None, out: Path | None) -> 
 
 def replay(home: Home, number: int) -> dict[str, Any]:
     """Decide a recorded use again from the ledger as of then; it must come out the same to the byte."""
-    from consent.merkle import VerificationError
+    from consent.log.merkle import VerificationError
     from models.decisions import folder_of
     from models.decisions import replay as decide_again
 
@@ -226,7 +226,7 @@ def replay(home: Home, number: int) -> dict[str, Any]:
 
 def link(home: Home, subject: str, kind: str, about: tuple[str, str], days: int | None) -> dict[str, Any]:
     """A signed link of the preference centre. Raises: ServingError for what no link is made for."""
-    from consent.policy import EVERY, read_policy
+    from consent.rule.policy import EVERY, read_policy
     from serving.hub.links import Links
 
     if kind != "preferences" or about != (EVERY, EVERY):
@@ -251,7 +251,7 @@ class _Cosigned:
 
     def checkpoint(self) -> str:
         """A kept note counts only where it is this very checkpoint."""
-        from consent.note import split_unverified
+        from consent.log.note import split_unverified
 
         note = self._ledger.checkpoint()
         text = split_unverified(note)[0]
@@ -263,7 +263,7 @@ class _Cosigned:
 @contextmanager
 def _found(folder: Path, number: int) -> Iterator[None]:
     """Raises: RunError for a decision that was never recorded, or that does not verify."""
-    from consent.merkle import VerificationError
+    from consent.log.merkle import VerificationError
 
     newest = max((int(path.stem) for path in folder.glob("*.note")), default=0)
     if not 1 <= number <= newest:
@@ -295,7 +295,7 @@ def _kept(home: Home, size: int) -> Path:
 
 def _cosigners(note: str, ledger: "Ledger") -> list[str]:
     """Names on the note besides the ledger's own. Their signatures were verified when they were kept."""
-    from consent.note import split_unverified
+    from consent.log.note import split_unverified
 
     return sorted({name for name, _ in split_unverified(note)[1]} - {ledger.verifier.name})
 

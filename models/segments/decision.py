@@ -6,7 +6,7 @@ from datetime import datetime
 
 import polars as pl
 
-from consent.policy import read_policy
+from consent.rule.policy import read_policy
 from models.permission import asked_channel
 from models.segments.definition import Segment, SegmentError
 from models.segments.sql import compiled, connected

@@ -18,10 +18,10 @@ from typing import Any, Self
 
 import polars as pl
 
-from consent.identity import company
-from consent.ledger import Ledger, open_ledger
-from consent.note import open_checkpoint
-from consent.policy import read_policy
+from consent.ledger.ledger import Ledger, open_ledger
+from consent.log.note import open_checkpoint
+from consent.rule.identity import company
+from consent.rule.policy import read_policy
 from consent.vault import open_vault
 from models.decisions import LINKS, Basis, record
 from models.permission import FrameStanding, policy_hash

@@ -182,11 +182,11 @@ def _contacts(home: Home, found: Held) -> dict[str, str]:
 
 def _consent(home: Home, at: datetime, person: Person) -> dict[str, Any]:
     """What was said under each identity, what it allows now and why, with the evidence of the ledger."""
-    from consent.explanations import explain
-    from consent.ledger import open_ledger
-    from consent.policy import read_policy
-    from consent.receipts import shopper_receipt
-    from consent.standing import standing
+    from consent.ledger.ledger import open_ledger
+    from consent.receipts.shopper import shopper_receipt
+    from consent.rule.explanations import explain
+    from consent.rule.policy import read_policy
+    from consent.rule.standing import standing
 
     policy, told = read_policy(), []
     with open_ledger(home, FixedClock(at)) as ledger:
@@ -210,7 +210,7 @@ def _consent(home: Home, at: datetime, person: Person) -> dict[str, Any]:
 
 
 def _controller(home: Home) -> Any:
-    from consent.receipts import CONTROLLER_FILE, read_controller
+    from consent.receipts.shopper import CONTROLLER_FILE, read_controller
 
     own = home.root / CONTROLLER_FILE.name
     return read_controller(own if own.exists() else CONTROLLER_FILE)

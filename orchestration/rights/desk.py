@@ -127,8 +127,8 @@ def say_no(
 
     An objection to what rests on a contract cannot be granted: it is routed to a person, with what we can do instead.
     """
-    from consent.ledger import open_ledger
-    from consent.policy import read_policy
+    from consent.ledger.ledger import open_ledger
+    from consent.rule.policy import read_policy
 
     policy = read_policy()
     if purpose_code != "*" and purpose_code not in policy.purposes:

@@ -202,7 +202,7 @@ def _remember(home: Home, _clock: Clock, plan: Plan) -> Any:
 def _erase_ledger(home: Home, clock: Clock, plan: Plan) -> Any:
     """Destroy the keys of every subject the ledger knows, each with its `erased` event; of the first in any case."""
     from consent.events import Event
-    from consent.ledger import open_ledger
+    from consent.ledger.ledger import open_ledger
 
     leaves = []
     with open_ledger(home, clock) as ledger:
@@ -272,8 +272,8 @@ def reread(home: Home, edited: Collection[str]) -> list[taking.DayPlan]:
 
 def _rewrite_consents(home: Home, clock: Clock, _plan: Plan) -> Any:
     """The ledger's events where SQL reads them, as they can still be read."""
-    from consent.identity import joined_frame
-    from consent.ledger import open_ledger
+    from consent.ledger.ledger import open_ledger
+    from consent.rule.identity import joined_frame
 
     if not (home.raw / "consent_ledger").exists():
         return {"events": 0}
@@ -349,8 +349,8 @@ STEPS: tuple[tuple[str, Step], ...] = (
 
 def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor: str) -> None:
     """Search every byte; then the certificate, and nothing that names the person any more."""
-    from consent.ledger import ORIGIN
-    from consent.note import Ed25519Signer
+    from consent.ledger.ledger import ORIGIN
+    from consent.log.note import Ed25519Signer
 
     folder = home.root / FOLDER / plan.request_id
     traces = plan.traces
@@ -398,7 +398,7 @@ def _forget(folder: Path) -> None:
 
 
 def _subject_key(token: str) -> str:
-    from consent.entry import prefix_of
+    from consent.log.entry import prefix_of
 
     return prefix_of(token).hex()
 

@@ -15,7 +15,7 @@ import msgspec
 from consent.errors import ConsentError
 from consent.events import ACTOR_TYPES, Event, encode
 from consent.notices import Notices
-from consent.policy import EVERY, Policy
+from consent.rule.policy import EVERY, Policy
 from serving.hub.links import SUBJECT
 from serving.problems import FieldProblem, ProblemError
 from serving.requests import decoded

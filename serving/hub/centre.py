@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from consent.policy import EVERY
+from consent.rule.policy import EVERY
 from serving import requests
 from serving.hub import pages
 from serving.hub.desk import Desk, language_of, reason

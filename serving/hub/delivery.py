@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from consent.events import Recorded
-from consent.policy import Policy
+from consent.rule.policy import Policy
 from serving.errors import ServingError
 from serving.hub.addresses import check_url, resolve
 from serving.hub.preferences import Ledger, choices, history

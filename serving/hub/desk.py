@@ -10,9 +10,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consent.ledger import open_ledger
+from consent.ledger.ledger import open_ledger
 from consent.notices import Notices, NoticeText, read_notices
-from consent.policy import EVERY, Policy, read_policy
+from consent.rule.policy import EVERY, Policy, read_policy
 from serving.hub import pages
 from serving.hub.capture import Rules
 from serving.hub.delivery import Pump, post

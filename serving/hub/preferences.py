@@ -10,9 +10,9 @@ from hashlib import sha256
 from typing import Protocol
 
 from consent.events import Event, Recorded
-from consent.identity import company
-from consent.policy import EVERY, Policy
-from consent.standing import Standing, standing
+from consent.rule.identity import company
+from consent.rule.policy import EVERY, Policy
+from consent.rule.standing import Standing, standing
 
 NOTICE_ID = "preference_centre"
 SAID_NO = ("refused", "withdrawn", "objected")

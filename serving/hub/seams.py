@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from consent.merkle import VerificationError
-from consent.policy import Policy
-from consent.receipts import CONTROLLER_FILE, Controller, encoded, read_controller, shopper_receipt
+from consent.log.merkle import VerificationError
+from consent.receipts.shopper import CONTROLLER_FILE, Controller, encoded, read_controller, shopper_receipt
+from consent.rule.policy import Policy
 from serving.errors import ServingError
 from troth.home import Home
 

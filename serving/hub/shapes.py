@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from consent.policy import EVERY
+from consent.rule.policy import EVERY
 from serving.hub.capture import Asked, Identifier
 from serving.hub.links import SUBJECT, VALID_DAYS
 

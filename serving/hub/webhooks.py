@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import msgspec
 
 from consent.events import Event
-from consent.policy import EVERY, Policy
+from consent.rule.policy import EVERY, Policy
 from serving.errors import ServingError
 from serving.hub.addresses import check_url
 from serving.hub.preferences import Ledger

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consent.policy import policy_frame, read_policy
+from consent.rule.policy import policy_frame, read_policy
 from feature_repo import catalogue
 from models.build import BASELINES
 from models.permission import asked_channel

@@ -23,9 +23,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from consent.ledger import open_ledger
-from consent.policy import read_policy
-from consent.standing import standing_frame
+from consent.ledger.ledger import open_ledger
+from consent.rule.policy import read_policy
+from consent.rule.standing import standing_frame
 from consent.vault import open_vault
 from feature_repo import catalogue
 from models import registry

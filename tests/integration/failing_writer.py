@@ -19,8 +19,8 @@ from typing import Any
 
 from consent.errors import LedgerError
 from consent.events import Event
-from consent.keyring import KeyRing
-from consent.ledger import Ledger
+from consent.ledger.keyring import KeyRing
+from consent.ledger.ledger import Ledger
 from tests.integration.disk import Answer, Call, Fault, watched
 from tests.unit.consent.builders import ALMA, KEK, MONDAY, SIGNER, erasure, event, events, subject
 from troth.clock import FixedClock

@@ -18,13 +18,13 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner, Result
 
-from consent import verifier
-from consent.audit import verify_export
-from consent.ledger import ORIGIN, open_ledger, signer_of
-from consent.note import COSIGNATURE, Ed25519Signer, MLDSA44Signer, Signer
-from consent.policy import read_policy
-from consent.tiles import verify_tiles
-from consent.witness import Witness, witness_app
+from consent.ledger.ledger import ORIGIN, open_ledger, signer_of
+from consent.log.audit import verify_export
+from consent.log.note import COSIGNATURE, Ed25519Signer, MLDSA44Signer, Signer
+from consent.log.tiles import verify_tiles
+from consent.log.witness import Witness, witness_app
+from consent.receipts import verifier
+from consent.rule.policy import read_policy
 from models.baseline import Baseline, Fitted
 from models.build import train_all
 from models.decisions import Basis, keeper, record

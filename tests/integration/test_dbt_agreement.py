@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from consent.policy import policy_frame, read_policy
+from consent.rule.policy import policy_frame, read_policy
 from tests.builders import CONSENT_TABLES, CONTRACTS
 
 MODELS = Path(__file__).parents[2] / "dbt_project" / "models"

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from consent.identity import joined_frame
-from consent.policy import read_policy
-from consent.standing import standing_frame
+from consent.rule.identity import joined_frame
+from consent.rule.policy import read_policy
+from consent.rule.standing import standing_frame
 from orchestration import stages, taking
 from orchestration.catalog import SOURCES
 from simulator import TINY, simulate

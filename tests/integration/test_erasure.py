@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 import simulator
-from consent.ledger import ORIGIN, open_ledger
-from consent.merkle import verify_inclusion
-from consent.note import Ed25519Signer
-from consent.policy import read_policy
+from consent.ledger.ledger import ORIGIN, open_ledger
+from consent.log.merkle import verify_inclusion
+from consent.log.note import Ed25519Signer
 from consent.rights import open_certificate, open_rights
-from consent.standing import standing
+from consent.rule.policy import read_policy
+from consent.rule.standing import standing
 from consent.vault import open_vault
 from orchestration import taking
 from orchestration.catalog import SOURCES

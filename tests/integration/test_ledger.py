@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.databases import PostgresDatabase
-from consent.entry import prefix_of
 from consent.errors import ConsentError, LedgerError
 from consent.events import FIELDS, SCHEMA
-from consent.index import BLOCK, RADIX, verify_state_proof
-from consent.keyring import KeyRing
-from consent.ledger import ORIGIN, Ledger, ledger_size, open_ledger
-from consent.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
-from consent.note import Ed25519Signer, open_checkpoint
-from consent.policy import read_policy
-from consent.standing import standing
+from consent.ledger.databases import PostgresDatabase
+from consent.ledger.keyring import KeyRing
+from consent.ledger.ledger import ORIGIN, Ledger, ledger_size, open_ledger
+from consent.log.entry import prefix_of
+from consent.log.index import BLOCK, RADIX, verify_state_proof
+from consent.log.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
+from consent.log.note import Ed25519Signer, open_checkpoint
+from consent.rule.policy import read_policy
+from consent.rule.standing import standing
 from tests.integration.places import by_hand, change_by_hand, raw
 from tests.unit.consent import builders
 from tests.unit.consent.builders import ALMA, KEK, MONDAY, SIGNER, erasure, event, events, open_ledger_at, subject

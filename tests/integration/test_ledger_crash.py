@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from consent.ledger import Ledger
+from consent.ledger.ledger import Ledger
 from tests.integration.postgres import fresh_schema
 from tests.integration.writers import Writers, forking_process
 from tests.unit.consent.builders import events, open_ledger_at, subject

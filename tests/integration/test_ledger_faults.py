@@ -14,11 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from consent.databases import PostgresDatabase
 from consent.errors import LedgerError
-from consent.keyring import KeyRing
-from consent.ledger import Ledger
-from consent.store import Store
+from consent.ledger.databases import PostgresDatabase
+from consent.ledger.keyring import KeyRing
+from consent.ledger.ledger import Ledger
+from consent.ledger.store import Store
 from tests.integration.disk import Call, Fault, watched
 from tests.integration.failing_writer import Disk, examine, work
 from tests.integration.places import raw

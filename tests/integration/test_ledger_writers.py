@@ -3,9 +3,9 @@
 import threading
 from itertools import pairwise
 
-from consent.ledger import Ledger
-from consent.merkle import EMPTY_ROOT, verify_consistency
-from consent.note import open_checkpoint
+from consent.ledger.ledger import Ledger
+from consent.log.merkle import EMPTY_ROOT, verify_consistency
+from consent.log.note import open_checkpoint
 from tests.integration.writers import forking_process
 from tests.unit.consent.builders import SIGNER, event, events, open_ledger_at, subject
 

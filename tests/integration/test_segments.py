@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from consent.errors import LedgerError
 from consent.events import Event
-from consent.ledger import Ledger, Recorded, open_ledger
-from consent.policy import read_policy
-from consent.standing import merged, standing, standing_frame
+from consent.ledger.ledger import Ledger, Recorded, open_ledger
+from consent.rule.policy import read_policy
+from consent.rule.standing import merged, standing, standing_frame
 from consent.vault import open_vault
 from models.errors import ModelsError
 from models.segments import export as export_module

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent.events import SCHEMA, Recorded
-from consent.gate import Gate
-from consent.identity import joined, joined_frame
-from consent.policy import Policy, notices_frame, policy_frame
-from consent.standing import REASONS, standing_frame
+from consent.rule.gate import Gate
+from consent.rule.identity import joined, joined_frame
+from consent.rule.policy import Policy, notices_frame, policy_frame
+from consent.rule.standing import REASONS, standing_frame
 from tests.unit.consent.builders import MONDAY
 from tests.unit.consent.histories import (
     DAY,

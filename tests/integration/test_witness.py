@@ -18,8 +18,8 @@ import httpx
 import pytest
 import uvicorn
 
-from consent.merkle import EMPTY_ROOT, VerificationError, consistency_proof, tree_root
-from consent.note import (
+from consent.log.merkle import EMPTY_ROOT, VerificationError, consistency_proof, tree_root
+from consent.log.note import (
     COSIGNATURE,
     Checkpoint,
     Ed25519Signer,
@@ -31,8 +31,8 @@ from consent.note import (
     split_unverified,
     to_base64,
 )
-from consent.tlog_proof import TrustPolicy, prove, verify_proof
-from consent.witness import (
+from consent.log.tlog_proof import TrustPolicy, prove, verify_proof
+from consent.log.witness import (
     MAXIMUM_REQUEST_BYTES,
     SizeConflictError,
     Witness,
@@ -371,8 +371,8 @@ def test_many_submitters_never_roll_the_witness_back(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from consent.note import COSIGNATURE, Ed25519Signer, Verifier
-from consent.witness import Witness
+from consent.log.note import COSIGNATURE, Ed25519Signer, Verifier
+from consent.log.witness import Witness
 from troth.clock import SystemClock
 
 class Dying:

@@ -17,9 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
-from consent.explanations import EXPLANATIONS
 from consent.notices import NoticeText
-from consent.policy import EVERY, Policy
+from consent.rule.explanations import EXPLANATIONS
+from consent.rule.policy import EVERY, Policy
 
 FOLDER = Path(__file__).parent
 DEFAULT_LANGUAGE = "en"

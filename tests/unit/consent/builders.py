@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from consent.databases import PostgresDatabase
 from consent.events import Event
-from consent.keyring import KeyRing
-from consent.ledger import ORIGIN, Ledger
-from consent.note import Ed25519Signer
-from consent.store import Store
+from consent.ledger.databases import PostgresDatabase
+from consent.ledger.keyring import KeyRing
+from consent.ledger.ledger import ORIGIN, Ledger
+from consent.ledger.store import Store
+from consent.log.note import Ed25519Signer
 from troth.clock import FixedClock
 
 MONDAY = datetime(2025, 3, 3, 10, tzinfo=UTC)

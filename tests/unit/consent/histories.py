@@ -10,9 +10,9 @@ import polars as pl
 from hypothesis import strategies as st
 
 from consent.events import FIELDS, SCHEMA, Event, Recorded
-from consent.identity import JOINED_SCHEMA, Joined, joined
-from consent.policy import Policy, read_policy
-from consent.standing import Standing, merged, standing
+from consent.rule.identity import JOINED_SCHEMA, Joined, joined
+from consent.rule.policy import Policy, read_policy
+from consent.rule.standing import Standing, merged, standing
 from tests.unit.consent.builders import ALMA, MONDAY, event
 
 DAY = timedelta(days=1)

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from consent import audit
 from consent.__main__ import main
-from consent.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, Opened, verify_export
-from consent.ledger import ORIGIN
-from consent.merkle import VerificationError, canonical
-from consent.note import Checkpoint, Ed25519Signer, open_checkpoint, sign_note
+from consent.ledger.ledger import ORIGIN
+from consent.log import audit
+from consent.log.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, Opened, verify_export
+from consent.log.merkle import VerificationError, canonical
+from consent.log.note import Checkpoint, Ed25519Signer, open_checkpoint, sign_note
 from tests.unit.consent.builders import SIGNER, events, open_ledger
 from troth.ids import file_hash
 
 ROOT = Path(__file__).parents[3]
+AUDITING = ("audit", "entry", "index", "merkle", "note")
 FILES = (ENTRIES, CHECKPOINTS, CHECKPOINT, KEY, MANIFEST)
 
 
@@ -237,13 +238,15 @@ def test_a_path_that_is_not_there_ends_with_code_2(exported: Path, tmp_path: Pat
     assert main(["verify", str(exported), "--since", str(tmp_path / "nowhere")]) == 2
 
 
-def test_the_auditor_runs_alone_with_four_modules_of_ours_and_no_settings(exported: Path, tmp_path: Path) -> None:
+def test_the_auditor_runs_alone_with_five_modules_of_ours_and_no_settings(exported: Path, tmp_path: Path) -> None:
     package = tmp_path / "consent"
-    package.mkdir()
-    for name in ("__init__", "__main__", "audit", "merkle", "note"):
-        shutil.copy(ROOT / "consent" / f"{name}.py", package)
-    script = "import sys; from consent.__main__ import main; print(main(sys.argv[1:]), 'troth' in sys.modules)"
-    for start, told in (["-c", script], "0 False\n"), (["-m", "consent"], ""):
+    (package / "log").mkdir(parents=True)
+    for name in ("__init__", "__main__", "log/__init__", *(f"log/{each}" for each in AUDITING)):
+        shutil.copy(ROOT / "consent" / f"{name}.py", package / f"{name}.py")
+    script = "import sys; from consent.__main__ import main; print(main(sys.argv[1:]), OURS)"
+    ours = "sorted(name for name in sys.modules if name.split('.')[0] in ('consent', 'troth') and '.' in name)"
+    told_ours = str(["consent.__main__", "consent.log", *(f"consent.log.{each}" for each in AUDITING)])
+    for start, told in (["-c", script.replace("OURS", ours)], f"0 {told_ours}\n"), (["-m", "consent"], ""):
         command = [sys.executable, *start, "verify", str(exported)]
         done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")

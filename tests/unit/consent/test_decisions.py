@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent import decisions, verifier
-from consent.decisions import DecisionReceipt, Question, Use
 from consent.errors import ConsentError
 from consent.events import FIELDS, Event, Recorded
-from consent.ledger import Ledger
-from consent.merkle import VerificationError
-from consent.note import Ed25519Signer, sign_note
-from consent.policy import Policy, read_policy
-from consent.receipts import encoded, policy_hash
-from consent.standing import standing
-from consent.verifier import Key, Report, Trust
+from consent.ledger.ledger import Ledger
+from consent.log.merkle import VerificationError
+from consent.log.note import Ed25519Signer, sign_note
+from consent.receipts import decisions, verifier
+from consent.receipts.decisions import DecisionReceipt, Question, Use
+from consent.receipts.shopper import encoded, policy_hash
+from consent.receipts.verifier import Key, Report, Trust
+from consent.rule.policy import Policy, read_policy
+from consent.rule.standing import standing
 from tests.unit.consent.builders import MONDAY, SIGNER, event, open_ledger
 from tests.unit.consent.receipts_ledger import key_of, leaf, root
 from troth.clock import FixedClock

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from consent.entry import ENTRY_BYTES, entry, entry_keys, prefix_of
 from consent.events import KEY_FIELDS, Event, encode
+from consent.log.entry import ENTRY_BYTES, entry, entry_keys, prefix_of
 from tests.unit.consent.builders import ALMA, MONDAY, event
 
 BRUNO = ALMA[:-1] + "a"

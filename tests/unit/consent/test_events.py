@@ -23,7 +23,7 @@ from consent.events import (
     encode_frame,
     set_aside,
 )
-from consent.merkle import canonical
+from consent.log.merkle import canonical
 from tests.unit.consent.builders import MONDAY, event
 
 codes = st.from_regex(r"[A-Za-z0-9_.:/*=-]{1,100}", fullmatch=True)

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from consent.errors import ConsentError
-from consent.explanations import EXPLANATIONS, Audience, explain
-from consent.policy import read_policy
-from consent.standing import ALLOWED, REASONS, Standing
+from consent.rule.explanations import EXPLANATIONS, Audience, explain
+from consent.rule.policy import read_policy
+from consent.rule.standing import ALLOWED, REASONS, Standing
 from tests.unit.consent.builders import MONDAY
 
 POLICY = read_policy()

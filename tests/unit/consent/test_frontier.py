@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.frontier import TILE_HASHES, Edge, Frontier, tile_levels
-from consent.merkle import EMPTY_ROOT
-from consent.store import INNER_HEIGHT, Tile
+from consent.ledger.frontier import TILE_HASHES, Edge, Frontier, tile_levels
+from consent.ledger.store import INNER_HEIGHT, Tile
+from consent.log.merkle import EMPTY_ROOT
 
 SIZES = [0, 1, 2, 3, 255, 256, 257, 511, 512, 5_000, 65_535, 65_536, 65_537, 66_000]
 

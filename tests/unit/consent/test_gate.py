@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from consent.errors import ConsentError, LedgerError
 from consent.events import Event, Recorded
-from consent.gate import Gate
-from consent.policy import Policy, read_policy
-from consent.standing import REASONS, standing_frame
+from consent.rule.gate import Gate
+from consent.rule.policy import Policy, read_policy
+from consent.rule.standing import REASONS, standing_frame
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
     BORIS,

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consent.events import Event, encode
-from consent.identity import JOINED_SCHEMA, LINK_EVENTS, Joined, company, joined, joined_frame, joined_of, record_links
+from consent.rule.identity import (
+    JOINED_SCHEMA,
+    LINK_EVENTS,
+    Joined,
+    company,
+    joined,
+    joined_frame,
+    joined_of,
+    record_links,
+)
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
     BORIS,

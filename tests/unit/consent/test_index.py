@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent import index
-from consent.index import BLOCK, KEY_BYTES, RADIX, ROW_BYTES, SCOPE_BYTES, SUBJECT_BYTES, Run, StoredRun
-from consent.merkle import VerificationError
+from consent.log import index
+from consent.log.index import BLOCK, KEY_BYTES, RADIX, ROW_BYTES, SCOPE_BYTES, SUBJECT_BYTES, Run, StoredRun
+from consent.log.merkle import VerificationError
 
 ENTRY_BYTES = 64
 SIZES = (1, 31, 32, 33, 2_047, 2_049, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 40, 4 * BLOCK, 5 * BLOCK + 2_100)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consent.errors import LedgerError
-from consent.keyring import KEY_ID_BYTES, KeyRing, WrappedKey, block_of, kek_id, seal, unseal
+from consent.ledger.keyring import KEY_ID_BYTES, KeyRing, WrappedKey, block_of, kek_id, seal, unseal
 
 KEK, NEXT = bytes(range(32)), bytes(range(32, 64))
 ALMA, BEA, CARLOS = (name.encode().ljust(16, b"\0") for name in ("alma", "bea", "carlos"))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from consent.errors import ConsentError
 from consent.events import Event, Recorded
-from consent.identity import joined
 from consent.measures import DELIVERIES_SCHEMA, DIMENSIONS, MEASURES, USES_SCHEMA, Measured, measure, propagation
-from consent.policy import EVERY, Policy, read_policy
-from consent.standing import HELPING, REFUSALS, standing
+from consent.rule.identity import joined
+from consent.rule.policy import EVERY, Policy, read_policy
+from consent.rule.standing import HELPING, REFUSALS, standing
 from consent.suppression import hidden_cells
 from tests.unit.consent.builders import ALMA, MONDAY, event, subject
 from tests.unit.consent.histories import BORIS, DAY, asked_of, frame_of, histories, linked_frame, policy_of, recorded

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consent.merkle import (
+from consent.log.merkle import (
     EMPTY_ROOT,
     CompactRange,
     VerificationError,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.merkle import VerificationError
-from consent.note import (
+from consent.log.merkle import VerificationError
+from consent.log.note import (
     COSIGNATURE,
     Checkpoint,
     Ed25519Signer,

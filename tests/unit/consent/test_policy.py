@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from consent.errors import ConsentError
-from consent.policy import POLICY_FILE, POLICY_SCHEMA, notices_frame, policy_frame, read_policy
+from consent.rule.policy import POLICY_FILE, POLICY_SCHEMA, notices_frame, policy_frame, read_policy
 
 POLICY = read_policy()
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent import merkle
 from consent.errors import LedgerError
-from consent.frontier import TILE_HASHES, Frontier
-from consent.merkle import VerificationError, verify_consistency, verify_inclusion
-from consent.proving import Prover, Tiles
-from consent.store import StoredTile
+from consent.ledger.frontier import TILE_HASHES, Frontier
+from consent.ledger.proving import Prover, Tiles
+from consent.ledger.store import StoredTile
+from consent.log import merkle
+from consent.log.merkle import VerificationError, verify_consistency, verify_inclusion
 
 SIZES = [1, 2, 255, 256, 257, 700, 4_096, 65_535, 65_536, 65_537, 70_000]
 LARGEST = SIZES[-1]

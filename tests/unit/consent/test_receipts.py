@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from consent import receipts
 from consent.errors import ConsentError
-from consent.merkle import VerificationError, canonical
-from consent.note import Verifier
-from consent.policy import read_policy
-from consent.receipts import Receipt, kantara, policy_document, policy_hash, read_controller, shopper_receipt
-from consent.standing import REASONS
-from consent.tlog_proof import verify_proof
-from consent.verifier import check_policy
-from consent.vocabulary import REASONS as STATES
+from consent.log.merkle import VerificationError, canonical
+from consent.log.note import Verifier
+from consent.log.tlog_proof import verify_proof
+from consent.receipts import shopper as receipts
+from consent.receipts.shopper import Receipt, kantara, policy_document, policy_hash, read_controller, shopper_receipt
+from consent.receipts.verifier import check_policy
+from consent.receipts.vocabulary import REASONS as STATES
+from consent.rule.policy import read_policy
+from consent.rule.standing import REASONS
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.receipts_ledger import SIGNER, PlainLedger
 

@@ -10,13 +10,13 @@ import polars as pl
 import psutil
 import pytest
 
-from consent import requests
-from consent.entry import SALT_BYTES, entry_keys
 from consent.errors import ConsentError, LedgerError
 from consent.events import FIELDS, SCHEMA, encode
-from consent.index import KEY_BYTES
-from consent.merkle import commitment, leaf_hash
-from consent.requests import BATCH, Request, requests_of
+from consent.ledger import requests
+from consent.ledger.requests import BATCH, Request, requests_of
+from consent.log.entry import SALT_BYTES, entry_keys
+from consent.log.index import KEY_BYTES
+from consent.log.merkle import commitment, leaf_hash
 from tests.unit.consent.builders import events
 
 LARGE = 64 * BATCH  # from here on a second process prepares
@@ -112,7 +112,9 @@ def test_a_killed_process_is_told_and_nothing_half_is_given(large: pl.DataFrame)
 
 
 def second_processes() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if "consent.requests" in " ".join(child.cmdline())]
+    return [
+        child.pid for child in psutil.Process().children() if "consent.ledger.requests" in " ".join(child.cmdline())
+    ]
 
 
 def test_an_answer_cut_off_anywhere_is_refused() -> None:

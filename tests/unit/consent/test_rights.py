@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consent.errors import ConsentError
-from consent.merkle import VerificationError
+from consent.log.merkle import VerificationError
 from consent.rights import (
     ALTERNATIVES,
     KINDS,

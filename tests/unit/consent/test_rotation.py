@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from consent.errors import ConsentError, LedgerError
-from consent.ledger import open_ledger
-from consent.rotation import rotate_kek
+from consent.ledger.ledger import open_ledger
+from consent.ledger.rotation import rotate_kek
 from consent.vault import open_vault
 from tests.unit.consent.builders import ALMA, MONDAY, events
 from troth.clock import FixedClock

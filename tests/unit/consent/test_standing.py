@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from consent.errors import LedgerError
 from consent.events import Event, Recorded
-from consent.identity import joined
-from consent.policy import Notice, Policy, read_policy
-from consent.standing import REFUSALS, Standing, merged, standing, standing_frame
+from consent.rule.identity import joined
+from consent.rule.policy import Notice, Policy, read_policy
+from consent.rule.standing import REFUSALS, Standing, merged, standing, standing_frame
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
     BORIS,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consent.merkle import (
+from consent.log.merkle import (
     VerificationError,
     consistency_proof,
     inclusion_proof,
@@ -22,8 +22,8 @@ from consent.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from consent.note import Checkpoint, Ed25519Signer, open_checkpoint, sign_note
-from consent.tiles import INCOMING, Tiles, export_tiles, tile_path, verify_tiles
+from consent.log.note import Checkpoint, Ed25519Signer, open_checkpoint, sign_note
+from consent.log.tiles import INCOMING, Tiles, export_tiles, tile_path, verify_tiles
 
 PIER = Ed25519Signer("pier.example/ledger", b"p" * 32)
 KEY = PIER.verifier

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.merkle import Node, VerificationError, leaf_hash, node_hash, tree_root
-from consent.note import (
+from consent.log.merkle import Node, VerificationError, leaf_hash, node_hash, tree_root
+from consent.log.note import (
     COSIGNATURE,
     Checkpoint,
     Ed25519Signer,
@@ -19,7 +19,7 @@ from consent.note import (
     signature_line,
     with_signatures,
 )
-from consent.tlog_proof import Proof, TrustPolicy, prove, verify_proof
+from consent.log.tlog_proof import Proof, TrustPolicy, prove, verify_proof
 from tests.unit.consent import signed_note
 from tests.unit.consent.signed_note import flipped
 

@@ -16,12 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent import verifier, vocabulary
 from consent.events import EVENT_TYPES, TIMES, Recorded, decode, encode
-from consent.merkle import canonical
-from consent.note import MLDSA44Signer, signature_line, with_signatures
-from consent.policy import Jurisdiction, Notice, Policy, Purpose, read_policy
-from consent.receipts import (
+from consent.log.merkle import canonical
+from consent.log.note import MLDSA44Signer, signature_line, with_signatures
+from consent.receipts import verifier, vocabulary
+from consent.receipts.shopper import (
     Receipt,
     policy_document,
     read_controller,
@@ -32,8 +31,9 @@ from consent.receipts import (
     write,
     write_folder,
 )
-from consent.standing import standing
-from consent.verifier import Key, Report, Trust
+from consent.receipts.verifier import Key, Report, Trust
+from consent.rule.policy import Jurisdiction, Notice, Policy, Purpose, read_policy
+from consent.rule.standing import standing
 from tests.unit.consent.builders import ALMA, MONDAY, SIGNER, event, open_ledger
 from tests.unit.consent.receipts_ledger import SIGNER as PLAIN
 from tests.unit.consent.receipts_ledger import PlainLedger, PlainSigner

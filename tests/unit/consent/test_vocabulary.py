@@ -2,10 +2,10 @@
 
 import pytest
 
-from consent import vocabulary
 from consent.errors import ConsentError
 from consent.events import EVENT_TYPES
-from consent.policy import LEGAL_BASES, MECHANISMS, read_policy
+from consent.receipts import vocabulary
+from consent.rule.policy import LEGAL_BASES, MECHANISMS, read_policy
 
 # Terms of DPV 2.0 and its EU-GDPR extension, as published at w3id.org/dpv (modules consent_status, consent_controls, legal_basis,
 # consent_types, purposes, processing, processing_context, rights).

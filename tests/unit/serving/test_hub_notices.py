@@ -7,7 +7,7 @@ import pytest
 
 from consent.errors import ConsentError
 from consent.notices import DEFAULT_LANGUAGE, FOLDER, SUMS, read_notices
-from consent.policy import read_policy
+from consent.rule.policy import read_policy
 from tests.unit.serving.open_hub import OpenHub, problem
 
 POLICY = read_policy()

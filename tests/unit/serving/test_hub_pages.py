@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from consent.policy import read_policy
-from consent.standing import REASONS
+from consent.rule.policy import read_policy
+from consent.rule.standing import REASONS
 from serving.hub import pages
 from serving.hub.pages import language_of, languages
 from serving.hub.seams import Seams

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from consent.index import KEY_BYTES, SCOPE_BYTES, SIGNAL_BYTES, SUBJECT_BYTES
-from consent.merkle import HASH_BYTES, commitment
+from consent.log.index import KEY_BYTES, SCOPE_BYTES, SIGNAL_BYTES, SUBJECT_BYTES
+from consent.log.merkle import HASH_BYTES, commitment
 
 ENTRY_BYTES = KEY_BYTES + HASH_BYTES
 SALT_BYTES = 16  # 128 bits: as hard to guess as the tokens are

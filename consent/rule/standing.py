@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from consent.events import Event, Recorded
-from consent.identity import JOINED_SCHEMA, LINK_EVENTS, Joined, Readable, joined, joined_frame, joined_of
-from consent.policy import EVERY, Policy, notices_frame, policy_frame
+from consent.rule.identity import JOINED_SCHEMA, LINK_EVENTS, Joined, Readable, joined, joined_frame, joined_of
+from consent.rule.policy import EVERY, Policy, notices_frame, policy_frame
 
 DENIALS = {
     "refuse": "refused",
@@ -60,7 +60,7 @@ def standing(
     """Standing of one subject at a time (aware), from what had been received by `known_at` where that is given.
 
     A purpose asked as a whole is answered as a whole, whatever the channel. `*` asks for every channel at once.
-    `links` is the table of `consent.identity.joined`; without it, the link events among `events` are followed.
+    `links` is the table of `consent.rule.identity.joined`; without it, the link events among `events` are followed.
     """
     purpose = policy.purposes.get(purpose_code)
     if purpose is None:
@@ -309,7 +309,7 @@ def standing_frame(
     """Standing of every customer. One row per customer, asked purpose and asked channel, also without any event.
 
     `events`: columns of `consent.events.SCHEMA`. `links`: customer_id, identity_ref (the subject), link_type. `together`: the
-    table of `consent.identity.joined_frame`, made from the link events where it is not given.
+    table of `consent.rule.identity.joined_frame`, made from the link events where it is not given.
     Returns customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at, expires_at, leaf_index and
     ledger_size.
     """

@@ -17,13 +17,14 @@ from typing import Any, Protocol, Self
 
 import polars as pl
 
-from consent import merkle, verifier
-from consent.entry import subject_key
 from consent.errors import ConsentError
-from consent.merkle import CompactRange, VerificationError, canonical
-from consent.note import Signer, Verifier, checkpoint_unverified, open_note, sign_note, split_unverified
-from consent.policy import Policy
-from consent.receipts import moment, policy_hash
+from consent.log import merkle
+from consent.log.entry import subject_key
+from consent.log.merkle import CompactRange, VerificationError, canonical
+from consent.log.note import Signer, Verifier, checkpoint_unverified, open_note, sign_note, split_unverified
+from consent.receipts import verifier
+from consent.receipts.shopper import moment, policy_hash
+from consent.rule.policy import Policy
 from troth.clock import Clock
 from troth.home import write_atomically
 

@@ -10,7 +10,7 @@ import yaml
 
 from consent.errors import ConsentError
 
-POLICY_FILE = Path(__file__).with_name("policy.yml")
+POLICY_FILE = Path(__file__).parents[1] / "policy.yml"
 EVERY = "*"
 LEGAL_BASES = ("consent", "contract", "legitimate_interest")
 MECHANISMS = ("opt_in", "opt_out", "notice_only")

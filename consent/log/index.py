@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from consent import merkle
-from consent.merkle import HASH_BYTES, VerificationError
+from consent.log import merkle
+from consent.log.merkle import HASH_BYTES, VerificationError
 
 SUBJECT_BYTES = 16
 SCOPE_BYTES = 8

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from consent.databases import Database
 from consent.errors import LedgerError
-from consent.index import ROW, Run, StoredRun
-from consent.keyring import WrappedKey
-from consent.merkle import HASH_BYTES
+from consent.ledger.databases import Database
+from consent.ledger.keyring import WrappedKey
+from consent.log.index import ROW, Run, StoredRun
+from consent.log.merkle import HASH_BYTES
 
 _AT_ONCE = 8_000  # values bound in one statement: SQLite takes 32,766, PostgreSQL 65,535
 _BATCHES_AT_ONCE = 64

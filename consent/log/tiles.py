@@ -17,8 +17,8 @@ from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
-from consent.merkle import HASH_BYTES, Node, VerificationError, level_above, tree_root
-from consent.note import Checkpoint, Verifier, open_checkpoint
+from consent.log.merkle import HASH_BYTES, Node, VerificationError, level_above, tree_root
+from consent.log.note import Checkpoint, Verifier, open_checkpoint
 
 # Entries [start, stop) of the log.
 Entries = Callable[[int, int], Sequence[bytes]]

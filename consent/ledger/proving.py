@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from consent import merkle
 from consent.errors import LedgerError
-from consent.frontier import TILE_HASHES, TILE_HEIGHT, Frontier, tile_levels
-from consent.merkle import HASH_BYTES
-from consent.store import INNER_HEIGHT, StoredTile
+from consent.ledger.frontier import TILE_HASHES, TILE_HEIGHT, Frontier, tile_levels
+from consent.ledger.store import INNER_HEIGHT, StoredTile
+from consent.log import merkle
+from consent.log.merkle import HASH_BYTES
 
 _CACHED = 1_024  # upper tiles with their inner levels, 16 KiB each: those of 67 million leaves
 _GROUP = 1 << INNER_HEIGHT

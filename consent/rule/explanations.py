@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Literal
 
 from consent.errors import ConsentError
-from consent.policy import EVERY, Policy
-from consent.standing import Standing
+from consent.rule.policy import EVERY, Policy
+from consent.rule.standing import Standing
 
 Audience = Literal["shopper", "marketer"]
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from consent import audit, merkle
-from consent.audit import Opened
-from consent.entry import ENTRY_BYTES
 from consent.errors import LedgerError
 from consent.events import decode
-from consent.frontier import TILE_HASHES, Frontier
-from consent.index import SUBJECT_BYTES, Rows, Run, make_run
-from consent.merkle import VerificationError
-from consent.note import Checkpoint, Verifier, open_checkpoint
-from consent.store import Store, Tile
+from consent.ledger.frontier import TILE_HASHES, Frontier
+from consent.ledger.store import Store, Tile
+from consent.log import audit, merkle
+from consent.log.audit import Opened
+from consent.log.entry import ENTRY_BYTES
+from consent.log.index import SUBJECT_BYTES, Rows, Run, make_run
+from consent.log.merkle import VerificationError
+from consent.log.note import Checkpoint, Verifier, open_checkpoint
 from troth.ids import file_hash
 
 _AT_ONCE = 64 * TILE_HASHES

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from consent.merkle import HASH_BYTES, CompactRange, joined, level_above
-from consent.store import INNER_HEIGHT, Tile
+from consent.ledger.store import INNER_HEIGHT, Tile
+from consent.log.merkle import HASH_BYTES, CompactRange, joined, level_above
 
 TILE_HEIGHT = 8
 TILE_HASHES = 1 << TILE_HEIGHT

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from consent.merkle import HASH_BYTES, Node, VerificationError, inclusion_proof, leaf_hash, verify_inclusion
-from consent.note import (
+from consent.log.merkle import HASH_BYTES, Node, VerificationError, inclusion_proof, leaf_hash, verify_inclusion
+from consent.log.note import (
     COSIGNATURE,
     ED25519,
     MLDSA44,

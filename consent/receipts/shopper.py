@@ -15,23 +15,23 @@ from typing import Any, Protocol
 
 import yaml
 
-from consent import vocabulary
-from consent.entry import prefix_of
 from consent.errors import ConsentError
 from consent.events import Recorded, decode
-from consent.index import verify_state_proof
-from consent.merkle import VerificationError, canonical
-from consent.note import Signer, checkpoint_unverified, sign_note, split_unverified, to_base64
-from consent.policy import EVERY, Policy
-from consent.standing import Standing, standing
-from consent.tlog_proof import Proof
+from consent.log.entry import prefix_of
+from consent.log.index import verify_state_proof
+from consent.log.merkle import VerificationError, canonical
+from consent.log.note import Signer, checkpoint_unverified, sign_note, split_unverified, to_base64
+from consent.log.tlog_proof import Proof
+from consent.receipts import vocabulary
+from consent.rule.policy import EVERY, Policy
+from consent.rule.standing import Standing, standing
 from troth.home import write_atomically
 
 RECEIPT = "troth consent receipt 1"
 STANDING_RECEIPT = "troth standing receipt 1"
 SEAL = "troth receipt seal 1"
 KANTARA = "KI-CR-v1.1.0"
-CONTROLLER_FILE = Path(__file__).with_name("controller.yml")
+CONTROLLER_FILE = Path(__file__).parents[1] / "controller.yml"
 _ATTEMPTS = 5  # a writer may move the checkpoint between two reads
 
 Receipt = dict[str, Any]

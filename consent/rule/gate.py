@@ -16,9 +16,9 @@ import polars as pl
 
 from consent.errors import ConsentError
 from consent.events import Recorded
-from consent.identity import Joined, Readable, company, joined_of
-from consent.policy import EVERY, Policy
-from consent.standing import REASONS, Standing, merged, standing
+from consent.rule.identity import Joined, Readable, company, joined_of
+from consent.rule.policy import EVERY, Policy
+from consent.rule.standing import REASONS, Standing, merged, standing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -17,22 +17,23 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from consent import index, merkle, verification
-from consent.audit import Opened
-from consent.databases import SQLiteDatabase, stored_size
-from consent.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
 from consent.errors import ConsentError, LedgerError
 from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode
-from consent.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier
-from consent.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
-from consent.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
-from consent.merkle import VerificationError
-from consent.note import Checkpoint, Ed25519Signer, Signer, Verifier, open_checkpoint, sign_note, to_base64
-from consent.proving import Prover, Tiles
-from consent.requests import BATCH, Request, requests_of
-from consent.store import Batch, SignedSize, Store
-from consent.tiles import export_tiles
-from consent.verification import Silence, is_erasure
+from consent.ledger import verification
+from consent.ledger.databases import SQLiteDatabase, stored_size
+from consent.ledger.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier
+from consent.ledger.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
+from consent.ledger.proving import Prover, Tiles
+from consent.ledger.requests import BATCH, Request, requests_of
+from consent.ledger.store import Batch, SignedSize, Store
+from consent.ledger.verification import Silence, is_erasure
+from consent.log import index, merkle
+from consent.log.audit import Opened
+from consent.log.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
+from consent.log.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
+from consent.log.merkle import VerificationError
+from consent.log.note import Checkpoint, Ed25519Signer, Signer, Verifier, open_checkpoint, sign_note, to_base64
+from consent.log.tiles import export_tiles
 from troth.clock import Clock
 from troth.home import Home, write_atomically
 

@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from consent.entry import ENTRY_BYTES, entry, entry_keys
-from consent.index import Rows, Run, all_runs, grown, rows_of, state_root
-from consent.merkle import CompactRange, VerificationError, canonical, leaf_hash
-from consent.note import Checkpoint, Verifier, open_checkpoint
+from consent.log.entry import ENTRY_BYTES, entry, entry_keys
+from consent.log.index import Rows, Run, all_runs, grown, rows_of, state_root
+from consent.log.merkle import CompactRange, VerificationError, canonical, leaf_hash
+from consent.log.note import Checkpoint, Verifier, open_checkpoint
 
 ENTRIES = "entries.jsonl"
 CHECKPOINTS = "checkpoints.jsonl"

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from consent.merkle import HASH_BYTES, VerificationError
+from consent.log.merkle import HASH_BYTES, VerificationError
 
 # Signature type bytes of the specifications.
 ED25519 = b"\x01"

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from consent.errors import ConsentError
-from consent.merkle import EMPTY_ROOT, HASH_BYTES, VerificationError, verify_consistency
-from consent.note import (
+from consent.log.merkle import EMPTY_ROOT, HASH_BYTES, VerificationError, verify_consistency
+from consent.log.note import (
     ED25519,
     Checkpoint,
     Signer,
@@ -32,7 +32,7 @@ from consent.note import (
     to_base64,
     with_signatures,
 )
-from consent.tlog_proof import TrustPolicy
+from consent.log.tlog_proof import TrustPolicy
 from troth.clock import Clock
 
 if TYPE_CHECKING:

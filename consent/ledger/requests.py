@@ -1,6 +1,6 @@
 """Events on their way into the ledger: encoded, keyed, salted and hashed, all that can be done before their leaves are known.
 
-For large frames a second process does it (`python -m consent.requests`), so that the ledger's own has only to seal and commit.
+For large frames a second process does it (`python -m consent.ledger.requests`), so that the ledger's own has only to seal and commit.
 """
 
 import secrets
@@ -16,11 +16,11 @@ from typing import IO, Self, cast
 
 import polars as pl
 
-from consent.entry import ENTRY_BYTES, SALT_BYTES, entry_keys
 from consent.errors import ConsentError, LedgerError
 from consent.events import KEY_FIELDS, encode_frame
-from consent.index import KEY_BYTES
-from consent.merkle import HASH_BYTES, commitment, leaf_hash
+from consent.log.entry import ENTRY_BYTES, SALT_BYTES, entry_keys
+from consent.log.index import KEY_BYTES
+from consent.log.merkle import HASH_BYTES, commitment, leaf_hash
 
 BATCH = 1_000  # events under one checkpoint at most
 _FRAME = 16 * BATCH  # rows encoded at once
@@ -88,7 +88,7 @@ def _prepared(frame: pl.DataFrame) -> Iterator[Request]:
 
 def _prepared_beside(parts: Iterator[pl.DataFrame]) -> Iterator[Request]:
     """`_prepared` by a second process, which works while the requests it has made are being committed."""
-    command = [sys.executable, "-m", "consent.requests"]
+    command = [sys.executable, "-m", "consent.ledger.requests"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         into, out = cast(IO[bytes], child.stdin), cast(IO[bytes], child.stdout)
         feeder = threading.Thread(target=_feed, args=(parts, into), daemon=True)

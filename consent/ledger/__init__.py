@@ -1,0 +1,1 @@
+"""The log with what it seals, at rest: databases, keys, appending, proving, re-deriving."""

@@ -1,0 +1,1 @@
+"""What the events mean: policy, identity, standing in its forms, and the words for it."""
