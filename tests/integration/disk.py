@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC = ctypes.CDLL("libc.so.6", use_errno=True)  # by name: of the whole process, a lookup may find the table itself
 _PATH, _INT, _BUFFER = ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p
 _SIZE, _SSIZE, _OFFSET = ctypes.c_size_t, ctypes.c_ssize_t, ctypes.c_int64
 _CALLS = {  # by symbol: what it is to us, result, arguments
