@@ -78,7 +78,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
 def _loaded(home: Any, folder: Path) -> tuple[_Heard, int]:
     import polars as pl
 
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
     from models.segments.definition import parse
     from models.segments.export import export
     from orchestration.stages import known_until

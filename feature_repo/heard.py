@@ -40,7 +40,7 @@ class Heard:
             return None
 
     def _caught_up(self, ledger_size: int, at: datetime) -> "Gate | None":
-        from consent.ledger.ledger import open_ledger
+        from consent.ledger.opening import open_ledger
 
         versions = tuple(current(self._home, table).name for table in ("consent_standing", "customer_identities"))
         if self._gate is None or versions != self._versions:

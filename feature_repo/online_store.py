@@ -182,9 +182,9 @@ def _answer_at(config: Any) -> datetime:
 
 def _ledger_size(config: Any) -> Callable[[], int]:
     def size() -> int:
-        from consent.ledger import ledger
+        from consent.ledger import opening
 
-        return ledger.ledger_size(Path(config.online_store.ledger))
+        return opening.ledger_size(Path(config.online_store.ledger))
 
     return size
 

@@ -72,9 +72,9 @@ def source(home: Home) -> Source:
     """The source of a home. Keep it: it holds the connections."""
 
     def ledger_size() -> int:
-        from consent.ledger import ledger
+        from consent.ledger import opening
 
-        return ledger.ledger_size(home.ledger)
+        return opening.ledger_size(home.ledger)
 
     return Source(online_store(home.features), ledger_size, Heard(home))
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from consent.ledger.ledger import Ledger, signer_of
+from consent.ledger.ledger import Ledger
+from consent.ledger.opening import signer_of
 from consent.log.entry import subject_key
 from consent.log.merkle import VerificationError
 from consent.receipts import decisions

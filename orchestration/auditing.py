@@ -196,7 +196,7 @@ def history(home: Home, subject: str) -> dict[str, Any]:
 def reading(home: Home) -> Iterator["Ledger"]:
     """The home's ledger. Raises: RunError, with the code of what cannot be read, when there is none or it is in doubt."""
     from consent.errors import LedgerError
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
 
     if not home.ledger.exists():
         raise RunError(f"ledger: expected one at {home.ledger}, found none. Run `troth run` first.", NOTHING_READABLE)

@@ -31,7 +31,7 @@ def receipt(
     known_at: "datetime | None",
 ) -> dict[str, Any]:
     """Write a sealed receipt: of everything, or of one purpose and channel. It carries cosignatures of its checkpoint."""
-    from consent.ledger.ledger import signer_of
+    from consent.ledger.opening import signer_of
     from consent.receipts import shopper as receipts
     from consent.rule.policy import read_policy
     from serving.hub.seams import controller_of

@@ -36,7 +36,7 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
     Appending twice changes nothing: every event has a key of its own.
     """
     from consent.events import FIELDS, OPTIONAL, set_aside
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
     from consent.rule.identity import joined_frame
     from consent.rule.policy import notices_frame, policy_frame, read_policy
 
@@ -98,7 +98,7 @@ def publish_features(home: Home, advance: Advance) -> list[FeatureRow]:
 
 def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
     """Train what has new data, on rows whose consent for model_training held. Every training leaves a receipt."""
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
     from models.build import BASELINES, train_all
     from models.decisions import LINKS, Basis, keeper
     from models.tables import versions

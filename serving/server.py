@@ -66,7 +66,7 @@ def hub_clock(home: Home, told_by: Clock) -> Clock:
     goes on, from what is answered for or from the newest event, whichever is later."""
     if not isinstance(told_by, FixedClock):
         return told_by
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
 
     start = told_by.now()
     if home.ledger.exists():

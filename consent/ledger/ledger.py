@@ -20,7 +20,7 @@ import polars as pl
 from consent.errors import ConsentError, LedgerError
 from consent.events import KEY_FIELDS, Event, Recorded, decode, decode_frame, encode
 from consent.ledger import verification
-from consent.ledger.databases import SQLiteDatabase, stored_size
+from consent.ledger.databases import SQLiteDatabase
 from consent.ledger.frontier import TILE_HASHES, TILE_HEIGHT, Edge, Frontier
 from consent.ledger.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
 from consent.ledger.proving import Prover, Tiles
@@ -32,12 +32,11 @@ from consent.log.audit import Opened
 from consent.log.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
 from consent.log.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
 from consent.log.merkle import VerificationError
-from consent.log.note import Checkpoint, Ed25519Signer, Signer, Verifier, open_checkpoint, sign_note, to_base64
+from consent.log.note import Checkpoint, Signer, Verifier, open_checkpoint, sign_note, to_base64
 from consent.log.tiles import export_tiles
 from troth.clock import Clock
-from troth.home import Home, write_atomically
+from troth.home import write_atomically
 
-ORIGIN = "troth/consent-ledger"
 _MARK_SECONDS = 1.0  # how much the mark beside the ledger may lag: each costs two syncs
 _INTERRUPTED = "append: expected to be committed with others, found their thread interrupted. Append again."
 
@@ -637,18 +636,3 @@ class Ledger:
         if self._mark is not None:
             write_atomically(self._mark, note.encode())
             self._marked_at, self._unmarked = time.monotonic(), None
-
-
-def open_ledger(home: Home, clock: Clock) -> Ledger:
-    """The home's ledger, signed and sealed with the home's keys."""
-    return Ledger.open(home.ledger, signer_of(home), KeyRing(home.keks()), clock)
-
-
-def signer_of(home: Home) -> Signer:
-    """Who signs for the home's ledger: its checkpoints, the seals of its receipts, and the decisions made under it."""
-    return Ed25519Signer(ORIGIN, home.key("ledger"))
-
-
-def ledger_size(path: Path) -> int:
-    """Size of the ledger at a path, fast and unverified. Raises: LedgerError when there is none to read."""
-    return stored_size(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from consent.errors import ConsentError
 from consent.ledger.keyring import kek_id
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from consent.vault import open_vault
 from troth.clock import Clock
 from troth.home import Home

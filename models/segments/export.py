@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import polars as pl
 
-from consent.ledger.ledger import Ledger, open_ledger
+from consent.ledger.ledger import Ledger
+from consent.ledger.opening import open_ledger
 from consent.log.note import open_checkpoint
 from consent.rule.identity import company
 from consent.rule.policy import read_policy

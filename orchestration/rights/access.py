@@ -182,7 +182,7 @@ def _contacts(home: Home, found: Held) -> dict[str, str]:
 
 def _consent(home: Home, at: datetime, person: Person) -> dict[str, Any]:
     """What was said under each identity, what it allows now and why, with the evidence of the ledger."""
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
     from consent.receipts.shopper import shopper_receipt
     from consent.rule.explanations import explain
     from consent.rule.policy import read_policy

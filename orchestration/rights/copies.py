@@ -125,7 +125,7 @@ def _ledger_exports(home: Home) -> Iterator[Path]:
 
 
 def _exported_again(home: Home, clock: Clock, folder: Path) -> bool:
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
 
     with open_ledger(home, clock) as ledger:
         ledger.export(folder)

@@ -127,7 +127,7 @@ def say_no(
 
     An objection to what rests on a contract cannot be granted: it is routed to a person, with what we can do instead.
     """
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
     from consent.rule.policy import read_policy
 
     policy = read_policy()

@@ -202,7 +202,7 @@ def _remember(home: Home, _clock: Clock, plan: Plan) -> Any:
 def _erase_ledger(home: Home, clock: Clock, plan: Plan) -> Any:
     """Destroy the keys of every subject the ledger knows, each with its `erased` event; of the first in any case."""
     from consent.events import Event
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
 
     leaves = []
     with open_ledger(home, clock) as ledger:
@@ -272,7 +272,7 @@ def reread(home: Home, edited: Collection[str]) -> list[taking.DayPlan]:
 
 def _rewrite_consents(home: Home, clock: Clock, _plan: Plan) -> Any:
     """The ledger's events where SQL reads them, as they can still be read."""
-    from consent.ledger.ledger import open_ledger
+    from consent.ledger.opening import open_ledger
     from consent.rule.identity import joined_frame
 
     if not (home.raw / "consent_ledger").exists():
@@ -349,7 +349,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
 
 def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor: str) -> None:
     """Search every byte; then the certificate, and nothing that names the person any more."""
-    from consent.ledger.ledger import ORIGIN
+    from consent.ledger.opening import ORIGIN
     from consent.log.note import Ed25519Signer
 
     folder = home.root / FOLDER / plan.request_id

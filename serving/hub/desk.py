@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from consent.notices import Notices, NoticeText, read_notices
 from consent.rule.policy import EVERY, Policy, read_policy
 from serving.hub import pages

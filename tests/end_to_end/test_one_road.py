@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from consent.rule.policy import read_policy
 from consent.rule.standing import standing_frame
 from consent.vault import open_vault

@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner, Result
 
-from consent.ledger.ledger import ORIGIN, open_ledger, signer_of
+from consent.ledger.opening import ORIGIN, open_ledger, signer_of
 from consent.log.audit import verify_export
 from consent.log.note import COSIGNATURE, Ed25519Signer, MLDSA44Signer, Signer
 from consent.log.tiles import verify_tiles

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 import simulator
-from consent.ledger.ledger import ORIGIN, open_ledger
+from consent.ledger.opening import ORIGIN, open_ledger
 from consent.log.merkle import verify_inclusion
 from consent.log.note import Ed25519Signer
 from consent.rights import open_certificate, open_rights

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from feature_repo import definitions
 from feature_repo.catalogue import SERVICES, VIEWS
 from feature_repo.errors import FeatureError

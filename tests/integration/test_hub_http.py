@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from serving import keys, openapi
 from serving.app import create_app
 from serving.hub.delivery import MOST_ANSWER_BYTES, post

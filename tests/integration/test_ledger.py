@@ -18,7 +18,8 @@ from consent.errors import ConsentError, LedgerError
 from consent.events import FIELDS, SCHEMA
 from consent.ledger.databases import PostgresDatabase
 from consent.ledger.keyring import KeyRing
-from consent.ledger.ledger import ORIGIN, Ledger, ledger_size, open_ledger
+from consent.ledger.ledger import Ledger
+from consent.ledger.opening import ORIGIN, ledger_size, open_ledger
 from consent.log.entry import prefix_of
 from consent.log.index import BLOCK, RADIX, verify_state_proof
 from consent.log.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from consent.errors import LedgerError
 from consent.events import Event
-from consent.ledger.ledger import Ledger, Recorded, open_ledger
+from consent.ledger.ledger import Ledger, Recorded
+from consent.ledger.opening import open_ledger
 from consent.rule.policy import read_policy
 from consent.rule.standing import merged, standing, standing_frame
 from consent.vault import open_vault

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 
 import uvicorn
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from serving import keys
 from serving.app import create_app
 from serving.server import LOOPBACK

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from consent.__main__ import main
-from consent.ledger.ledger import ORIGIN
+from consent.ledger.opening import ORIGIN
 from consent.log import audit
 from consent.log.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, Opened, verify_export
 from consent.log.merkle import VerificationError, canonical

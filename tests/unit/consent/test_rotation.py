@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from consent.errors import ConsentError, LedgerError
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from consent.ledger.rotation import rotate_kek
 from consent.vault import open_vault
 from tests.unit.consent.builders import ALMA, MONDAY, events

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from starlette.routing import Route
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from serving import keys
 from serving.app import create_app
 from serving.requests import MOST_BYTES, MOST_PAIRS

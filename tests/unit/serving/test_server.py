@@ -1,7 +1,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from consent.ledger.ledger import open_ledger
+from consent.ledger.opening import open_ledger
 from serving.server import ElapsingClock, hub_clock
 from tests.unit.serving.open_hub import MONDAY, OpenHub, grant
 from troth.clock import FixedClock, SystemClock
