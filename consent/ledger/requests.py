@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from queue import Queue
 from typing import IO, Self, cast
 
 import polars as pl
@@ -25,6 +26,8 @@ from consent.log.merkle import HASH_BYTES, commitment, leaf_hash
 BATCH = 1_000  # events under one checkpoint at most
 _FRAME = 16 * BATCH  # rows encoded at once
 _LARGE = 64 * BATCH  # rows from which a second process pays
+_AHEAD = 64  # requests made and not yet taken: what one frame takes to be made must not be waited for
+_PIPE = 1 << 20  # bytes, where the system lets a pipe be that large
 _HEAD = struct.Struct(">II")
 
 
@@ -89,7 +92,7 @@ def _prepared(frame: pl.DataFrame) -> Iterator[Request]:
 def _prepared_beside(parts: Iterator[pl.DataFrame]) -> Iterator[Request]:
     """`_prepared` by a second process, which works while the requests it has made are being committed."""
     command = [sys.executable, "-m", "consent.ledger.requests"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE) as child:
         into, out = cast(IO[bytes], child.stdin), cast(IO[bytes], child.stdout)
         feeder = threading.Thread(target=_feed, args=(parts, into), daemon=True)
         feeder.start()
@@ -141,19 +144,33 @@ def _read(source: IO[bytes]) -> Request | None:
 
 
 def _serve(source: IO[bytes], to: IO[bytes]) -> None:
-    """What the second process does: frames in, requests out, until an empty frame."""
-    while (length := _HEAD.unpack(source.read(_HEAD.size))[0]) > 0:
-        try:
+    """What the second process does: frames in, requests out, until an empty frame. It works ahead of whoever reads them."""
+    ahead: Queue[Request | bytes] = Queue(_AHEAD)
+    writer = threading.Thread(target=_write_all, args=(ahead, to), daemon=True)
+    writer.start()
+    told = b""
+    try:
+        while (length := _HEAD.unpack(source.read(_HEAD.size))[0]) > 0:
             for request in _prepared(pl.read_ipc(BytesIO(source.read(length)))):
-                _write(to, request)
-        except ConsentError as fault:
-            message = str(fault).encode()
-            to.write(_HEAD.pack(0, len(message)) + message)
-            break
+                ahead.put(request)
+    except ConsentError as fault:
+        told = str(fault).encode()
+    ahead.put(told)
+    writer.join()
+
+
+def _write_all(ahead: "Queue[Request | bytes]", to: IO[bytes]) -> None:
+    """Requests until the last word: a fault, or nothing. When nobody reads them any more they are still taken."""
+    is_read = True
+    while isinstance(given := ahead.get(), Request):
+        try:
+            if is_read:
+                _write(to, given)
+        except OSError:
+            is_read = False
+    with suppress(OSError):
+        to.write(_HEAD.pack(0, len(given)) + given)
         to.flush()
-    else:
-        to.write(_HEAD.pack(0, 0))
-    to.flush()
 
 
 if __name__ == "__main__":

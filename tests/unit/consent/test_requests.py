@@ -102,7 +102,7 @@ def test_a_killed_process_is_told_and_nothing_half_is_given(large: pl.DataFrame)
     def take() -> None:
         for request in requests_of(large):
             given.append(request)
-            for child in second_processes():
+            for child in second_processes() if len(given) == 1 else []:
                 os.kill(child, signal.SIGKILL)
 
     with pytest.raises(LedgerError, match="found it gone"):
