@@ -49,16 +49,16 @@ def measure(scale: str | None) -> Iterator[Measure]:
 
 def _lines_that_pass(numbered: tuple[int, bytes]) -> tuple[int, int]:
     """Flips of one line of the entries that lead to the same leaf."""
-    from consent.log.audit import entry_of_line
+    from consent.log.audit import read_line
     from consent.log.merkle import VerificationError
 
     leaf, line = numbered
-    true, passed = entry_of_line(leaf, line), 0
+    true, passed = read_line(leaf, line)[0], 0
     for place in range(len(line) * 8):
         broken = bytearray(line)
         broken[place // 8] ^= 1 << place % 8
         try:
-            passed += b"\n" not in broken[:-1] and entry_of_line(leaf, bytes(broken)) == true
+            passed += b"\n" not in broken[:-1] and read_line(leaf, bytes(broken))[0] == true
         except VerificationError:
             continue
     return len(line) * 8, passed

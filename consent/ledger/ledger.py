@@ -26,9 +26,8 @@ from consent.ledger.keyring import NONCE_BYTES, KeyRing, block_of, seal, unseal
 from consent.ledger.proving import Prover, Tiles
 from consent.ledger.requests import BATCH, Request, requests_of
 from consent.ledger.store import Batch, SignedSize, Store
-from consent.ledger.verification import Silence, is_erasure
 from consent.log import index, merkle
-from consent.log.audit import Opened
+from consent.log.audit import Opened, Silence, is_erasure
 from consent.log.entry import ENTRY_BYTES, SALT_BYTES, entry_keys, prefix_of
 from consent.log.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, StoredRun
 from consent.log.merkle import VerificationError

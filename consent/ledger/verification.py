@@ -3,17 +3,17 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from consent.errors import LedgerError
-from consent.events import decode
 from consent.ledger.frontier import TILE_HASHES, Frontier
-from consent.ledger.store import Store, Tile
+from consent.ledger.store import SignedSize, Store, Tile
 from consent.log import audit, merkle
-from consent.log.audit import Opened
+from consent.log.audit import Opened, Silence
 from consent.log.entry import ENTRY_BYTES
-from consent.log.index import SUBJECT_BYTES, Rows, Run, make_run
+from consent.log.index import Rows, Run, make_run
 from consent.log.merkle import VerificationError
 from consent.log.note import Checkpoint, Verifier, open_checkpoint
 from troth.ids import file_hash
@@ -21,28 +21,6 @@ from troth.ids import file_hash
 _AT_ONCE = 64 * TILE_HASHES
 _RESTORE = "Restore the ledger from a backup"
 Opener = Callable[[int, int], Iterator[tuple[int, bytes, Opened | None]]]
-
-
-class Silence:
-    """Leaves that cannot be opened, until the erasure of their subject is met, which explains them.
-
-    A key or a payload that somebody else destroyed would silence a withdrawal.
-    """
-
-    def __init__(self) -> None:
-        self.unexplained: dict[bytes, int] = {}  # last leaf that cannot be opened, by subject
-
-    def hear(self, leaf: int, entry: bytes, found: Opened | None) -> None:
-        """Of leaves in order."""
-        subject = entry[:SUBJECT_BYTES]
-        if found is None:
-            self.unexplained[subject] = leaf
-        elif subject in self.unexplained and is_erasure(found):
-            del self.unexplained[subject]
-
-
-def is_erasure(opened: Opened) -> bool:
-    return decode(opened.event).event_type == "erased"
 
 
 def verify(store: Store, verifier: Verifier, opened: Opener | None, silence: Silence) -> Checkpoint:
@@ -65,15 +43,16 @@ def rederived_root(store: Store, size: int) -> bytes:
 
 
 def export(store: Store, verifier: Verifier, opened: Opener, folder: Path) -> Path:
-    """Everything an auditor needs, in a folder (README, Export), replacing an earlier export."""
-    checkpoints = store.checkpoints()
-    newest = checkpoints[-1]
+    """Everything an auditor needs, in a folder (README, Export), replacing an earlier export.
+
+    Somebody erased meanwhile is exported with the erasure, so up to a newer checkpoint. Raises: LedgerError.
+    """
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     with (draft / audit.ENTRIES).open("wb") as file:
-        for leaf, entry, found in opened(0, newest.size):
-            file.write(audit.entry_line(leaf, entry, found))
+        checkpoints = _write_entries(store, opened, file)
+    newest = checkpoints[-1]
     (draft / audit.CHECKPOINTS).write_bytes(b"".join(merkle.canonical(each.note) + b"\n" for each in checkpoints))
     (draft / audit.CHECKPOINT).write_text(newest.note, encoding="utf-8", newline="")
     (draft / audit.KEY).write_text(verifier.text + "\n", encoding="utf-8", newline="")
@@ -84,6 +63,25 @@ def export(store: Store, verifier: Verifier, opened: Opener, folder: Path) -> Pa
     shutil.rmtree(folder, ignore_errors=True)
     draft.replace(folder)
     return folder
+
+
+def _write_entries(store: Store, opened: Opener, file: BinaryIO) -> list[SignedSize]:
+    """Every leaf up to a checkpoint by which each that cannot be opened is explained; the checkpoints up to there."""
+    silence, written = Silence(), 0
+    while True:
+        checkpoints = store.checkpoints()
+        size = checkpoints[-1].size
+        for leaf, entry, found in opened(written, size):
+            silence.hear(leaf, entry, found)
+            file.write(audit.entry_line(leaf, entry, found))
+        if not silence.unexplained:
+            return checkpoints
+        if size == written:
+            leaf = min(silence.unexplained.values())
+            raise LedgerError(
+                f"leaf {leaf}: expected an event, or the erasure of its subject after it, found neither. {_RESTORE}."
+            )
+        written = size
 
 
 class _Walk:
@@ -130,9 +128,9 @@ def _verified(store: Store, verifier: Verifier, opened: Opener | None, silence: 
     for expected, (leaf, entry, found) in enumerate(opened(0, newest.size) if opened else ()):
         if leaf != expected:
             raise VerificationError("ledger", f"leaf {expected}", f"leaf {leaf}", _RESTORE)
-        silence.hear(leaf, entry, found)
         if found is not None:
             audit.check_event(f"leaf {leaf}", entry, found)
+        silence.hear(leaf, entry, found)
     return newest
 
 

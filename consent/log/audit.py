@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from consent.log.entry import ENTRY_BYTES, entry, entry_keys
-from consent.log.index import Rows, Run, all_runs, grown, rows_of, state_root
+from consent.log.index import SUBJECT_BYTES, Rows, Run, all_runs, grown, rows_of, state_root
 from consent.log.merkle import CompactRange, VerificationError, canonical, leaf_hash
 from consent.log.note import Checkpoint, Verifier, open_checkpoint
 
@@ -61,6 +61,29 @@ def check_event(where: str, log_entry: bytes, opened: Opened) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     raise VerificationError(where, "the event its entry commits to", "another", "The event was changed or moved")
+
+
+def is_erasure(opened: Opened) -> bool:
+    """Whether an event, checked before, says that its subject was erased."""
+    return bool(json.loads(opened.event)["event_type"] == "erased")
+
+
+class Silence:
+    """Leaves that cannot be opened, until the erasure of their subject is met, which explains them.
+
+    A key or a payload that somebody else destroyed would silence a withdrawal.
+    """
+
+    def __init__(self) -> None:
+        self.unexplained: dict[bytes, int] = {}  # last leaf that cannot be opened, by subject
+
+    def hear(self, leaf: int, log_entry: bytes, found: Opened | None) -> None:
+        """Of leaves in order."""
+        subject = log_entry[:SUBJECT_BYTES]
+        if found is None:
+            self.unexplained[subject] = leaf
+        elif subject in self.unexplained and is_erasure(found):
+            del self.unexplained[subject]
 
 
 def manifest(newest: Checkpoint, checkpoint_count: int, hashes: Mapping[str, str]) -> bytes:
@@ -157,7 +180,7 @@ def _verifier(folder: Path, key: str | None) -> Verifier:
 
 def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
     """Walk entries and checkpoints together: roots of one growing tree are consistent each with the next."""
-    tree, growth = CompactRange(), IndexGrowth()
+    tree, growth, silence = CompactRange(), IndexGrowth(), Silence()
     previous = -1
     lines = enumerate(_lines(path))
     for claimed in checkpoints:
@@ -165,7 +188,11 @@ def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
             rolled_back = "A checkpoint was rolled back"
             raise VerificationError(CHECKPOINTS, f"a size from {previous}", f"{claimed.size}", rolled_back)
         previous = claimed.size
-        entries = [entry_of_line(leaf, line) for leaf, line in islice(lines, claimed.size - tree.size)]
+        entries = []
+        for leaf, line in islice(lines, claimed.size - tree.size):
+            found, opened = read_line(leaf, line)
+            silence.hear(leaf, found, opened)
+            entries.append(found)
         tree.extend(map(leaf_hash, entries))
         growth.extend(b"".join(entries))
         if tree.size < claimed.size:
@@ -173,10 +200,17 @@ def _compare_entries(path: Path, checkpoints: list[Checkpoint]) -> None:
         compare_root(claimed, tree.size, tree.root(), growth.state_root())
     if next(lines, None) is not None:
         raise VerificationError(ENTRIES, f"{tree.size} events", "more", "Events were added that no checkpoint covers")
+    if silence.unexplained:
+        leaf, count = min(silence.unexplained.values()), len(silence.unexplained)
+        expected = "an event, or the erasure of its subject after it"
+        found_none = "neither" if count == 1 else f"neither, for {count} subjects"
+        raise VerificationError(
+            f"{ENTRIES} line {leaf + 1}", expected, found_none, "It was withheld, or its key destroyed"
+        )
 
 
-def entry_of_line(leaf: int, line: bytes) -> bytes:
-    """The log's entry of a line, checked against the line's event. Raises: VerificationError."""
+def read_line(leaf: int, line: bytes) -> tuple[bytes, Opened | None]:
+    """The log's entry of a line, and what of its event can be read, checked against it. Raises: VerificationError."""
     where = f"{ENTRIES} line {leaf + 1}"
     opened = None
     try:
@@ -191,7 +225,7 @@ def entry_of_line(leaf: int, line: bytes) -> bytes:
         raise VerificationError(where, f"leaf {leaf} in canonical JSON", "another spelling", _AGAIN)
     if opened is not None:
         check_event(where, found, opened)
-    return found
+    return found, opened
 
 
 def _note(line: bytes) -> str:

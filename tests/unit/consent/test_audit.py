@@ -2,21 +2,28 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from consent.__main__ import main
+from consent.errors import LedgerError
+from consent.ledger import verification
+from consent.ledger.databases import SQLiteDatabase
+from consent.ledger.ledger import Ledger
 from consent.ledger.opening import ORIGIN
+from consent.ledger.store import Store
 from consent.log import audit
 from consent.log.audit import CHECKPOINT, CHECKPOINTS, ENTRIES, KEY, MANIFEST, Opened, verify_export
 from consent.log.merkle import VerificationError, canonical
 from consent.log.note import Checkpoint, Ed25519Signer, open_checkpoint, sign_note
-from tests.unit.consent.builders import SIGNER, events, open_ledger
+from tests.unit.consent.builders import MONDAY, SIGNER, erasure, event, events, open_ledger, subject
 from troth.ids import file_hash
 
 ROOT = Path(__file__).parents[3]
@@ -97,12 +104,12 @@ def test_one_bit_changed_anywhere_is_caught(export: Path, name: str) -> None:
 
 def test_every_bit_of_an_entry_reaches_its_leaf(exported: Path) -> None:
     line = (exported / ENTRIES).read_bytes().splitlines(keepends=True)[7]
-    entry = audit.entry_of_line(7, line)
+    entry, _ = audit.read_line(7, line)
     for place in range(len(line) * 8):
         broken = bytearray(line)
         broken[place // 8] ^= 1 << place % 8
         try:
-            assert audit.entry_of_line(7, bytes(broken)) != entry
+            assert audit.read_line(7, bytes(broken))[0] != entry
         except VerificationError:
             continue
 
@@ -207,6 +214,111 @@ def test_a_missing_or_an_extra_file_is_caught(export: Path, name: str) -> None:
     shutil.copy(export / "aside", export / name)
     with pytest.raises(VerificationError, match="found aside"):
         verify_export(export)
+
+
+def close(*leaves: int) -> Callable[[list[bytes]], None]:
+    """Withhold events: what somebody does who holds the ledger and would rather not show a withdrawal."""
+
+    def change(found: list[bytes]) -> None:
+        for leaf in leaves:
+            found[leaf] = audit.entry_line(leaf, bytes.fromhex(json.loads(found[leaf])["entry"]), None)
+
+    return change
+
+
+@pytest.fixture
+def with_erasures(tmp_path: Path) -> Path:
+    """Alma says 3 things and is erased at leaf 4, then comes back at leaf 5. Bruno speaks at leaf 1, and is erased last."""
+    bruno = subject(2)
+    with open_ledger(tmp_path) as ledger:
+        ledger.append([*events(1), event(subject_id=bruno, signal_id="b"), *events(2, first=1)])
+        ledger.erase(erasure(MONDAY + timedelta(days=1)))
+        ledger.append([event(MONDAY + timedelta(days=2), signal_id="back")])
+        ledger.erase(erasure(MONDAY + timedelta(days=3), bruno))
+        return ledger.export(tmp_path / "export")
+
+
+def test_what_an_erasure_destroyed_is_no_fault(with_erasures: Path) -> None:
+    said = [json.loads(line)["event"] for line in (with_erasures / ENTRIES).read_bytes().splitlines()]
+    assert [one and one["event_type"] for one in said] == [None, None, None, None, "erased", "grant", "erased"]
+    assert verify_export(with_erasures).size == 7
+
+
+def test_erased_twice_the_second_erasure_explains_the_first(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        ledger.append(events(2))
+        for day in (1, 2):
+            ledger.erase(erasure(MONDAY + timedelta(days=day), signal_id=f"erased-{day}"))
+        assert verify_export(ledger.export(tmp_path / "export")).size == 4
+
+
+@pytest.mark.parametrize("leaf", [0, 157, 299])
+def test_a_withheld_event_is_caught(export: Path, leaf: int) -> None:
+    lines(export, ENTRIES, close(leaf))
+    expected = rf"line {leaf + 1}: expected an event, or the erasure of its subject after it, found neither\."
+    with pytest.raises(VerificationError, match=expected):
+        verify_export(export)
+
+
+@pytest.mark.parametrize(
+    ("closed", "told"),
+    [
+        pytest.param(5, "line 6: .*, found neither", id="what was said after the erasure"),
+        pytest.param(4, "line 5: .*, found neither", id="the erasure itself, whoever else was erased later"),
+        pytest.param(6, "line 7: .*, found neither", id="the newest erasure"),
+    ],
+)
+def test_an_erasure_explains_only_what_its_own_subject_said_before(with_erasures: Path, closed: int, told: str) -> None:
+    lines(with_erasures, ENTRIES, close(closed))
+    with pytest.raises(VerificationError, match=told):
+        verify_export(with_erasures)
+
+
+def test_the_evidence_names_the_first_line_and_counts_the_subjects(with_erasures: Path) -> None:
+    lines(with_erasures, ENTRIES, close(5, 6))
+    with pytest.raises(VerificationError, match=re.escape("line 6: ")) as evidence:
+        verify_export(with_erasures)
+    assert evidence.value.found == "neither, for 2 subjects"
+
+
+def opener(ledger: Ledger, meanwhile: list[Callable[[], int]]) -> verification.Opener:
+    """Reads the ledger leaf by leaf; before each reading something else happens."""
+
+    def opened(start: int, stop: int) -> Iterator[tuple[int, bytes, Opened | None]]:
+        if meanwhile:
+            meanwhile.pop(0)()
+        for leaf in range(start, stop):
+            yield leaf, ledger.entry(leaf), ledger.opened(leaf)
+
+    return opened
+
+
+def test_an_erasure_during_an_export_is_in_the_export(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        ledger.append(events(3))
+        ledger.append([event(subject_id=subject(2), signal_id="b")])
+        meanwhile = [
+            lambda: ledger.erase(erasure(MONDAY + timedelta(days=1))),
+            lambda: ledger.erase(erasure(MONDAY + timedelta(days=2), signal_id="again")),
+        ]
+        store = Store(SQLiteDatabase(tmp_path / "ledger.db"))
+        folder = verification.export(store, SIGNER.verifier, opener(ledger, meanwhile), tmp_path / "export")
+        store.close()
+    assert verify_export(folder).size == 6
+
+
+def test_a_ledger_whose_key_was_destroyed_by_hand_is_not_exported(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        ledger.append(events(3))
+        store = Store(SQLiteDatabase(tmp_path / "ledger.db"))
+
+        def opened(start: int, stop: int) -> Iterator[tuple[int, bytes, Opened | None]]:
+            yield from ((leaf, ledger.entry(leaf), None) for leaf in range(start, stop))
+
+        with pytest.raises(LedgerError, match=r"leaf 2: expected an event, or the erasure .* found neither"):
+            verification.export(store, SIGNER.verifier, opened, tmp_path / "export")
+        store.close()
+    assert not (tmp_path / "export").exists()
 
 
 def test_the_auditor_says_yes_with_code_0(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
