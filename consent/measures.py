@@ -14,7 +14,15 @@ import polars as pl
 from consent.errors import ConsentError
 from consent.rule.identity import LINK_EVENTS, joined_frame
 from consent.rule.policy import EVERY, Policy, policy_frame
-from consent.rule.standing import ALLOWED, GRANTING_LINKS, REFUSALS, _among_all, _judged, _last_words, standing_frame
+from consent.rule.standing import (
+    ALLOWED,
+    GRANTING_LINKS,
+    REFUSALS,
+    judged_frame,
+    last_words_frame,
+    standing_frame,
+    subject_frame,
+)
 from consent.suppression import hidden_cells
 
 DIMENSIONS = ("purpose_code", "channel_code", "notice_id", "notice_version", "capture_place")
@@ -62,7 +70,7 @@ class Measured:
         """`rates` of those asked in each week (from Monday, UTC), by what they had said at its end."""
         judged = self.judged.with_columns(pl.col("since_at").dt.truncate("1w").dt.date().alias("week"))
         keys = [*_PAIR, "week"]
-        asked = _answers(judged, _last_words(judged, keys), keys).with_columns(
+        asked = _answers(judged, last_words_frame(judged, keys), keys).with_columns(
             pl.when(pl.col("outcome") == "yes").then(pl.lit("standing")).otherwise("outcome").alias("outcome")
         )
         found = _cells(asked, ["week", *_dimensions(by)], least, has_totals=False)
@@ -89,15 +97,15 @@ def measure(
     asked = policy_frame(policy).group_by(_QUESTION).agg(
         pl.col("legal_basis").min(), pl.col("is_refused_by_gpc").any()
     )  # fmt: skip
-    judged = _judged(events, asked, policy, at, known_at).join(
+    judged = judged_frame(events, asked, policy, at, known_at).join(
         events.select("leaf_index", *DIMENSIONS[2:]), on="leaf_index"
     )
-    words = _last_words(judged, _PAIR)
+    words = last_words_frame(judged, _PAIR)
     answers = _answers(judged, words, _PAIR)
     answers = _standing_now(answers, judged, events, policy, at, known_at, links)
     unsilenced = judged
     if (events["event_type"] == "erased").any():
-        unsilenced = _judged(events.filter(pl.col("event_type") != "erased"), asked, policy, at, known_at)
+        unsilenced = judged_frame(events.filter(pl.col("event_type") != "erased"), asked, policy, at, known_at)
     control = _control(events, answers, judged, words, unsilenced, destroyed_count, at, known_at)
     _refuse_other("leaves in the control table", ledger_size, int(control["leaves"].sum()))
     _refuse_other("answers that leaves account for", answers.height, int(control["answers"].sum()))
@@ -146,7 +154,7 @@ def _standing_now(
 ) -> pl.DataFrame:
     """Each yes as `standing` or `lapsed`, by the whole rule: ended, stale, unconfirmed, or somebody's no who is the same person."""
     together = joined_frame(events, known_at)
-    stands = _among_all(judged.drop(DIMENSIONS[2:]), together, at).select(
+    stands = subject_frame(judged.drop(DIMENSIONS[2:]), together, at).select(
         *_PAIR, pl.col("reason_code").is_in(ALLOWED).alias("is_allowed")
     )
     is_yes = pl.col("outcome") == "yes"

@@ -315,8 +315,8 @@ def standing_frame(
     """
     rules = policy_frame(policy)
     asked = rules.group_by(_ASKED).agg(pl.col("legal_basis").min(), pl.col("is_refused_by_gpc").any())
-    judged = _judged(events, asked, policy, at, known_at)
-    subjects = _among_all(judged, joined_frame(events, known_at) if together is None else together, at)
+    judged = judged_frame(events, asked, policy, at, known_at)
+    subjects = subject_frame(judged, joined_frame(events, known_at) if together is None else together, at)
     keys = ["customer_id", *_ASKED]
     decided = (
         links.lazy()
@@ -392,10 +392,15 @@ def _reached(
     )
 
 
-def _judged(
+def judged_frame(
     events: pl.DataFrame, asked: pl.DataFrame, policy: Policy, at: datetime, known_at: datetime | None
 ) -> pl.DataFrame:
-    """Steps 1 to 4: what every event says of every pair it reaches; what was erased says nothing."""
+    """Steps 1 to 4 for all: what each event says of each asked pair it reaches, by itself. One row per event and pair.
+
+    `asked`: purpose_code, channel_code, legal_basis, is_refused_by_gpc. Returns subject_id, purpose_code, channel_code,
+    event_type, reason_code, since_at, expires_at, leaf_index and strength (which wins at the same instant). What does not
+    count then, and what an erasure silenced, has no row.
+    """
     now = pl.lit(at.astimezone(UTC), pl.Datetime("us", "UTC"))
     known = None if known_at is None else pl.lit(known_at.astimezone(UTC), pl.Datetime("us", "UTC"))
     reached = _reached(events, asked, policy, now, known)
@@ -494,8 +499,11 @@ def _confirmed(reached: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _last_words(judged: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Step 5: the row that decides, one per key; none where nothing does."""
+def last_words_frame(judged: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Step 5: of the rows of `judged_frame` the one that decides, one per key; none where nothing does.
+
+    `keys`: within which the last word is sought, say subject_id, purpose_code and channel_code.
+    """
     kind, since_at = pl.col("event_type"), pl.col("since_at")
     takes_nothing = (kind == "expire") | ((kind == "grant") & pl.col("reason_code").is_in(NEVER_COMPLETE))
     seldom = judged.filter(kind.is_in(("restrict", "unrestrict", "notice_shown")) | takes_nothing).select(keys).unique()
@@ -538,10 +546,14 @@ def _last_words(judged: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
     )
 
 
-def _among_all(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) -> pl.DataFrame:
-    """Step 6 for every identity: its own word, and the nos of those it is or was joined to. One row per subject and pair."""
+def subject_frame(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Step 6 for every identity: its own word, and the nos of those it is or was joined to. One row per subject and pair.
+
+    `judged`: of `judged_frame`. `together`: the table of `consent.rule.identity.joined_frame`. Returns subject_id,
+    purpose_code, channel_code, reason_code, since_at, expires_at and leaf_index; no row where nobody said anything.
+    """
     columns = [*_SUBJECT, "reason_code", "since_at", "expires_at", "leaf_index"]
-    own = _last_words(judged, _SUBJECT).select(columns)
+    own = last_words_frame(judged, _SUBJECT).select(columns)
     now = pl.lit(at.astimezone(UTC), pl.Datetime("us", "UTC"))
     begun = together.select(list(JOINED_SCHEMA)).filter(pl.col("linked_at") <= now)
     if not begun.height:
@@ -554,7 +566,7 @@ def _among_all(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) -> pl
     kind, split_at = pl.col("event_type"), pl.col("split_at")
     is_before = (pl.col("since_at") < split_at) | ((pl.col("since_at") == split_at) & ~kind.is_in(HELPING))
     heard = judged.join(ended, on="subject_id").filter(is_before | (kind == "erased"))
-    heard = _last_words(heard, ["hearer_id", "subject_id", "split_at", "unlinked_at", *_ASKED])
+    heard = last_words_frame(heard, ["hearer_id", "subject_id", "split_at", "unlinked_at", *_ASKED])
     yes = judged.filter(kind == "grant", pl.col("reason_code").is_in(EVER_YES))
     yes = yes.group_by(_SUBJECT).agg(pl.col("since_at").max().alias("yes_at"))
     is_lifted = pl.col("yes_at") > pl.max_horizontal("unlinked_at", "since_at")
