@@ -177,6 +177,10 @@ def show_measures(
     ] = "purpose,channel",
     weekly: Annotated[bool, typer.Option("--weekly", help="Also by the week people were asked in.")] = False,
     least: Annotated[int, typer.Option(help="Cells of fewer people are not shown.", min=1)] = 10,
+    control: Annotated[
+        bool,
+        typer.Option("--control", help="Also what every leaf is to the answers: not suppressed, for auditors only."),
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw rates and weeks into this PNG or SVG file.")] = None,
     at: AtOption = None,
     known_at: KnownOption = None,
@@ -186,7 +190,7 @@ def show_measures(
     """How many said yes, reconciled to the ledger leaf by leaf; how long each consumer took to hear a no."""
     from orchestration import measuring
 
-    asked = measuring.Asked(by.split(","), _at(at), _time("--known-at", known_at), least, weekly)
+    asked = measuring.Asked(by.split(","), _at(at), _time("--known-at", known_at), least, weekly, control)
     answer = measuring.measures(here(home).home, asked, plot)
     _show(answer if as_json else measuring.for_people(answer), as_json)
 

@@ -25,22 +25,27 @@ NAMES = {
     "version": "notice_version",
     "place": "capture_place",
 }
+CONTROL_IS = "not suppressed, so it tells of single people: for auditors only"
 _WEEKS_DRAWN = 5  # lines; more cannot be told apart
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be measured: by which dimensions (`NAMES`), when, as known when, and from how many people on it is shown."""
+    """What is to be measured: by which dimensions (`NAMES`), when, as known when, and from how many people on it is shown.
+
+    `has_control`: also the control table, whose numbers are not suppressed, and which would give away what the rates hide.
+    """
 
     by: Sequence[str]
     at: datetime
     known_at: datetime | None
     least: int
     is_weekly: bool
+    has_control: bool = False
 
 
 def measures(home: Home, asked: Asked, plot: Path | None) -> dict[str, Any]:
-    """Opt-in rates, the control table they are reconciled by, and how long each consumer took to hear a no.
+    """Opt-in rates, reconciled to the ledger, and how long each consumer took to hear a no.
 
     Raises: ConsentError where anything does not add up, with both numbers.
     """
@@ -64,13 +69,13 @@ def measures(home: Home, asked: Asked, plot: Path | None) -> dict[str, Any]:
         "at": seconds(asked.at),
         "known_at": seconds(asked.known_at),
         "ledger_size": size,
-        "answers": found.answers.height,
         "least_people": asked.least,
         "rates": rates.to_dicts(),
-        "control": found.control.to_dicts(),
         "control_sum": int(found.control["leaves"].sum()),
         "heard_after": propagation(events, policy, signed, uses, deliveries).to_dicts(),
     }
+    if asked.has_control:
+        answer |= {"answers": found.answers.height, "control": found.control.to_dicts(), "control_is": CONTROL_IS}
     if asked.is_weekly:
         weekly = found.weekly(by, asked.least)
         answer["weekly"] = weekly.to_dicts()

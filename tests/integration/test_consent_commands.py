@@ -294,12 +294,23 @@ def test_measures_are_reconciled_and_hide_small_cells(home: Home, tmp_path: Path
     rates = {row["purpose_code"]: row for row in answer["rates"]}
     assert (rates["personalization"]["asked"], rates["personalization"]["yes"]) == (14, None)
     assert rates["marketing"]["asked"] is None
-    assert {row["outcome"] for row in answer["control"]} == {"yes", "no", "nothing", "destroyed"}
     heard = {row["consumer"]: row for row in answer["heard_after"]}
     assert (heard["export segment:plain"]["acted"], heard["export segment:plain"]["late_uses"]) == (2, 0)
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "a_blank_is" in run(home, "measures")
     assert refused(home, "measures", "--by", "colour").code == MISUSE
+
+
+def test_the_control_table_is_not_suppressed_and_shown_only_when_asked_for(home: Home) -> None:
+    use(home)
+    shown, told_all = told(home, "measures"), told(home, "measures", "--control")
+    told_more = {"answers", "control", "control_is"}
+    assert told_all.keys() - shown.keys() == told_more
+    assert {row["outcome"] for row in told_all["control"]} == {"yes", "no", "nothing", "destroyed"}
+    assert sum(row["leaves"] for row in told_all["control"]) == shown["control_sum"]
+    assert sum(row["answers"] for row in told_all["control"]) == told_all["answers"]
+    assert "for auditors only" in run(home, "measures", "--control")
+    assert "for auditors only" not in run(home, "measures")
 
 
 def test_a_webhook_that_was_not_acknowledged_has_not_acted(home: Home) -> None:
