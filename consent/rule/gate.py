@@ -29,7 +29,9 @@ _LAST = (_FOREVER >> 8) - 1  # in the year 2540; a yes that ends later ends then
 _CODES = {reason: number for number, reason in enumerate(REASONS)}
 _NEVER_ASKED, _EXPIRED, _UNREADABLE = (_CODES[reason] for reason in ("never_asked", "expired", "ledger_unreadable"))
 _UNREAD = Standing(False, "ledger_unreadable")
-_OF_NOBODY = (False, "never_asked")
+_YES, _BECAUSE = [(True, reason) for reason in REASONS], [(False, reason) for reason in REASONS]
+_AHEAD = timedelta(days=1)
+_LATEST = datetime(2540, 1, 1, tzinfo=UTC)  # nobody asks about later times often
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class _Slot:
     """The answers of one asked pair by position, and a last one for nobody."""
 
     answers: npt.NDArray[np.int64]
-    one_by_one: memoryview  # the same bytes, read singly four times as fast
+    one_by_one: memoryview  # the same bytes, read singly four times as fast; -1 is nobody
 
 
 @dataclass(slots=True)
@@ -50,10 +52,14 @@ class Gate:
     _slots: dict[tuple[str, str], _Slot]
     _owned: Mapping[str, Sequence[tuple[str, str]]]  # of each customer, (link type, identity)
     _owners: Mapping[str, set[str]]  # of each identity, its customers
+    _built_size: int  # of the ledger its rows were decided under
     _tail: dict[str, dict[int, Recorded]] = field(default_factory=lambda: defaultdict(dict))
-    _answers: dict[bool, list[tuple[bool, str]]] = field(
-        default_factory=lambda: {yes: [(yes, reason) for reason in REASONS] for yes in (False, True)}
-    )
+    _changed: dict[str, int] = field(
+        default_factory=dict
+    )  # of each customer decided again, the ledger size of the last time
+    # A time, and what is larger than every packed yes that ends by then. To count a time out in microseconds costs as much
+    # as the rest of a question; most are about a time before this one and somebody whose yes lasts beyond it.
+    _near: tuple[datetime, int] = (_EPOCH, _REASON)
 
     @classmethod
     def build(cls, rows: pl.DataFrame, policy: Policy, links: pl.DataFrame | None = None) -> "Gate":
@@ -87,22 +93,35 @@ class Gate:
             owned[customer_id].append((link_type, identity))
             owners[identity].add(customer_id)
         size = rows.select(pl.col("ledger_size").max()).item()
-        return cls(policy, int(size or 0), positions, slots, owned, owners)
+        return cls(policy, int(size or 0), positions, slots, owned, owners, int(size or 0))
 
     def allows(self, subject_id: str, purpose_code: str, channel_code: str, at: datetime) -> tuple[bool, str]:
         """Whether, and why; `subject_id` is the id its rows were built by. Who is not known was never asked."""
         slot = self._slots.get((purpose_code, channel_code))
         if slot is None:
             return False, "unknown_channel" if purpose_code in self.policy.purposes else "unknown_purpose"
-        position = self.positions.get(subject_id)
-        if position is None:
-            return _OF_NOBODY
-        answer = slot.one_by_one[position]
+        answer = slot.one_by_one[self.positions.get(subject_id, -1)]
         if answer < 0:
-            return self._answers[False][answer & _REASON]
-        if answer >= _FOREVER or answer >> 8 > (at - _EPOCH) // _MICROSECOND:
-            return self._answers[True][answer & _REASON]
-        return self._answers[False][_EXPIRED]
+            return _BECAUSE[answer & _REASON]
+        near, lasts = self._near
+        if at < near and answer > lasts:
+            return _YES[answer & _REASON]
+        if near <= at < _LATEST:
+            near = at.astimezone(UTC) + _AHEAD  # in another time zone, times of a summer's end compare wrongly
+            self._near = near, _ended_by(near)
+        return _YES[answer & _REASON] if answer > _ended_by(at) else _BECAUSE[_EXPIRED]
+
+    def allows_as_of(
+        self, ledger_size: int, subject_id: str, purpose_code: str, channel_code: str, at: datetime
+    ) -> tuple[bool, str] | None:
+        """`allows` by the first `ledger_size` events; None when this gate has not heard them, or heard the person say more.
+
+        Needs no lock while another thread lays a tail over it.
+        """
+        if self.ledger_size < ledger_size:
+            return None
+        found = self.allows(subject_id, purpose_code, channel_code, at)
+        return found if self._changed.get(subject_id, self._built_size) <= ledger_size else None
 
     def allows_many(
         self,
@@ -114,7 +133,7 @@ class Gate:
         """Whether, for each of an array of positions (see `positions`; -1 is nobody) or of ids, or for every position in order."""
         slot = self._slots.get((purpose_code, channel_code))
         answers = np.full(len(self.positions) + 1, _NO) if slot is None else slot.answers
-        ended = min((at - _EPOCH) // _MICROSECOND, _LAST) << 8 | _REASON
+        ended = _ended_by(at)
         if who is None:
             return answers[:-1] > ended
         if not isinstance(who, np.ndarray) or who.dtype.kind not in "iu":
@@ -145,6 +164,7 @@ class Gate:
             self._close()
             return len(self.positions)
         customers = {who for subject_id in near for who in self._owners.get(subject_id, ())}
+        self._changed.update(dict.fromkeys(customers, ledger_size))  # before: whoever reads meanwhile looks here after
         for customer_id in sorted(customers):
             self._decide(customer_id, reading, at)
         self.ledger_size = ledger_size
@@ -176,14 +196,17 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class _Overlaid:
-    """A ledger with a tail on top that it may not show yet."""
+    """A ledger with a tail on top that it may not show yet; each subject is read once, for every answer asks for its events."""
 
     history: Readable
     tail: Mapping[str, Mapping[int, Recorded]]
+    known: dict[str, list[Recorded]] = field(default_factory=dict)
 
     def events_of(self, subject_id: str) -> list[Recorded]:
-        held = {one.leaf_index: one for one in self.history.events_of(subject_id)}
-        return list({**held, **self.tail.get(subject_id, {})}.values())
+        if subject_id not in self.known:
+            held = {one.leaf_index: one for one in self.history.events_of(subject_id)}
+            self.known[subject_id] = list({**held, **self.tail.get(subject_id, {})}.values())
+        return self.known[subject_id]
 
 
 def _links_of(history: _Overlaid, subject_id: str) -> list[Joined] | None:
@@ -191,6 +214,11 @@ def _links_of(history: _Overlaid, subject_id: str) -> list[Joined] | None:
         return joined_of(history, subject_id)
     except Exception:  # the answer is no, with this reason
         return None
+
+
+def _ended_by(at: datetime) -> int:
+    """What is larger than every packed yes that ends at a time or before, and smaller than all that last longer."""
+    return min((at - _EPOCH) // _MICROSECOND, _LAST) << 8 | _REASON
 
 
 def _packed(found: Standing) -> int:

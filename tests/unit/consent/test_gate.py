@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, NoReturn
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ from consent.errors import ConsentError, LedgerError
 from consent.events import Event, Recorded
 from consent.rule.gate import Gate
 from consent.rule.policy import Policy, read_policy
-from consent.rule.standing import REASONS, standing_frame
+from consent.rule.standing import REASONS, standing, standing_frame
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
     BORIS,
@@ -151,6 +152,58 @@ def test_a_gate_of_subjects_needs_no_links() -> None:
     assert gate.allows(ALMA, "personalization", "*", NOW) == (True, "granted")
     gate.overlay([Recorded(1, event(NOW, event_type="object"))], Shelf(recorded(event())), NOW, 2)
     assert gate.allows(ALMA, "personalization", "*", NOW) == (False, "objected")
+
+
+def test_whoever_knows_less_is_told_nothing_of_a_person_who_said_more_since() -> None:
+    said = [event(), event(subject_id=BORIS)]
+    gate, asked = gate_of(*said), ("personalization", "*", NOW)
+    no, shelf = event(NOW, event_type="withdraw"), Shelf(recorded(*said))
+    assert gate.allows_as_of(2, "cus_alma", *asked) == (True, "granted")
+    assert gate.allows_as_of(1, "cus_alma", *asked) is None  # it was built under more
+    assert gate.allows_as_of(3, "cus_alma", *asked) is None  # it has not heard so much
+    gate.overlay([Recorded(2, no)], shelf, NOW, 3)
+    assert gate.allows_as_of(3, "cus_alma", *asked) == (False, "withdrawn")
+    assert gate.allows_as_of(2, "cus_alma", *asked) is None
+    assert gate.allows_as_of(2, "cus_boris", *asked) == (True, "granted")
+    assert gate.allows_as_of(2, "cus_nobody", *asked) == (False, "never_asked")
+
+
+def test_who_asks_while_a_tail_is_laid_over_hears_the_old_answer_or_none() -> None:
+    links = linked_frame([("cus_alma", ALMA, "hub"), ("cus_alma", BORIS, "deterministic")])
+    said = [event(), event(subject_id=BORIS)]
+    gate, heard = gate_of(*said, links=links), []
+
+    class Asking(Shelf):
+        def events_of(self, subject_id: str) -> list[Recorded]:
+            heard.append([gate.allows_as_of(size, "cus_alma", "personalization", "*", NOW) for size in (2, 3)])
+            return super().events_of(subject_id)
+
+    gate.overlay([Recorded(2, event(NOW, event_type="withdraw"))], Asking(recorded(*said)), NOW, 3)
+    assert heard == [[(True, "granted"), None], [None, None]]  # each identity is read once
+
+
+instants_in_zones = st.builds(
+    lambda minutes, zone: (MONDAY + timedelta(minutes=minutes)).astimezone(zone),
+    st.integers(10 * 24 * 60, 740 * 24 * 60) | st.integers(729 * 24 * 60, 733 * 24 * 60),
+    st.sampled_from([UTC, ZoneInfo("America/New_York"), timezone(timedelta(hours=-14)), timezone(timedelta(hours=14))]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3 * 24 * 60), min_size=3, max_size=3), st.lists(instants_in_zones, min_size=1))
+def test_in_whatever_order_times_are_asked_a_yes_ends_when_the_rule_says(minutes: list[int], times: list[Any]) -> None:
+    said = recorded(
+        *(
+            event(MONDAY + timedelta(minutes=late), subject_id=who)
+            for late, who in zip(minutes, (ALMA, BORIS, CARLA), strict=True)
+        )
+    )
+    gate, shelf = gate_of(*(one.event for one in said)), Shelf(said)
+    for at in times:
+        for customer, subject in (("cus_alma", ALMA), ("cus_boris", BORIS), ("cus_carla", CARLA)):
+            meant = standing(shelf, subject, "personalization", "*", at, policy=POLICY)
+            assert gate.allows(customer, "personalization", "*", at) == (meant.is_allowed, meant.reason_code)
+            assert gate.allows_many([customer], "personalization", "*", at).tolist() == [meant.is_allowed]
 
 
 def agrees(gate: Gate, rows: pl.DataFrame, policy: Policy, at: datetime) -> None:
