@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from consent.ledger.databases import PostgresDatabase
 from consent.ledger.keyring import KeyRing
 from consent.ledger.ledger import Ledger
 from consent.ledger.opening import ORIGIN
+from consent.ledger.postgres import PostgresDatabase
 from consent.ledger.store import Store
 from consent.log.note import Ed25519Signer
 from troth.clock import SystemClock

@@ -71,7 +71,7 @@ def feature_store(home: Home) -> Any:
             project=PROJECT,
             provider="local",
             registry={"path": str(home.features / _REGISTRY)},
-            online_store={"type": ONLINE_STORE, "path": str(home.features / FILE_NAME), "ledger": str(home.ledger)},
+            online_store={"type": ONLINE_STORE, "path": str(home.features / FILE_NAME), "home": str(home.root)},
             offline_store={"type": "file"},
             entity_key_serialization_version=3,
         )

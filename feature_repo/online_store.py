@@ -19,6 +19,7 @@ from feature_repo.packed import from_microseconds, to_microseconds
 from feature_repo.reads import Source, is_fresh, readable_size, standing
 from feature_repo.store import PackedStore, StoredRow, Written, entity_key
 from troth.clock import SystemClock
+from troth.home import Home
 
 feast()  # first, so that what follows does not import Feast the slow way
 
@@ -43,13 +44,13 @@ _use: ContextVar[Service | None] = ContextVar("use", default=None)
 
 
 class PackedSqliteOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
-    """`path`: the SQLite file. `ledger`: the consent ledger. `answer_at`: ISO time to answer as of; null is now."""
+    """`path`: the SQLite file. `home`: whose consent ledger is asked. `answer_at`: ISO time to answer as of; null is now."""
 
     type: Literal["feature_repo.online_store.PackedSqliteOnlineStore"] = (
         "feature_repo.online_store.PackedSqliteOnlineStore"
     )
     path: str
-    ledger: str
+    home: str
     answer_at: str | None = None
 
 
@@ -184,7 +185,7 @@ def _ledger_size(config: Any) -> Callable[[], int]:
     def size() -> int:
         from consent.ledger import opening
 
-        return opening.ledger_size(Path(config.online_store.ledger))
+        return opening.ledger_size(Home(Path(config.online_store.home)))
 
     return size
 

@@ -74,7 +74,7 @@ def source(home: Home) -> Source:
     def ledger_size() -> int:
         from consent.ledger import opening
 
-        return opening.ledger_size(home.ledger)
+        return opening.ledger_size(home)
 
     return Source(online_store(home.features), ledger_size, Heard(home))
 

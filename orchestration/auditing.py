@@ -196,11 +196,12 @@ def history(home: Home, subject: str) -> dict[str, Any]:
 def reading(home: Home) -> Iterator["Ledger"]:
     """The home's ledger. Raises: RunError, with the code of what cannot be read, when there is none or it is in doubt."""
     from consent.errors import LedgerError
-    from consent.ledger.opening import open_ledger
+    from consent.ledger.opening import has_ledger, ledger_place, open_ledger
 
-    if not home.ledger.exists():
-        raise RunError(f"ledger: expected one at {home.ledger}, found none. Run `troth run` first.", NOTHING_READABLE)
     try:
+        if not has_ledger(home):
+            found = f"ledger: expected one in {ledger_place(home)}, found none. Run `troth run` first."
+            raise RunError(found, NOTHING_READABLE)
         with open_ledger(home, SystemClock()) as ledger:
             yield ledger
     except LedgerError as fault:

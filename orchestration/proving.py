@@ -76,12 +76,13 @@ def write_verifier(home: Home, out: Path) -> dict[str, Any]:
     """Copy the single-file verifier out for somebody else."""
     from hashlib import sha256
 
+    from consent.ledger.opening import has_ledger
     from consent.receipts import verifier
 
     source = Path(str(verifier.__file__)).read_bytes()
     write_atomically(out, source)
     answer = {"verifier": str(out), "sha256": sha256(source).hexdigest(), "needs": "Python 3.9 or newer, cryptography"}
-    return {**answer, "verifier_key": verifier_key(home)} if home.ledger.exists() else answer
+    return {**answer, "verifier_key": verifier_key(home)} if has_ledger(home) else answer
 
 
 def export(home: Home, folder: Path, tiles: bool) -> dict[str, Any]:

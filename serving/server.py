@@ -66,10 +66,10 @@ def hub_clock(home: Home, told_by: Clock) -> Clock:
     goes on, from what is answered for or from the newest event, whichever is later."""
     if not isinstance(told_by, FixedClock):
         return told_by
-    from consent.ledger.opening import open_ledger
+    from consent.ledger.opening import has_ledger, open_ledger
 
     start = told_by.now()
-    if home.ledger.exists():
+    if has_ledger(home):
         with open_ledger(home, told_by) as ledger:
             newest = max((each.event.received_at for each in ledger.events(max(0, ledger.size - 1))), default=start)
         start = max(start, newest + timedelta(microseconds=1))

@@ -46,6 +46,7 @@ class Home:
 
     @property
     def ledger(self) -> Path:
+        """The consent ledger's SQLite file; not there where `TROTH_LEDGER` names another database."""
         return self.root / "ledger.db"
 
     @property

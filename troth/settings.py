@@ -50,6 +50,18 @@ def given_keks(environment: Mapping[str, str] | None = None) -> list[bytes]:
     return [_key_of(name, told[name]) for name in ("TROTH_KEK", "TROTH_KEK_BEFORE") if told.get(name)]
 
 
+def given_ledger(environment: Mapping[str, str] | None = None) -> str | None:
+    """Address of the PostgreSQL database that holds the consent ledger (`TROTH_LEDGER`); None: a file of the home does.
+
+    It may hold a password: nobody prints it. Raises: TrothError, never quoting it, for any other address.
+    """
+    told = os.environ if environment is None else environment
+    address = told.get("TROTH_LEDGER") or None
+    if address is not None and not address.startswith("postgresql://"):
+        raise TrothError("TROTH_LEDGER: expected postgresql://..., found another address. Correct it, or unset it.")
+    return address
+
+
 def _key_of(name: str, text: str) -> bytes:
     for spelled in (bytes.fromhex, lambda each: base64.b64decode(each, validate=True)):
         try:

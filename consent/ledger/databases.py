@@ -1,4 +1,4 @@
-"""The databases a ledger can rest in: connections, transactions, durability and dialect of SQLite and of PostgreSQL.
+"""What a store asks of a database, and the embedded one, SQLite: connections, transactions, durability. PostgreSQL: `postgres.py`.
 
 Statements are written with `?` for a value. Schemas are made and brought up to date by Alembic (migrations/).
 """
@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -20,6 +20,10 @@ _PATIENCE = 60  # seconds to wait for others who write
 AGAIN = "Do it again: what is kept already is not kept twice."
 CLOSED = "ledger: expected an open one, found it closed. Open it again."
 RESTORE = "Restore it from a backup."
+IN_USE = (
+    "key rotation: expected {what} to be open nowhere else, found it in use. "
+    "Stop `troth serve` and running steps, then rotate again: until then both keys open."
+)
 _MIGRATING = threading.Lock()  # Alembic's context is one for the process
 
 
@@ -178,7 +182,7 @@ class SQLiteDatabase:
             migrate(URL.create("sqlite", database=str(path)))
             found = self._version()
         if found != HEAD:
-            raise LedgerError(_other_version(found))
+            raise LedgerError(other_version(found))
 
     def _version(self) -> str | None:
         tables = self._writer.execute("select count(*) from sqlite_master where name = 'alembic_version'").fetchone()
@@ -188,163 +192,12 @@ class SQLiteDatabase:
         return str(row[0]) if row else None
 
 
-class PostgresDatabase:
-    """A PostgreSQL schema. Writers of all processes take turns by an advisory lock; synchronous_commit is on.
-
-    A connection that was lost is made anew by whoever needs it next.
-    """
-
-    def __init__(self, url: str) -> None:
-        """`url`: `postgresql://...` as psycopg takes it; `?options=-csearch_path%3D<schema>` names the schema.
-
-        Raises: LedgerError when there is no database, or its schema is of another version.
-        """
-        import psycopg
-
-        self._psycopg = psycopg
-        self._url = url
-        self._writer_lock, self._reader_lock = threading.RLock(), threading.RLock()
-        self._writer_thread: int | None = None
-        self._has_snapshot = self._is_closed = False
-        self._writer = self._connect()
-        try:
-            with self._refusing("read"):
-                self._prepare(url)
-            self._reader = self._connect()
-        except BaseException:
-            self._writer.close()
-            raise
-
-    def close(self) -> None:
-        with self._writer_lock, self._reader_lock:
-            self._is_closed = True
-            self._reader.close()
-            self._writer.close()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._writer_lock, self._refusing("written"):
-            try:
-                self._begin_writing()
-                self._writer_thread = threading.get_ident()
-                yield
-                self._writer.execute("commit")
-            except BaseException:
-                with suppress(self._psycopg.Error):
-                    self._writer.rollback()
-                raise
-            finally:
-                self._writer_thread = None
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        if self._writer_thread == threading.get_ident():
-            yield
-            return
-        with self._reader_lock:
-            if self._has_snapshot:
-                yield
-                return
-            self.read("begin isolation level repeatable read read only")
-            self._has_snapshot = True
-            try:
-                yield
-            finally:
-                self._has_snapshot = False
-                with suppress(self._psycopg.Error):
-                    self._reader.rollback()
-
-    def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        with self._refusing("read"):
-            if self._writer_thread == threading.get_ident():
-                return _rows(self._writer, query, values)
-            with self._reader_lock:
-                try:
-                    return _rows(self._reader, query, values)
-                except self._psycopg.OperationalError:
-                    if self._has_snapshot or not self._reader.closed:
-                        raise
-                    self._reader = self._connect()
-                    return _rows(self._reader, query, values)
-
-    def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        if len(rows) == 1:
-            self._writer.execute(_percent(statement), rows[0], binary=True)
-        elif rows:
-            with self._writer.cursor(binary=True) as cursor:
-                cursor.executemany(_percent(statement), rows)
-
-    def shred(self) -> None:
-        """Rewrite the table of keys, so that no dead row of it is left; the server's log recycles itself."""
-        with self._writer_lock, self._refusing("written"):
-            self._writer.execute("vacuum (full) subject_keys")
-
-    def _connect(self) -> Any:
-        if self._is_closed:
-            raise LedgerError(CLOSED)
-        try:
-            connection = self._psycopg.connect(self._url, autocommit=True)
-            try:
-                connection.execute("set synchronous_commit = on")
-            except BaseException:
-                connection.close()
-                raise
-        except self._psycopg.Error as fault:
-            # the driver's words may repeat the address and the user
-            raise LedgerError(
-                f"ledger: expected a PostgreSQL database, found {type(fault).__name__}. Check that it runs, and its address."
-            ) from None
-        return connection
-
-    def _begin_writing(self) -> None:
-        """A transaction whose statements see what writers before it did, however the server is set up."""
-        begin = "begin isolation level read committed read write"
-        try:
-            self._writer.execute(begin)
-        except self._psycopg.OperationalError:
-            if not self._writer.closed:
-                raise
-            self._writer = self._connect()
-            self._writer.execute(begin)
-        self._writer.execute("select pg_advisory_xact_lock(hashtext('troth ledger'), hashtext(current_schema()))")
-
-    @contextmanager
-    def _refusing(self, verb: str) -> Iterator[None]:
-        """Faults of the database as those of the ledger; without the driver's words, which may repeat values."""
-        try:
-            yield
-        except self._psycopg.Error as fault:
-            found = f"expected a database that can be {verb}, found {type(fault).__name__}"
-            raise LedgerError(f"ledger: {found}. Check that it runs. {AGAIN}") from None
-
-    def _prepare(self, url: str) -> None:
-        if self._version() is None:
-            migrate(url.replace("postgresql://", "postgresql+psycopg://", 1))
-        if (found := self._version()) != HEAD:
-            raise LedgerError(_other_version(found))
-
-    def _version(self) -> str | None:
-        if self._writer.execute("select to_regclass('alembic_version')").fetchone() == (None,):
-            return None
-        row = self._writer.execute("select version_num from alembic_version").fetchone()
-        return str(row[0]) if row else None
-
-
-def _rows(connection: Any, query: str, values: Sequence[object]) -> list[Any]:
-    cursor = connection.execute(_percent(query), values, binary=True)
-    return list(cursor.fetchall()) if cursor.description else []
-
-
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _percent(statement: str) -> str:
-    return statement.replace("?", "%s")
-
-
-def _other_version(found: str | None) -> str:
+def other_version(found: str | None) -> str:
     return f"ledger schema: expected version {HEAD}, found {found}. Use the release that wrote it, or migrate it."
 
 
@@ -361,15 +214,15 @@ def one_writer(connection: sqlite3.Connection, lock: AbstractContextManager[Any]
                 connection.execute("rollback")
 
 
-def migrate(url: Any) -> None:
-    """Bring the ledger's schema at a SQLAlchemy URL to the newest version. Raises: LedgerError."""
+def migrate(url: Any, **engine: Any) -> None:
+    """Bring the ledger's schema at a SQLAlchemy URL to the newest version. `engine`: what its engine takes. Raises: LedgerError."""
     from alembic import command
     from alembic.config import Config
     from sqlalchemy.exc import SQLAlchemyError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    config.attributes["url"] = url
+    config.attributes["engine"] = {"url": url, **engine}
     try:
         with _MIGRATING:
             command.upgrade(config, "head")
@@ -394,3 +247,19 @@ def stored_size(path: Path) -> int:
     if found is None:
         raise LedgerError(f"ledger {path.name}: expected a signed checkpoint, found none. Restore it from a backup.")
     return int(found)
+
+
+def refuse_in_use(path: Path) -> None:
+    """SQLite leaves write-ahead mode only when nobody else has the file open; whoever opens it next enters it again.
+
+    Raises: LedgerError while somebody has.
+    """
+    if not path.exists():
+        return
+    connection = sqlite3.connect(path, isolation_level=None, timeout=1)
+    try:
+        connection.execute("pragma journal_mode = delete")
+    except sqlite3.OperationalError:
+        raise LedgerError(IN_USE.format(what=path.name)) from None
+    finally:
+        connection.close()

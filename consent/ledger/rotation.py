@@ -5,11 +5,10 @@ interrupted at any instant leaves everything readable, and the next call finishe
 """
 
 import os
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from consent.errors import ConsentError
+from consent.ledger.databases import refuse_in_use
 from consent.ledger.keyring import kek_id
 from consent.ledger.opening import open_ledger
 from consent.vault import open_vault
@@ -32,17 +31,16 @@ def rotate_kek(home: Home, clock: Clock) -> Rotated:
     """Wrap every key of the ledger and the vault anew, and destroy the key-encryption keys that are kept in files.
 
     The new key is `TROTH_KEK` where the environment gives one (whoever holds the old one destroys it), else a new file.
-    Raises: ConsentError while another process has ledger or vault open, for it would go on wrapping under the old key.
+    Raises: LedgerError while another process has ledger or vault open, for it would go on wrapping under the old key.
     """
     given = given_keks()
     keys = home.root / "keys"
     if not given:
         home.key("kek")
         home.key("kek.next")  # from here on both open, and this one wraps
-    _refuse_in_use(home.ledger)
-    _refuse_in_use(home.vault)
+    refuse_in_use(home.vault)
     current = home.keks()[0]
-    with open_ledger(home, clock) as ledger:
+    with open_ledger(home, clock, alone=True) as ledger:
         ledger_keys = ledger.rewrap_keys()
     with open_vault(home) as vault:
         vault_keys = vault.rewrap_keys()
@@ -56,22 +54,6 @@ def rotate_kek(home: Home, clock: Clock) -> Rotated:
         (keys / "kek.next.key").replace(keys / "kek.key")
     _sync(keys)
     return Rotated(kek_id(current).hex(), ledger_keys, vault_keys, tuple(destroyed))
-
-
-def _refuse_in_use(path: Path) -> None:
-    """SQLite leaves write-ahead mode only when nobody else has the file open; whoever opens it next enters it again."""
-    if not path.exists():
-        return
-    connection = sqlite3.connect(path, isolation_level=None, timeout=1)
-    try:
-        connection.execute("pragma journal_mode = delete")
-    except sqlite3.OperationalError:
-        raise ConsentError(
-            f"key rotation: expected {path.name} to be open nowhere else, found it in use. "
-            "Stop `troth serve` and running steps, then rotate again: until then both keys open."
-        ) from None
-    finally:
-        connection.close()
 
 
 def _overwrite(path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import polars as pl
 
 from consent.ledger.ledger import Ledger
-from consent.ledger.opening import open_ledger
+from consent.ledger.opening import has_ledger, ledger_place, open_ledger
 from consent.log.note import open_checkpoint
 from consent.rule.identity import company
 from consent.rule.policy import read_policy
@@ -78,9 +78,12 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
         raise SegmentError(
             f"export folder: expected a new one, found {folder.name} already there. Name another; exports are kept."
         )
-    for path, what in ((home.ledger, "ledger"), (home.vault, "vault")):
-        if not path.exists():
-            raise SegmentError(f"{what}: expected {path.name} in the home, found none. Run `troth run` first.")
+    for is_there, what, place in (
+        (has_ledger(home), "ledger", ledger_place(home)),
+        (home.vault.exists(), "vault", str(home.vault)),
+    ):
+        if not is_there:
+            raise SegmentError(f"{what}: expected one in {place}, found none. Run `troth run` first.")
     found = members(home, segment, moment)
     with open_ledger(home, FixedClock(at)) as ledger:
         ledger.verify()

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from consent.errors import ConsentError, LedgerError
 from consent.events import FIELDS, SCHEMA
-from consent.ledger.databases import PostgresDatabase
 from consent.ledger.keyring import KeyRing
 from consent.ledger.ledger import Ledger
 from consent.ledger.opening import ORIGIN, ledger_size, open_ledger
+from consent.ledger.postgres import PostgresDatabase
 from consent.log.entry import prefix_of
 from consent.log.index import BLOCK, RADIX, verify_state_proof
 from consent.log.merkle import EMPTY_ROOT, verify_consistency, verify_inclusion
@@ -400,7 +400,7 @@ def test_a_home_has_one_ledger_under_its_own_key(tmp_path: Path) -> None:
         ledger.append(events(2))
     with open_ledger(home, clock) as ledger:
         assert ledger.size == 2
-    assert ledger_size(home.ledger) == 2
+    assert ledger_size(home) == 2
 
 
 def test_a_home_may_have_any_name(tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_a_home_may_have_any_name(tmp_path: Path) -> None:
     with open_ledger(home, FixedClock(MONDAY)) as ledger:
         ledger.append(events(2))
     assert home.ledger.exists()
-    assert ledger_size(home.ledger) == 2
+    assert ledger_size(home) == 2
 
 
 def test_a_ledger_rolled_back_to_a_backup_is_refused(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="expected a SQLite database"):
         builders.open_ledger(tmp_path)
     with pytest.raises(LedgerError, match="expected a readable ledger"):
-        ledger_size(tmp_path / "nowhere.db")
+        ledger_size(Home(tmp_path / "nowhere"))
 
 
 def test_an_address_without_a_database_is_refused_without_repeating_it(tmp_path: Path) -> None:

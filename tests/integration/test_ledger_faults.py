@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from consent.errors import LedgerError
-from consent.ledger.databases import PostgresDatabase
 from consent.ledger.keyring import KeyRing
 from consent.ledger.ledger import Ledger
+from consent.ledger.postgres import PostgresDatabase
 from consent.ledger.store import Store
 from tests.integration.disk import Call, Fault, watched
 from tests.integration.failing_writer import Disk, examine, work

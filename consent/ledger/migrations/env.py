@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-engine = create_engine(context.config.attributes["url"], poolclass=NullPool)
+engine = create_engine(**context.config.attributes["engine"], poolclass=NullPool)
 
 if engine.dialect.name == "sqlite":  # the driver would commit before every statement that changes the schema
 

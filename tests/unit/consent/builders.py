@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from consent.events import Event
-from consent.ledger.databases import PostgresDatabase
 from consent.ledger.keyring import KeyRing
 from consent.ledger.ledger import Ledger
 from consent.ledger.opening import ORIGIN
+from consent.ledger.postgres import PostgresDatabase
 from consent.ledger.store import Store
 from consent.log.note import Ed25519Signer
 from troth.clock import FixedClock

@@ -1,0 +1,278 @@
+"""A ledger in PostgreSQL: connections, transactions, durability and dialect; and how readers learn its size, cheaply.
+
+Needs the extra `postgresql`. The address may hold a password: no error repeats it, nor the driver's words.
+"""
+
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from consent.errors import LedgerError
+from consent.ledger.databases import AGAIN, CLOSED, HEAD, IN_USE, migrate, other_version
+
+_CHECK = "Check that it runs, and its address."
+_PATIENCE = 2  # seconds a reader waits for a server before it knows nothing
+_OPEN = "(hashtext('troth ledger open'), hashtext(current_schema()))"  # a lock that all who may write hold together
+
+
+class PostgresDatabase:
+    """A PostgreSQL schema. Writers of all processes take turns by an advisory lock; synchronous_commit is on.
+
+    A connection that was lost is made anew by whoever needs it next.
+    """
+
+    def __init__(self, url: str, keks: Collection[bytes] | None = None, *, alone: bool = False) -> None:
+        """`url`: `postgresql://...` as libpq takes it; `?options=-csearch_path%3D<schema>` names the schema.
+
+        `keks`: ids of the key-encryption keys at hand; where keys are under another it is refused. `alone`: also where somebody
+        else has it open, and whoever opens it meanwhile waits.
+        Raises: LedgerError for these, when there is no database, its schema is of another version, or there is no driver.
+        """
+        self._psycopg = driver()
+        self._url = url
+        self._keks = keks
+        self._is_alone = alone
+        self._writer_lock, self._reader_lock = threading.RLock(), threading.RLock()
+        self._writer_thread: int | None = None
+        self._has_snapshot = self._is_closed = False
+        self._writer = self._connect()
+        try:
+            with self._refusing("read"):
+                self._prepare()
+                self._take_part()
+            self._reader = self._connect()
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def close(self) -> None:
+        with self._writer_lock, self._reader_lock:
+            self._is_closed = True
+            self._reader.close()
+            self._writer.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._writer_lock, self._refusing("written"):
+            try:
+                self._begin_writing()
+                self._writer_thread = threading.get_ident()
+                yield
+                self._writer.execute("commit")
+            except BaseException:
+                with suppress(self._psycopg.Error):
+                    self._writer.rollback()
+                raise
+            finally:
+                self._writer_thread = None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        if self._writer_thread == threading.get_ident():
+            yield
+            return
+        with self._reader_lock:
+            if self._has_snapshot:
+                yield
+                return
+            self.read("begin isolation level repeatable read read only")
+            self._has_snapshot = True
+            try:
+                yield
+            finally:
+                self._has_snapshot = False
+                with suppress(self._psycopg.Error):
+                    self._reader.rollback()
+
+    def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        with self._refusing("read"):
+            if self._writer_thread == threading.get_ident():
+                return _rows(self._writer, query, values)
+            with self._reader_lock:
+                try:
+                    return _rows(self._reader, query, values)
+                except self._psycopg.OperationalError:
+                    if self._has_snapshot or not self._reader.closed:
+                        raise
+                    self._reader = self._connect()
+                    return _rows(self._reader, query, values)
+
+    def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        if len(rows) == 1:
+            self._writer.execute(_percent(statement), rows[0], binary=True)
+        elif rows:
+            with self._writer.cursor(binary=True) as cursor:
+                cursor.executemany(_percent(statement), rows)
+
+    def shred(self) -> None:
+        """Rewrite the table of keys, so that no dead row of it is left; the server's log recycles itself."""
+        with self._writer_lock, self._refusing("written"):
+            self._writer.execute("vacuum (full) subject_keys")
+
+    def _connect(self) -> Any:
+        if self._is_closed:
+            raise LedgerError(CLOSED)
+        with _refusing_address(self._psycopg):
+            connection = self._psycopg.connect(self._url, autocommit=True)
+            try:
+                connection.execute("set synchronous_commit = on")
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _take_part(self) -> None:
+        """As one of all who may write, or alone. While a connection was lost, somebody may have rotated the keys."""
+        if not self._is_alone:
+            self._writer.execute(f"select pg_advisory_lock_shared{_OPEN}")
+        elif self._writer.execute(f"select pg_try_advisory_lock{_OPEN}").fetchone() == (False,):
+            raise LedgerError(IN_USE.format(what="the ledger"))
+        first = "select kek_id from subject_keys order by block, subject_key limit 1"
+        found = self._writer.execute(first).fetchone()
+        if found and self._keks is not None and bytes(found[0]) not in self._keks:
+            self._writer.close()
+            raise LedgerError(
+                f"ledger: expected keys under a key-encryption key at hand, found them under {bytes(found[0]).hex()}. "
+                "Give that one; if it was rotated meanwhile, start again."
+            )
+
+    def _begin_writing(self) -> None:
+        """A transaction whose statements see what writers before it did, however the server is set up."""
+        begin = "begin isolation level read committed read write"
+        try:
+            self._writer.execute(begin)
+        except self._psycopg.OperationalError:
+            if not self._writer.closed:
+                raise
+            self._writer = self._connect()
+            self._take_part()
+            self._writer.execute(begin)
+        self._writer.execute("select pg_advisory_xact_lock(hashtext('troth ledger'), hashtext(current_schema()))")
+
+    @contextmanager
+    def _refusing(self, verb: str) -> Iterator[None]:
+        """Faults of the database as those of the ledger; without the driver's words, which may repeat values."""
+        try:
+            yield
+        except self._psycopg.Error as fault:
+            found = f"expected a database that can be {verb}, found {type(fault).__name__}"
+            raise LedgerError(f"ledger: {found}. Check that it runs. {AGAIN}") from None
+
+    def _prepare(self) -> None:
+        if self._version() is None:
+            migrate("postgresql+psycopg://", creator=partial(self._psycopg.connect, self._url))
+        if (found := self._version()) != HEAD:
+            raise LedgerError(other_version(found))
+
+    def _version(self) -> str | None:
+        if self._writer.execute("select to_regclass('alembic_version')").fetchone() == (None,):
+            return None
+        row = self._writer.execute("select version_num from alembic_version").fetchone()
+        return str(row[0]) if row else None
+
+
+class PostgresReader:
+    """What readers ask before every answer, over one kept connection: how large the ledger is. Threads share it.
+
+    A connection that was lost is made anew by whoever asks next. A server that cannot be asked, or not in time, is an error.
+    """
+
+    def __init__(self, url: str, mark: Path) -> None:
+        """`mark`: file with a checkpoint the ledger must hold; asked for at every new connection, where there is one."""
+        self._psycopg = driver()
+        self._url = url
+        self._mark = mark
+        self._lock = threading.Lock()
+        self._connection: Any = None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
+    def size(self) -> int:
+        """Size of the newest checkpoint, unverified. Raises: LedgerError when there is none to read."""
+        found = self._asked("select max(size) from checkpoints")
+        if found is None:
+            raise LedgerError("ledger: expected a signed checkpoint, found none. Restore it from a backup.")
+        return int(found)
+
+    def has_ledger(self) -> bool:
+        """Whether there is one. Raises: LedgerError when that cannot be told."""
+        return self._asked("select to_regclass('checkpoints') is not null") is True
+
+    def _asked(self, query: str) -> Any:
+        if not self._lock.acquire(timeout=_PATIENCE):
+            raise LedgerError(f"ledger: expected an answer within {_PATIENCE} s, found the server busy. {_CHECK}")
+        try:
+            with _refusing_address(self._psycopg):
+                if self._connection is not None:
+                    try:
+                        return self._connection.execute(query).fetchone()[0]
+                    except self._psycopg.OperationalError:
+                        if not self._connection.closed:  # it answers, but too late
+                            raise
+                self._connection = self._connect()
+                return self._connection.execute(query).fetchone()[0]
+        finally:
+            self._lock.release()
+
+    def _connect(self) -> Any:
+        """Of the primary server only: a copy may not have heard the newest withdrawal."""
+        connection = self._psycopg.connect(
+            self._url, autocommit=True, connect_timeout=_PATIENCE, tcp_user_timeout=1000 * _PATIENCE,
+            target_session_attrs="primary",
+        )  # fmt: skip
+        try:
+            connection.execute(f"set statement_timeout = {1000 * _PATIENCE}")
+            self._refuse_other(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _refuse_other(self, connection: Any) -> None:
+        if not self._mark.exists():
+            return
+        note = self._mark.read_text(encoding="utf-8")
+        size = int(note.split("\n", 2)[1])
+        if connection.execute("select to_regclass('checkpoints')").fetchone()[0] is None:
+            return  # `has_ledger` tells
+        found = connection.execute("select note from checkpoints where size = %s", (size,)).fetchone()
+        if found is None or found[0] != note:
+            raise LedgerError(
+                f"ledger: expected the checkpoint of size {size} that the home remembers, "
+                f"found {'none' if found is None else 'another'}. It was rolled back, or is another home's: {_CHECK}"
+            )
+
+
+def driver() -> Any:
+    """psycopg. Raises: LedgerError where it is not installed."""
+    try:
+        import psycopg
+    except ImportError:
+        raise LedgerError(
+            "ledger: expected psycopg to reach PostgreSQL with, found none. Install Troth with its extra `postgresql`."
+        ) from None
+    return psycopg
+
+
+@contextmanager
+def _refusing_address(psycopg: Any) -> Iterator[None]:
+    """Faults of the driver as those of the ledger; without its words, which may repeat the address and the user."""
+    try:
+        yield
+    except psycopg.Error as fault:
+        raise LedgerError(f"ledger: expected a PostgreSQL database, found {type(fault).__name__}. {_CHECK}") from None
+
+
+def _rows(connection: Any, query: str, values: Sequence[object]) -> list[Any]:
+    cursor = connection.execute(_percent(query), values, binary=True)
+    return list(cursor.fetchall()) if cursor.description else []
+
+
+def _percent(statement: str) -> str:
+    return statement.replace("?", "%s")
