@@ -28,7 +28,7 @@ def test_a_yes_and_a_no_are_one_click_each_and_are_recorded_with_the_text_that_w
     assert {
         (event.notice_id, event.notice_version, event.language_code, event.capture_place, event.actor_type)
         for event in shop.said()
-    } == {("preference_centre", 1, "en", "preference_centre", "subject")}
+    } == {("preference_centre", 2, "en", "preference_centre", "subject")}
     assert shop.stands(path, "marketing", "sms") == (False, "never_asked")
 
 
