@@ -15,10 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from feature_repo import catalogue
-from serving import answers, keys, openapi, problems, requests
+from serving import answers, openapi, problems, requests
 from serving.answers import Desk
 from serving.hub.routes import Hub
-from serving.keys import Caller
+from serving.keys import Caller, Callers
 from serving.problems import ProblemError
 from troth.clock import Clock
 from troth.errors import TrothError
@@ -26,13 +26,15 @@ from troth.home import Home
 
 
 def create_app(home: Home, clock: Clock, hub: Hub | None = None) -> Starlette:
-    """The service of a home, told the time by a clock. Keys are read at start; restart after making one.
+    """The service of a home, told the time by a clock.
 
-    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own.
+    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own. Raises: ServingError when the file
+    of keys is damaged.
     """
-    callers = keys.callers(home)
+    callers = Callers(home)
+    callers.known()
     service = Service(answers.desk(home), callers, clock)
-    consent_hub = hub or Hub(home, callers, clock)
+    consent_hub = hub or Hub(home, clock)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
@@ -54,7 +56,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None) -> Starlette:
 class Service:
     """The handlers. Reading is quick but touches disk, so it runs beside the event loop."""
 
-    def __init__(self, desk: Desk, callers: list[Caller], clock: Clock) -> None:
+    def __init__(self, desk: Desk, callers: Callers, clock: Clock) -> None:
         self._desk = desk
         self._callers = callers
         self._clock = clock

@@ -1,13 +1,15 @@
 """API keys: who may call, for which purposes and acts. Only hashes are kept (`keys/api.json`); a key is shown once.
 
-A key is 256 random bits, so one round of SHA-256 is enough to store it: there is nothing to guess.
+A service looks at the file at each request, so a key that was dropped or made counts from then on. A key is 256 random bits, so one round of SHA-256 is enough to store it: there is nothing to guess.
 """
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -49,17 +51,19 @@ def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime, scope
         raise ServingError(f"API key: expected scopes among {list(SCOPES)}, found {odd}. Correct them.")
     key = PREFIX + secrets.token_urlsafe(32)
     caller = Caller(name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at, scopes=tuple(scopes))
-    _write(home, [*(each for each in callers(home) if each.name != name), caller])
+    with _changing(home):
+        _write(home, [*(each for each in callers(home) if each.name != name), caller])
     return key
 
 
 def drop_key(home: Home, name: str) -> bool:
     """Forget a caller: its key opens nothing any more. False when there is none of that name."""
-    known = callers(home)
-    others = [each for each in known if each.name != name]
-    if len(others) < len(known):
-        _write(home, others)
-    return len(others) < len(known)
+    with _changing(home):
+        known = callers(home)
+        others = [each for each in known if each.name != name]
+        if len(others) < len(known):
+            _write(home, others)
+        return len(others) < len(known)
 
 
 def first_key(home: Home, at: datetime) -> str | None:
@@ -68,16 +72,45 @@ def first_key(home: Home, at: datetime) -> str | None:
 
 
 def callers(home: Home) -> list[Caller]:
-    """All callers. Raises: ServingError when the file is not what was written."""
-    path = _path(home)
-    if not path.exists():
-        return []
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Caller])
-    except msgspec.MsgspecError:
-        raise ServingError(
-            f"{path.name}: expected a list of callers, found otherwise. Restore it, or delete it and make new keys."
-        ) from None
+    """All callers as of now. Raises: ServingError when the file is not what was written."""
+    return Callers(home).known()
+
+
+class Callers:
+    """The callers of a home, as its file says whenever they are asked for. Threads may share it."""
+
+    def __init__(self, home: Home) -> None:
+        self._path = _path(home)
+        self._last: tuple[bytes | None, list[Caller]] = (None, [])
+
+    def known(self) -> list[Caller]:
+        """All callers as of now. Raises: ServingError when the file cannot be read, or is not what was written.
+
+        The file is read each time (some 10 us) and compared, because its times and number may be those of the version before.
+        """
+        data, found = self._read(), self._last
+        if data != found[0]:
+            found = self._last = (data, self._decoded(data))
+        return found[1]
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as fault:
+            raise self._wrong(type(fault).__name__) from None
+
+    def _decoded(self, data: bytes | None) -> list[Caller]:
+        try:
+            return [] if data is None else msgspec.json.decode(data, type=list[Caller])
+        except msgspec.MsgspecError:
+            raise self._wrong("otherwise") from None
+
+    def _wrong(self, found: str) -> ServingError:
+        return ServingError(
+            f"{self._path.name}: expected a list of callers, found {found}. Restore it, or delete it and make new keys."
+        )
 
 
 def caller_of(known: Sequence[Caller], key: str) -> Caller | None:
@@ -90,9 +123,21 @@ def caller_of(known: Sequence[Caller], key: str) -> Caller | None:
     return found
 
 
+@contextmanager
+def _changing(home: Home) -> Iterator[None]:
+    """Alone among those who change the keys, in any process: else a key dropped meanwhile would be written back."""
+    folder = _path(home).parent
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _write(home: Home, kept: Sequence[Caller]) -> None:
     path = _path(home)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(kept), indent=1))
     os.chmod(path, 0o600)
 

@@ -1,7 +1,6 @@
 """What may be asked over HTTP, and how much of it at once."""
 
 import re
-from collections.abc import Sequence
 from email import message_from_bytes
 from email.policy import HTTP
 from typing import Annotated, TypeVar
@@ -11,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from serving import keys
-from serving.keys import Caller
+from serving.keys import Caller, Callers
 from serving.problems import FieldProblem, ProblemError
 
 MOST_TEXT = 200  # characters of any id
@@ -130,18 +129,18 @@ async def form(request: Request) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
-def caller(request: Request, known: Sequence[Caller]) -> Caller:
-    """Who calls, by the key. Raises: ProblemError 401."""
+def caller(request: Request, callers: Callers) -> Caller:
+    """Who calls, by the key, as keys are now. Raises: ProblemError 401."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    found = keys.caller_of(known, key.strip()) if scheme.lower() == "bearer" else None
+    found = keys.caller_of(callers.known(), key.strip()) if scheme.lower() == "bearer" else None
     if found is None:
         raise ProblemError(401, "no_key", "authorization: expected `Bearer <API key>`, found none that is known.")
     return found
 
 
-def caller_with(request: Request, known: Sequence[Caller], scope: str) -> Caller:
+def caller_with(request: Request, callers: Callers, scope: str) -> Caller:
     """Who calls, with a key of a scope. Raises: ProblemError 401 or 403."""
-    found = caller(request, known)
+    found = caller(request, callers)
     if scope not in found.scopes:
         raise ProblemError(403, "scope_not_allowed", f"API key: expected one of scope {scope}, found another. Use one.")
     return found

@@ -46,7 +46,7 @@ def serve(
     if key:
         sys.stderr.write(f"API key (shown once, keep it): {key}\n")
     sys.stderr.write(f"Troth answers on http://{host}:{port}, described in /openapi.json\n")
-    hub = Hub(home, keys.callers(home), hub_clock(home, told_by))
+    hub = Hub(home, hub_clock(home, told_by))
     if rights:
         hub.seams = replace(hub.seams, export=rights.export, erase=rights.erase)
     app = create_app(home, told_by, hub)

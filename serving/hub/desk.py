@@ -1,7 +1,6 @@
 """What every handler of the hub shares: the home's ledger and outbox, policy and notices, links, and the proof of a subject."""
 
 import threading
-from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from serving.hub.preferences import NOTICE_ID, Choice, Ledger, Wish, choices, hi
 from serving.hub.seams import Seams, controller_of, receipts_of
 from serving.hub.shapes import NoticeEntry
 from serving.hub.webhooks import OUTBOX_FILE, Outbox
-from serving.keys import Caller
+from serving.keys import Callers
 from serving.problems import ProblemError
 from troth.clock import Clock
 from troth.home import Home
@@ -36,7 +35,6 @@ class Desk:
     def __init__(
         self,
         home: Home,
-        callers: Sequence[Caller],
         clock: Clock,
         seams: Seams | None = None,
         *,
@@ -45,7 +43,7 @@ class Desk:
         self.home = home
         self.clock = clock
         self.policy: Policy = read_policy()
-        self.callers = callers
+        self.callers = Callers(home)
         self.allow_loopback = allow_loopback
         self.notices: Notices = read_notices(self.policy)
         self.controller = controller_of(home)

@@ -95,7 +95,7 @@ class Surface:
         open_ledger(home, clock).close()
         train(home)
         key = keys.first_key(home, AT)
-        hub = Hub(home, keys.callers(home), clock, Seams(lambda *_: {"a": 1}, lambda *_: {"b": 2}, lambda *_: "R-1"))
+        hub = Hub(home, clock, Seams(lambda *_: {"a": 1}, lambda *_: {"b": 2}, lambda *_: "R-1"))
         self.caller = Caller(create_app(home, clock, hub), key)
         assert self.caller.post("/v1/consents", json={"events": [grant()]}).status_code == 200
         about = {"purpose_code": "marketing", "channel_code": "email", "identifier": ALMA}

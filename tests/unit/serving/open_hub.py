@@ -30,7 +30,7 @@ class OpenHub:
         self.home = Home(root)
         self.clock = FixedClock(MONDAY)
         made = {scope: keys.make_key(self.home, scope, [], MONDAY, [scope]) for scope in keys.SCOPES}
-        self.hub = Hub(self.home, keys.callers(self.home), self.clock, seams, allow_loopback=allow_loopback)
+        self.hub = Hub(self.home, self.clock, seams, allow_loopback=allow_loopback)
         self.app = create_app(self.home, self.clock, self.hub)
         self.capture, self.links, self.admin = (Caller(self.app, made[scope]) for scope in keys.SCOPES)
         self.person = Caller(self.app)
