@@ -1,11 +1,15 @@
 """Where everything at rest lives. Paths only; what is in the files belongs to other rooms."""
 
 import os
+import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from troth.errors import TrothError
+
+_DRAFT_SECONDS = 3600.0  # nobody is as long between the last byte of a draft and its place
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file's content so that a reader, or a crash, sees the old bytes or the new, never half."""
+    """Replace a file's content so that a reader, or a crash, sees the old bytes or the new, never half.
+
+    Drafts that a kill left of this file are removed an hour later, by the next who writes it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
     try:
@@ -142,3 +149,15 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    with suppress(OSError):  # the content is written, whatever is left lying beside it
+        _clear_drafts(path)
+
+
+def _clear_drafts(path: Path) -> None:
+    """By the times of files alone. A younger draft may be that of somebody who is writing now."""
+    draft = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.draft")
+    since = path.stat().st_mtime - _DRAFT_SECONDS
+    with os.scandir(path.parent) as found:
+        for each in found:
+            if draft.fullmatch(each.name) and each.stat().st_mtime < since:
+                os.unlink(each.path)
