@@ -163,11 +163,12 @@ class SQLiteDatabase:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
         try:
+            connection.execute("pragma page_size = 8192")  # of a new file: half the pages, a microsecond less per event
             connection.execute("pragma synchronous = full")
             connection.execute("pragma secure_delete = on")
             connection.execute("pragma cache_size = -65536")  # KiB
             # 32 MB of pages, or those of keys are written over and over
-            connection.execute("pragma wal_autocheckpoint = 8000")
+            connection.execute("pragma wal_autocheckpoint = 4000")
         except BaseException:
             connection.close()
             raise

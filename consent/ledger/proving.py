@@ -42,10 +42,6 @@ class Tiles:
                 self._upper[(level, number)] = found
         return found
 
-    def clear(self) -> None:
-        """Forget all: they may be of a write that did not happen."""
-        self._upper.clear()
-
 
 class Prover:
     """Proves over the tree of one frontier."""

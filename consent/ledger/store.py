@@ -25,7 +25,7 @@ _KEYS = "select block, subject_key, key_id, kek_id, wrapped from subject_keys"
 
 
 class Batch(NamedTuple):
-    """What one write added: its first leaf, how many, their 64-byte entries, lengths (4 bytes each) and payloads."""
+    """What one write added: its first leaf, how many, their 64-byte entries; lengths and payloads as in `payloads.py`."""
 
     first_leaf: int
     leaf_count: int

@@ -35,6 +35,7 @@ _PROBES = 4
 
 Rows = NDArray[np.bytes_]  # shape (n,), dtype S40: key, then leaf index as eight bytes, big-endian
 ROW = np.dtype(f"S{ROW_BYTES}")
+Found = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions of the keys that are there, and the first leaf of each
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,13 @@ def rows_of_keys(keys: bytes, width: int = KEY_BYTES) -> Rows:
     rows = np.zeros((len(keys) // width, ROW_BYTES), np.uint8)
     rows[:, :width] = np.frombuffer(keys, np.uint8).reshape(-1, width)
     return rows.view(ROW).reshape(-1)
+
+
+def without_leaves(rows: Rows) -> Rows:
+    """The same keys, for asking which of them are held."""
+    found = np.ascontiguousarray(rows).view(np.uint8).reshape(-1, ROW_BYTES).copy()
+    found[:, KEY_BYTES:] = 0
+    return found.view(ROW).reshape(-1)
 
 
 def merged(parts: Sequence[Rows]) -> Rows:
@@ -173,12 +181,13 @@ def all_runs(runs: Sequence[Run], young: Rows) -> list[Run]:
     return [*runs, Run(start, start + len(young), root_of(young))] if len(young) else list(runs)
 
 
-def may_hold(run: StoredRun, found: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which fingerprints may be in the run: never false for one that is."""
-    held = np.ones(len(found), np.bool_)
-    for at in _probes(found, len(run.filter) * 8):
-        held &= (run.filter[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8)) & 1 == 1
-    return held
+def may_hold(run: StoredRun, found: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Positions of the fingerprints that may be in the run: of all that are, and of few others."""
+    left = np.arange(len(found))
+    for number in range(_PROBES):
+        at = _probe(found[left], number, len(run.filter) * 8)
+        left = left[(run.filter[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8)) & 1 == 1]
+    return left
 
 
 def matching(rows: Rows, prefix: bytes) -> slice:
@@ -196,7 +205,7 @@ def rows_with(stored: StoredRun, chunk: Callable[[int], bytes], prefix: bytes) -
     return rows[matching(rows, prefix)]
 
 
-def find(rows: Rows, keys: Rows, width: int = KEY_BYTES) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def find(rows: Rows, keys: Rows, width: int = KEY_BYTES) -> Found:
     """Which keys (rows that are zero after `width` bytes) are in sorted rows: their positions, and the first leaf of each."""
     at = np.searchsorted(rows, keys)
     there = np.flatnonzero(at < len(rows))
@@ -210,11 +219,10 @@ def find(rows: Rows, keys: Rows, width: int = KEY_BYTES) -> tuple[NDArray[np.int
 
 
 def find_in_run(
-    stored: StoredRun, chunk: Callable[[int], bytes], keys: Rows, width: int = KEY_BYTES
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """`find` in a run, chunk by chunk, of whole keys or of subjects."""
-    found = fingerprints(keys) if width == KEY_BYTES else subject_fingerprints(keys)
-    maybe = np.flatnonzero(may_hold(stored, found))
+    stored: StoredRun, chunk: Callable[[int], bytes], keys: Rows, prints: NDArray[np.uint64], width: int = KEY_BYTES
+) -> Iterator[Found]:
+    """`find` in a run, chunk by chunk, of whole keys or of subjects; `prints` are the fingerprints of either."""
+    maybe = may_hold(stored, prints)
     first = np.maximum(np.searchsorted(stored.first_rows, keys[maybe], "right") - 1, 0)
     last = np.searchsorted(stored.first_rows, _last_rows(keys[maybe], width), "right") - 1
     beginnings = {int(number): int(last[first == number].max()) for number in np.unique(first)}
@@ -333,18 +341,19 @@ def _matching_leaves(
 
 
 def _filter(rows: Rows) -> NDArray[np.uint8]:
-    found = np.concatenate([fingerprints(rows), np.unique(subject_fingerprints(rows))])
+    subjects = subject_fingerprints(rows)
+    is_first = np.append(True, subjects[1:] != subjects[:-1])
+    found = np.concatenate([fingerprints(rows), subjects[is_first]])
     bits = 1 << max(3, (len(found) * _FILTER_BITS - 1).bit_length())
     marks = np.zeros(bits, np.bool_)
-    for at in _probes(found, bits):
-        marks[at] = True
+    for number in range(_PROBES):
+        marks[_probe(found, number, bits)] = True
     return np.packbits(marks, bitorder="little")
 
 
-def _probes(found: NDArray[np.uint64], bits: int) -> Iterable[NDArray[np.uint64]]:
+def _probe(found: NDArray[np.uint64], number: int, bits: int) -> NDArray[np.uint64]:
     step = (found >> np.uint64(32)) | np.uint64(1)
-    mask = np.uint64(bits - 1)
-    return ((found + step * np.uint64(i)) & mask for i in range(_PROBES))
+    return (found + step * np.uint64(number)) & np.uint64(bits - 1)
 
 
 def _fields(rows: Rows) -> NDArray[Any]:

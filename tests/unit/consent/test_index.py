@@ -207,13 +207,14 @@ def test_many_keys_are_found_at_their_first_leaf_and_absent_ones_are_not(
     asked = [held[data.draw(st.integers(0, size - 1))] for _ in range(20)]
     asked = data.draw(st.permutations([*asked, *absent, bytes(width), b"\xff" * width, *held[:: max(size // 300, 1)]]))
     rows = index.rows_of_keys(b"".join(asked), width)
+    prints = (index.fingerprints if width == KEY_BYTES else index.subject_fingerprints)(rows)
     for run, chunks in log.parts():
         first: dict[bytes, int] = {}
         for leaf in range(run.run.start, run.run.stop):
             first.setdefault(held[leaf], leaf)
         expected = {at: first[key] for at, key in enumerate(asked) if key in first}
         found: dict[int, int] = {}
-        for positions, leaves in index.find_in_run(run, chunks.__getitem__, rows, width):
+        for positions, leaves in index.find_in_run(run, chunks.__getitem__, rows, prints, width):
             found.update(zip(positions.tolist(), leaves.tolist(), strict=True))
         assert found == expected
         positions, leaves = index.find(np.frombuffer(b"".join(chunks), index.ROW), rows, width)
@@ -224,10 +225,10 @@ def test_a_filter_never_hides_what_is_there_and_seldom_lets_through_what_is_not(
     _, log = log_of(SIZES[-1])
     for run, chunks in log.parts():
         rows = np.frombuffer(b"".join(chunks), index.ROW)
-        assert index.may_hold(run, index.fingerprints(rows)).all()
-        assert index.may_hold(run, index.subject_fingerprints(rows)).all()
+        assert len(index.may_hold(run, index.fingerprints(rows))) == len(rows)
+        assert len(index.may_hold(run, index.subject_fingerprints(rows))) == len(rows)
         others = index.rows_of(entries_of(5_000, 77), 0)
-        assert index.may_hold(run, index.fingerprints(others)).mean() < 0.02
+        assert len(index.may_hold(run, index.fingerprints(others))) < 100
 
 
 def lies(proof: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
