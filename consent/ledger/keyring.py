@@ -14,9 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from consent.errors import LedgerError
 
-KEY_ID_BYTES = (
-    8  # block of the subject's first leaf, then a random mark: the key of a subject that comes back is another
-)
+KEY_BYTES = 32
+KEY_ID_BYTES = 8  # block of its subject's first leaf, then a random mark: who comes back gets another key
 _MARK_BYTES = 4
 NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.2: random, so at most 2^32 values under one key
 _HELD = 200_000  # ciphers kept in memory
@@ -66,7 +65,7 @@ class KeyRing:
     """Subjects' keys in memory, opened with the key-encryption keys at hand; the first of them wraps new ones."""
 
     def __init__(self, keks: Sequence[bytes]) -> None:
-        if not keks or any(len(key) != 32 for key in keks):
+        if not keks or any(len(key) != KEY_BYTES for key in keks):
             raise LedgerError("key-encryption key: expected 32 bytes, found none. Restore it from its backup.")
         self._current = kek_id(keks[0])
         self._keks: Mapping[bytes, AESGCM] = {kek_id(key): AESGCM(key) for key in keks}
@@ -86,13 +85,9 @@ class KeyRing:
         `blocks`: where the keys of those may be that are not at hand and not new. Call it inside the write that uses them.
         """
         self._held.update(self.for_opening([(block, subject) for subject, block in blocks.items()], store))
-        new = sorted(
-            self._made(blocks.get(subject, block), subject)
-            for subject, block in here.items()
-            if subject not in self._held
-        )
+        new = [(blocks.get(subject, block), subject) for subject, block in here.items() if subject not in self._held]
         if new:
-            store.add_keys(new)
+            store.add_keys(self._made(sorted(new)))
         return {subject: self._held[subject] for subject in here}
 
     def for_opening(self, places: Iterable[tuple[int, bytes]], store: KeyStore) -> dict[bytes, Cipher]:
@@ -114,12 +109,18 @@ class KeyRing:
         """The same key under the current key-encryption key."""
         return self._wrapped(key.subject_key, key.key_id, self._unwrapped(key), secrets.token_bytes(NONCE_BYTES))
 
-    def _made(self, block: int, subject: bytes) -> WrappedKey:
-        drawn = secrets.token_bytes(32 + _MARK_BYTES + NONCE_BYTES)
-        key, nonce = drawn[:32], drawn[32 + _MARK_BYTES :]
-        key_id = block.to_bytes(KEY_ID_BYTES - _MARK_BYTES) + drawn[32 : 32 + _MARK_BYTES]
-        self._held[subject] = Cipher(key_id, AESGCM(key))
-        return self._wrapped(subject, key_id, key, nonce)
+    def _made(self, places: Sequence[tuple[int, bytes]]) -> list[WrappedKey]:
+        """New keys for subjects, each made in a block."""
+        width = KEY_BYTES + _MARK_BYTES + NONCE_BYTES
+        drawn = secrets.token_bytes(len(places) * width)
+        made = []
+        for number, (block, subject) in enumerate(places):
+            random = drawn[number * width : (number + 1) * width]
+            key, mark, nonce = random[:KEY_BYTES], random[KEY_BYTES:-NONCE_BYTES], random[-NONCE_BYTES:]
+            key_id = block.to_bytes(KEY_ID_BYTES - _MARK_BYTES) + mark
+            self._held[subject] = Cipher(key_id, AESGCM(key))
+            made.append(self._wrapped(subject, key_id, key, nonce))
+        return made
 
     def _wrapped(self, subject: bytes, key_id: bytes, key: bytes, nonce: bytes) -> WrappedKey:
         sealed = self._keks[self._current].encrypt(nonce, key, subject + key_id)

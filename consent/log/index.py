@@ -186,7 +186,7 @@ def may_hold(run: StoredRun, found: NDArray[np.uint64]) -> NDArray[np.int64]:
     left = np.arange(len(found))
     for number in range(_PROBES):
         at = _probe(found[left], number, len(run.filter) * 8)
-        left = left[(run.filter[at >> np.uint64(3)] >> (at & np.uint64(7)).astype(np.uint8)) & 1 == 1]
+        left = left[run.filter[at >> 3] >> (at & 7).astype(np.uint8) & 1 == 1]
     return left
 
 
@@ -351,9 +351,10 @@ def _filter(rows: Rows) -> NDArray[np.uint8]:
     return np.packbits(marks, bitorder="little")
 
 
-def _probe(found: NDArray[np.uint64], number: int, bits: int) -> NDArray[np.uint64]:
-    step = (found >> np.uint64(32)) | np.uint64(1)
-    return (found + step * np.uint64(number)) & np.uint64(bits - 1)
+def _probe(found: NDArray[np.uint64], number: int, bits: int) -> NDArray[np.int64]:
+    if number:
+        found = found + ((found >> np.uint64(32)) | np.uint64(1)) * np.uint64(number)
+    return (found & np.uint64(bits - 1)).view(np.int64)
 
 
 def _fields(rows: Rows) -> NDArray[Any]:
