@@ -15,8 +15,6 @@ from consent.log.index import KEY_BYTES, SUBJECT_BYTES, Rows, Run, Step, StoredR
 from consent.log.merkle import VerificationError
 from consent.log.note import Checkpoint, Verifier, open_checkpoint
 
-RESTORE = "Restore it from a backup."
-
 
 @dataclass(frozen=True)
 class Head:
@@ -50,7 +48,7 @@ class Heads:
         """The newest checkpoint. Raises: LedgerError."""
         found = self._store.last_checkpoint()
         if found is None:
-            raise LedgerError(f"ledger: expected a signed checkpoint, found none. {RESTORE}")
+            raise LedgerError("ledger: expected a signed checkpoint, found none. Restore it from a backup.")
         return found
 
     def signed(self) -> Checkpoint:

@@ -54,10 +54,45 @@ class _Request:
         return self.leaves or []
 
 
+class Mark:
+    """A file that remembers a recent checkpoint outside the store, so that an older store is noticed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._written_at = 0.0
+        self._unwritten: str | None = None  # a newer note than the file's
+
+    def read(self) -> str | None:
+        return self._path.read_text(encoding="utf-8") if self._path is not None and self._path.exists() else None
+
+    def remember(self, note: str) -> None:
+        """Note down the newest checkpoint, now and then. What was appended is kept whether this works or not."""
+        self._unwritten = note
+        if time.monotonic() - self._written_at >= _MARK_SECONDS:
+            with suppress(OSError):
+                self._write(note)
+
+    def close(self) -> None:
+        """Raises: LedgerError when it cannot be written; nothing appended is lost by that."""
+        try:
+            if self._unwritten is not None:
+                self._write(self._unwritten)
+        except OSError as fault:
+            raise LedgerError(
+                f"ledger mark: expected to remember the newest checkpoint, found {fault.strerror}. Nothing is lost, but until "
+                "a next append an older backup in its place would go unnoticed."
+            ) from fault
+
+    def _write(self, note: str) -> None:
+        if self._path is not None:
+            write_atomically(self._path, note.encode())
+        self._written_at, self._unwritten = time.monotonic(), None
+
+
 class Writer:
     """Appends to a store. Threads and processes may do so at once."""
 
-    def __init__(self, store: Store, heads: Heads, signer: Signer, ring: KeyRing, clock: Clock, mark: "Mark") -> None:
+    def __init__(self, store: Store, heads: Heads, signer: Signer, ring: KeyRing, clock: Clock, mark: Mark) -> None:
         self._store = store
         self._heads = heads
         self._signer = signer
@@ -219,38 +254,3 @@ class Writer:
         note = sign_note(checkpoint.text, self._signer)
         self._store.add_checkpoint(SignedSize(size, note, self._clock.now().isoformat()))
         return checkpoint, note
-
-
-class Mark:
-    """A file that remembers a recent checkpoint outside the store, so that an older store is noticed."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._written_at = 0.0
-        self._unwritten: str | None = None  # a newer note than the file's
-
-    def read(self) -> str | None:
-        return self._path.read_text(encoding="utf-8") if self._path is not None and self._path.exists() else None
-
-    def remember(self, note: str) -> None:
-        """Note down the newest checkpoint, now and then. What was appended is kept whether this works or not."""
-        self._unwritten = note
-        if time.monotonic() - self._written_at >= _MARK_SECONDS:
-            with suppress(OSError):
-                self._write(note)
-
-    def close(self) -> None:
-        """Raises: LedgerError when it cannot be written; nothing appended is lost by that."""
-        try:
-            if self._unwritten is not None:
-                self._write(self._unwritten)
-        except OSError as fault:
-            raise LedgerError(
-                f"ledger mark: expected to remember the newest checkpoint, found {fault.strerror}. Nothing is lost, but until "
-                "a next append an older backup in its place would go unnoticed."
-            ) from fault
-
-    def _write(self, note: str) -> None:
-        if self._path is not None:
-            write_atomically(self._path, note.encode())
-        self._written_at, self._unwritten = time.monotonic(), None
