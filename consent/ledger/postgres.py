@@ -4,6 +4,7 @@ Needs the extra `postgresql`. The address may hold a password: no error repeats 
 """
 
 import threading
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -122,6 +123,9 @@ class PostgresDatabase:
             except BaseException:
                 connection.close()
                 raise
+        weakref.finalize(
+            self, connection.close
+        ).atexit = False  # who lets go of an open ledger leaves no connection behind
         return connection
 
     def _take_part(self) -> None:

