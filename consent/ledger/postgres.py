@@ -181,7 +181,7 @@ class PostgresDatabase:
 class PostgresReader:
     """What readers ask before every answer, over one kept connection: how large the ledger is. Threads share it.
 
-    A connection that was lost is made anew by whoever asks next. A server that cannot be asked, or not in time, is an error.
+    A connection that was lost is made anew by whoever asks next. A server that is gone, or takes longer than two seconds, is an error.
     """
 
     def __init__(self, url: str, mark: Path) -> None:
