@@ -4,6 +4,7 @@ Between two publishings a withdrawal must block at once, and everybody else must
 reader whose projection is up to date needs none of it.
 """
 
+import os
 import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,55 +12,87 @@ from typing import TYPE_CHECKING
 from troth.clock import SystemClock
 from troth.errors import TrothError
 from troth.home import Home
-from troth.published import current
+from troth.published import POINTER, current
 
 if TYPE_CHECKING:
     from consent.ledger.ledger import Ledger
     from consent.rule.gate import Gate
 
+_STANDING, _IDENTITIES = "consent_standing", "customer_identities"
+_Seen = tuple[tuple[int, int], ...]  # the pointers of what was read, as the file system knows them
+
 
 class Heard:
-    """Standing as of the newest ledger size, for one home. Threads share it."""
+    """Standing as of the newest ledger size, for one home. Threads share it.
+
+    An answer takes no lock while the gate has heard enough. One thread lays a tail over it, or builds it again from what
+    was published since; who needs neither goes on meanwhile.
+    """
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._lock = threading.Lock()
+        self._pointers = [str(home.published / table / POINTER) for table in (_STANDING, _IDENTITIES)]
+        self._building, self._hearing = threading.Lock(), threading.Lock()
         self._ledger: Ledger | None = None
-        self._gate: Gate | None = None
-        self._versions: tuple[str, ...] = ()
+        self._known: tuple[_Seen, Gate] | None = None
 
     def answer(
         self, customer_id: str, ledger_size: int, at: datetime, purpose_code: str, channel_code: str
     ) -> tuple[bool, str] | None:
         """Whether a use is allowed by the first `ledger_size` events, and why; None when that cannot be told."""
         try:
-            with self._lock:
-                gate = self._caught_up(ledger_size, at)
-                return None if gate is None else gate.allows(customer_id, purpose_code, channel_code, at)
+            gate = self._built(ledger_size, at)
+            if gate.ledger_size < ledger_size:
+                with self._hearing:
+                    self._catch_up(gate, ledger_size, at)
+            return gate.allows_as_of(ledger_size, customer_id, purpose_code, channel_code, at)
         except (TrothError, OSError):
             return None
 
-    def _caught_up(self, ledger_size: int, at: datetime) -> "Gate | None":
+    def _built(self, ledger_size: int, at: datetime) -> "Gate":
+        """The gate of what is published now; while another thread builds that, the one before."""
+        known, seen = self._known, self._seen()
+        if known is not None and (known[0] == seen or not self._building.acquire(blocking=False)):
+            return known[1]
+        if known is None:
+            self._building.acquire()
+        try:
+            if self._known is None or self._known[0] != seen:
+                self._opened()
+                gate = self._read()
+                try:
+                    self._catch_up(gate, ledger_size, at)
+                finally:
+                    self._known = seen, gate
+            return self._known[1]
+        finally:
+            self._building.release()
+
+    def _seen(self) -> _Seen:
+        found = [os.stat(pointer) for pointer in self._pointers]  # a Path costs five times as much
+        return tuple((each.st_ino, each.st_mtime_ns) for each in found)
+
+    def _catch_up(self, gate: "Gate", ledger_size: int, at: datetime) -> None:
+        if gate.ledger_size < ledger_size:
+            ledger = self._opened()
+            gate.overlay(list(ledger.events(gate.ledger_size, ledger_size)), ledger, at, ledger_size)
+
+    def _opened(self) -> "Ledger":
+        """The ledger; the first gate opens it, before another thread can have one to catch up."""
         from consent.ledger.opening import open_ledger
 
-        versions = tuple(current(self._home, table).name for table in ("consent_standing", "customer_identities"))
-        if self._gate is None or versions != self._versions:
-            self._gate, self._versions = self._built(), versions
-        if self._gate.ledger_size < ledger_size:
-            if self._ledger is None:
-                self._ledger = open_ledger(self._home, SystemClock())
-            tail = list(self._ledger.events(self._gate.ledger_size, ledger_size))
-            self._gate.overlay(tail, self._ledger, at, ledger_size)
-        return self._gate if self._gate.ledger_size == ledger_size else None
+        if self._ledger is None:
+            self._ledger = open_ledger(self._home, SystemClock())
+        return self._ledger
 
-    def _built(self) -> "Gate":
+    def _read(self) -> "Gate":
         import polars as pl
 
         from consent.rule.gate import Gate
         from consent.rule.policy import read_policy
 
-        rows = pl.read_parquet(current(self._home, "consent_standing"))
+        rows = pl.read_parquet(current(self._home, _STANDING))
         times = [name for name in ("since_at", "expires_at") if rows.schema[name] == pl.Datetime("us")]
         rows = rows.with_columns(pl.col(times).dt.replace_time_zone("UTC"))
-        links = pl.read_parquet(current(self._home, "customer_identities"))
+        links = pl.read_parquet(current(self._home, _IDENTITIES))
         return Gate.build(rows, read_policy(), links)

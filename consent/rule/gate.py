@@ -4,6 +4,7 @@ A gate answers from the moment it was built (an earlier time is answered as that
 is a no. It decides nothing itself: `standing_frame` fills it, `standing` and `merged` decide again whom an overlay touches.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import polars as pl
 
 from consent.errors import ConsentError
 from consent.events import Recorded
-from consent.rule.identity import Joined, Readable, company, joined_of
+from consent.rule.identity import HUB, Joined, Readable, company, joined_of
 from consent.rule.policy import EVERY, Policy
 from consent.rule.standing import REASONS, Standing, merged, standing
 
@@ -32,6 +33,9 @@ _UNREAD = Standing(False, "ledger_unreadable")
 _YES, _BECAUSE = [(True, reason) for reason in REASONS], [(False, reason) for reason in REASONS]
 _AHEAD = timedelta(days=1)
 _LATEST = datetime(2540, 1, 1, tzinfo=UTC)  # nobody asks about later times often
+_ENDS = pl.col("expires_at").cast(pl.Datetime("us", "UTC")).to_physical().clip(upper_bound=_LAST) * 256
+_CODE = pl.col("reason_code").replace_strict(_CODES, return_dtype=pl.Int64())
+_ANSWER = pl.when("is_allowed").then(_ENDS.fill_null(_FOREVER)).otherwise(pl.lit(_NO)) + _CODE  # `_packed`, of a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,7 @@ class Gate:
     ledger_size: int
     positions: Mapping[str, int]
     _slots: dict[tuple[str, str], _Slot]
-    _owned: Mapping[str, Sequence[tuple[str, str]]]  # of each customer, (link type, identity)
-    _owners: Mapping[str, set[str]]  # of each identity, its customers
+    _owned: "_Owned"
     _built_size: int  # of the ledger its rows were decided under
     _tail: dict[str, dict[int, Recorded]] = field(default_factory=lambda: defaultdict(dict))
     _changed: dict[str, int] = field(
@@ -68,32 +71,27 @@ class Gate:
         Raises: ConsentError when the rows do not answer everything the policy asks, once for each customer.
         """
         customers = rows["customer_id"].unique().sort()
-        parts = rows.sort("customer_id").partition_by("purpose_code", "channel_code", as_dict=True)
+        answers = rows.sort("customer_id").select("purpose_code", "channel_code", "customer_id", answer=_ANSWER)
+        parts = answers.partition_by("purpose_code", "channel_code", as_dict=True)
         slots: dict[tuple[str, str], _Slot] = {}
         for code, purpose in policy.purposes.items():
             for channel in purpose.channels:
-                mine = parts.get((code, channel), rows.clear())
+                mine = parts.get((code, channel), answers.clear())
                 if not mine["customer_id"].equals(customers):
                     raise ConsentError(
                         f"gate, {code} over {channel}: expected one answer for each of {customers.len()} customers, "
                         f"found {mine.height}. Build it from the rows of standing_frame."
                     )
-                slot = _slot(mine)
+                packed = np.append(mine["answer"].to_numpy(), _NO + _NEVER_ASKED).astype(np.int64)
+                slot = _Slot(packed, packed.data)
                 for asked in policy.channels if channel == EVERY else ():
                     slots[code, asked] = slot
                 slots[code, channel] = slot
         positions = {customer_id: number for number, customer_id in enumerate(customers.to_list())}
-        owned: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        owners: dict[str, set[str]] = defaultdict(set)
         if links is None:
-            links = pl.DataFrame({"customer_id": customers, "identity_ref": customers}).with_columns(
-                link_type=pl.lit("hub")
-            )
-        for customer_id, identity, link_type in links.select("customer_id", "identity_ref", "link_type").iter_rows():
-            owned[customer_id].append((link_type, identity))
-            owners[identity].add(customer_id)
-        size = rows.select(pl.col("ledger_size").max()).item()
-        return cls(policy, int(size or 0), positions, slots, owned, owners, int(size or 0))
+            links = pl.DataFrame({"customer_id": customers, "identity_ref": customers, "link_type": HUB})
+        size = int(rows["ledger_size"].max() or 0)  # type: ignore[arg-type]  # a column of whole numbers
+        return cls(policy, size, positions, slots, _Owned.of(links), size)
 
     def allows(self, subject_id: str, purpose_code: str, channel_code: str, at: datetime) -> tuple[bool, str]:
         """Whether, and why; `subject_id` is the id its rows were built by. Who is not known was never asked."""
@@ -163,7 +161,7 @@ class Gate:
         except Exception:  # whom else they touch cannot be known
             self._close()
             return len(self.positions)
-        customers = {who for subject_id in near for who in self._owners.get(subject_id, ())}
+        customers = {who for subject_id in near for who in self._owned.customers_of(subject_id)}
         self._changed.update(dict.fromkeys(customers, ledger_size))  # before: whoever reads meanwhile looks here after
         for customer_id in sorted(customers):
             self._decide(customer_id, reading, at)
@@ -179,7 +177,7 @@ class Gate:
     def _decide(self, customer_id: str, history: "_Overlaid", at: datetime) -> None:
         """Every answer of one customer, from the events of each of its identities."""
         position = self.positions[customer_id]
-        identities = [(kind, one, _links_of(history, one)) for kind, one in self._owned[customer_id]]
+        identities = [(kind, one, _links_of(history, one)) for kind, one in self._owned.identities_of(customer_id)]
         for code, purpose in self.policy.purposes.items():
             for channel in purpose.channels if not purpose.rests_on_contract else ():
                 found = merged(
@@ -192,6 +190,34 @@ class Gate:
                     for kind, one, links in identities
                 )
                 self._slots[code, channel].answers[position] = _packed(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """Whose identities are whose, sorted both ways and looked up by halving: few are ever asked for, so no object is made of each."""
+
+    by_customer: tuple[list[str], list[str], list[str]]  # customer, link type, identity
+    by_identity: tuple[list[str], list[str]]  # identity, customer
+
+    @classmethod
+    def of(cls, links: pl.DataFrame) -> "_Owned":
+        one_way, other_way = links.sort("customer_id"), links.sort("identity_ref")
+        customers, kinds, identities = (
+            one_way[name].to_list() for name in ("customer_id", "link_type", "identity_ref")
+        )
+        return cls(
+            (customers, kinds, identities), (other_way["identity_ref"].to_list(), other_way["customer_id"].to_list())
+        )
+
+    def identities_of(self, customer_id: str) -> list[tuple[str, str]]:
+        """(link type, identity)."""
+        customers, kinds, identities = self.by_customer
+        mine = slice(bisect_left(customers, customer_id), bisect_right(customers, customer_id))
+        return list(zip(kinds[mine], identities[mine], strict=True))
+
+    def customers_of(self, identity: str) -> list[str]:
+        identities, customers = self.by_identity
+        return customers[bisect_left(identities, identity) : bisect_right(identities, identity)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +254,3 @@ def _packed(found: Standing) -> int:
     if found.expires_at is None:
         return _FOREVER + code
     return (min((found.expires_at - _EPOCH) // _MICROSECOND, _LAST) << 8) + code
-
-
-def _slot(rows: pl.DataFrame) -> _Slot:
-    """The answers of one asked pair, its rows in the order of positions."""
-    ends = pl.col("expires_at").cast(pl.Datetime("us", "UTC")).to_physical().clip(upper_bound=_LAST) * 256
-    code = pl.col("reason_code").replace_strict(_CODES, return_dtype=pl.Int64())
-    answers = rows.select(
-        pl.when("is_allowed").then(ends.fill_null(_FOREVER)).otherwise(pl.lit(_NO)) + code
-    ).to_series()
-    packed = np.append(answers.to_numpy(), _NO + _NEVER_ASKED).astype(np.int64)
-    return _Slot(packed, packed.data)

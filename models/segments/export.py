@@ -1,7 +1,8 @@
 """The file that goes out: standing asked again from the ledger itself, contact data from the vault at the last step.
 
 Written whole or not at all, with a manifest that says what was decided under which consent, and why the others are
-not in it. Whoever says something while the file is written is asked again before it is there.
+not in it. Whoever says something while the file is written is asked again before it is there. Nobody may say anything
+only while the last of them are asked and the files written once more, for whoever withdraws then waits.
 """
 
 import csv
@@ -10,7 +11,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from consent.ledger.ledger import Ledger
 from consent.ledger.opening import has_ledger, ledger_place, open_ledger
 from consent.log.note import open_checkpoint
 from consent.rule.identity import company
-from consent.rule.policy import read_policy
+from consent.rule.policy import Policy
 from consent.vault import open_vault
 from models.decisions import LINKS, Basis, record
 from models.permission import FrameStanding, policy_hash
@@ -48,6 +49,7 @@ MEMBERS = "members.csv"
 MANIFEST = "manifest.json"
 _NUMBER = re.compile(r"[+-]?[0-9][0-9 ().-]*")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_ROUNDS = 2  # the first hears what was said while the file was written, the next what was said during the first
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,16 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
     with open_ledger(home, FixedClock(at)) as ledger:
         ledger.verify()
         decision = _Decision.of(home, ledger, purpose, channel, moment)
-        draft = _Draft(folder)
+        draft = _Draft(folder, home, segment, at, found, is_recorded=not dry_run)
         try:
-            written = draft.write(home, segment, at, found, decision, is_recorded=not dry_run)
+            written = draft.write(decision)
+            newest = decision
+            for _ in range(_ROUNDS):
+                newest = newest.caught_up(ledger)
             with ledger.still():  # nobody says anything more between what was heard last and the file's being there
-                if not decision.is_current(ledger):
-                    decision = decision.caught_up(ledger)
-                    written = draft.write(home, segment, at, found, decision, is_recorded=not dry_run)
+                newest = newest.caught_up(ledger)
+                if newest is not decision:
+                    written = draft.write(newest)
                 if not dry_run:
                     draft.publish()
         finally:
@@ -119,6 +124,7 @@ class _Decision:
     checkpoint: str
     events: pl.DataFrame
     links: pl.DataFrame
+    policy: Policy
     asked: tuple[str, str, datetime]
     standing: pl.DataFrame
     links_version: str
@@ -132,50 +138,66 @@ class _Decision:
         latest = max(moment, naive(newest)) if isinstance(newest, datetime) else moment
         asked = (purpose, channel, latest)
         return cls(
-            known.size, known.root.hex(), ledger.checkpoint(), published.events, published.links, asked,
-            published.known_at(*asked), versions(home, [LINKS])[LINKS],
+            known.size, known.root.hex(), ledger.checkpoint(), published.events, published.links,
+            published.policy, asked, published.known_at(*asked), versions(home, [LINKS])[LINKS],
         )  # fmt: skip
 
-    def is_current(self, ledger: Ledger) -> bool:
-        return ledger.checkpoint() == self.checkpoint
-
     def caught_up(self, ledger: Ledger) -> Self:
-        """The same with what the ledger heard since: only those are asked again whom it touches."""
+        """With what the ledger heard since: only those are asked again whom it touches. The same one when it heard nothing."""
+        if ledger.checkpoint() == self.checkpoint:
+            return self
         known = open_checkpoint(ledger.checkpoint(), ledger.verifier)
         tail = ledger.frame(known.size, start=self.size)
         purpose, channel, latest = self.asked
         latest = max(latest, *(naive(each) for each in tail["received_at"]))
-        said_by = {*tail["subject_id"], *tail["linked_subject_id"].drop_nulls()}
-        near = {each for subject_id in said_by for each in company(ledger, subject_id)}
-        touched = self.links.filter(pl.col("identity_ref").is_in(list(near)))["customer_id"].unique()
-        links = self.links.filter(pl.col("customer_id").is_in(touched.implode()))
+        near = _companies(ledger, {*tail["subject_id"], *tail["linked_subject_id"].drop_nulls()})
+        has_ended = pl.col("expires_at") <= latest.replace(tzinfo=UTC)
+        ended = self.standing.filter(pl.col("is_allowed") & has_ended)["customer_id"]
+        touched = {*self.links.filter(pl.col("identity_ref").is_in(near))["customer_id"], *ended}
+        links = self.links.filter(pl.col("customer_id").is_in(touched))
+        near |= _companies(ledger, {*links["identity_ref"]} - near)
         events = pl.concat([self.events, tail])
-        about = events.filter(pl.col("subject_id").is_in([*near, *links["identity_ref"]]))
-        again = FrameStanding(about, links, read_policy()).known_at(purpose, channel, latest)
-        others = self.standing.filter(~pl.col("customer_id").is_in(touched.implode()))
+        about = events.filter(pl.col("subject_id").is_in(near))
+        again = FrameStanding(about, links, self.policy).known_at(purpose, channel, latest)
+        others = self.standing.filter(~pl.col("customer_id").is_in(touched))
         return replace(
             self, size=known.size, root=known.root.hex(), checkpoint=ledger.checkpoint(), events=events,
             asked=(purpose, channel, latest), standing=pl.concat([others, again.select(others.columns)]),
         )  # fmt: skip
 
 
+def _companies(ledger: Ledger, subjects: Iterable[str]) -> set[str]:
+    """The subjects, and every identity that any of them was ever joined to."""
+    found: set[str] = set()
+    for subject_id in subjects:
+        if subject_id not in found:
+            found |= company(ledger, subject_id)
+    return found
+
+
 class _Draft:
     """Both files beside the folder they will be, for their owner only."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, home: Home, segment: Segment, at: datetime, found: Members, *, is_recorded: bool
+    ) -> None:
         self._folder = folder
         self._draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
+        self._home = home
+        self._segment = segment
+        self._at = at
+        self._found = found
+        self._is_recorded = is_recorded
+        self._clear: dict[str, str | None] = {}  # contact data by its token, of those who might have been contacted
 
-    def write(
-        self, home: Home, segment: Segment, at: datetime, found: Members, decision: _Decision, *, is_recorded: bool
-    ) -> dict[str, Any]:
+    def write(self, decision: _Decision) -> dict[str, Any]:
         """Write them under a decision; gives the manifest, which names the decision's receipt where one is kept."""
-        rows = _with_contacts(home, segment, decided(found.rows, decision.standing))
-        data = _csv(segment, rows)
-        manifest = _manifest(segment, at, counted(rows["decision"]), decision, data)
-        manifest["tables"] = {**found.tables, LINKS: decision.links_version}
-        if is_recorded:
-            manifest["decision"] = _recorded(home, segment, at, found, decision, data)
+        rows = self._with_contacts(decided(self._found.rows, decision.standing))
+        data = _csv(self._segment, rows)
+        manifest = _manifest(self._segment, self._at, counted(rows["decision"]), decision, data)
+        manifest["tables"] = {**self._found.tables, LINKS: decision.links_version}
+        if self._is_recorded:
+            manifest["decision"] = _recorded(self._home, self._segment, self._at, self._found, decision, data)
         self.discard()
         self._draft.mkdir(parents=True)
         self._draft.chmod(0o700)
@@ -189,22 +211,27 @@ class _Draft:
     def discard(self) -> None:
         shutil.rmtree(self._draft, ignore_errors=True)
 
+    def _with_contacts(self, decisions: pl.DataFrame) -> pl.DataFrame:
+        """customer_id, decision and contact: in the clear for those who may be contacted, and for nobody else."""
+        if CONTACT_POINTS[self._segment.channel] is None:
+            return decisions.with_columns(pl.col("contact_ref").alias("contact"))
+        is_allowed = pl.col("decision") == MAY_BE_CONTACTED
+        clear = self._contacts(decisions.filter(is_allowed)["contact_ref"])
+        contact = pl.col("contact_ref").replace_strict(clear, default=None, return_dtype=pl.String)
+        return decisions.with_columns(pl.when(is_allowed).then(contact).alias("contact")).with_columns(
+            pl.when(is_allowed & pl.col("contact").is_null())
+            .then(pl.lit(NO_CONTACT_POINT))
+            .otherwise("decision")
+            .alias("decision")
+        )
 
-def _with_contacts(home: Home, segment: Segment, decisions: pl.DataFrame) -> pl.DataFrame:
-    """customer_id, decision and contact: in the clear for those who may be contacted, and for nobody else."""
-    allowed = decisions.filter(pl.col("decision") == MAY_BE_CONTACTED)["contact_ref"]
-    if CONTACT_POINTS[segment.channel] is None:
-        return decisions.with_columns(pl.col("contact_ref").alias("contact"))
-    with open_vault(home) as vault:
-        clear = vault.get(allowed.to_list())
-    is_allowed = pl.col("decision") == MAY_BE_CONTACTED
-    contact = pl.col("contact_ref").replace_strict(clear, default=None, return_dtype=pl.String)
-    return decisions.with_columns(pl.when(is_allowed).then(contact).alias("contact")).with_columns(
-        pl.when(is_allowed & pl.col("contact").is_null())
-        .then(pl.lit(NO_CONTACT_POINT))
-        .otherwise("decision")
-        .alias("decision")
-    )
+    def _contacts(self, tokens: Iterable[str]) -> dict[str, str | None]:
+        """Contact data from the vault, which is opened for those alone who were not looked up before."""
+        missing = [token for token in tokens if token not in self._clear]
+        if missing:
+            with open_vault(self._home) as vault:
+                self._clear |= dict.fromkeys(missing) | vault.get(missing)
+        return self._clear
 
 
 def _csv(segment: Segment, rows: pl.DataFrame) -> bytes:

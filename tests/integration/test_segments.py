@@ -28,6 +28,7 @@ from consent.ledger.opening import open_ledger
 from consent.rule.policy import read_policy
 from consent.rule.standing import merged, standing, standing_frame
 from consent.vault import open_vault
+from models.decisions import replay
 from models.errors import ModelsError
 from models.segments import export as export_module
 from models.segments.decision import counted, decided, members
@@ -473,6 +474,17 @@ def test_a_withdrawal_received_after_the_time_asked_for_still_counts(own_shop: S
     assert gone not in exported(tmp_path / "second")
 
 
+def tell_while_a_file_is_written(shop: Shop, monkeypatch: pytest.MonkeyPatch, *events: Event) -> None:
+    pending, write_file = list(events), export_module.write_atomically
+
+    def tell_then_write(path: Path, data: bytes) -> None:
+        while pending:
+            shop.tell([pending.pop(0)], publish=False)
+        write_file(path, data)
+
+    monkeypatch.setattr(export_module, "write_atomically", tell_then_write)
+
+
 def test_a_withdrawal_while_the_file_is_written_is_not_in_it(
     own_shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,18 +492,55 @@ def test_a_withdrawal_while_the_file_is_written_is_not_in_it(
     export(own_shop.home, segment, tmp_path / "first", AS_OF)
     gone = min(exported(tmp_path / "first"))
     subject = next(who["email_ref"] for who in own_shop.customers if who["customer_id"] == gone)
-    pending = [said(subject, "withdraw", 1_000, AS_OF)]
-    write_file = export_module.write_atomically
-
-    def withdraw_then_write(path: Path, data: bytes) -> None:
-        while pending:
-            own_shop.tell([pending.pop()], publish=False)
-        write_file(path, data)
-
-    monkeypatch.setattr(export_module, "write_atomically", withdraw_then_write)
+    tell_while_a_file_is_written(own_shop, monkeypatch, said(subject, "withdraw", 1_000, AS_OF))
     report = export(own_shop.home, segment, tmp_path / "second", AS_OF)
     assert gone not in exported(tmp_path / "second")
     assert report.ledger_size == 61
+
+
+def test_a_yes_that_ends_while_the_file_is_written_is_not_in_it(
+    own_shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "first", AS_OF)
+    people = {who["customer_id"]: who for who in own_shop.customers}
+    heard_of = {one.event.subject_id for one in own_shop.told}
+    other, *rest = sorted(exported(tmp_path / "first"))
+    ending = next(who for who in rest if people[who]["card_ref"] not in heard_of)
+    long_ago = AS_OF - timedelta(days=730) + timedelta(hours=1)
+    own_shop.tell([said(people[ending]["card_ref"], "grant", 1_000, long_ago)], publish=False)
+    late = said(people[other]["email_ref"], "withdraw", 1_001, AS_OF + timedelta(hours=2))
+    tell_while_a_file_is_written(own_shop, monkeypatch, late)
+    report = export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "second", AS_OF)
+    assert set(exported(tmp_path / "first")) - set(exported(tmp_path / "second")) == {ending, other}
+    with own_shop.ledger() as ledger:  # whoever decides again finds the same
+        assert replay(own_shop.home, report.manifest["decision"]["number"], ledger).subject_count == report.matched + (
+            report.test_customers
+        )
+
+
+def test_who_speaks_while_the_file_is_written_is_asked_again_with_all_they_were_ever_joined_to(
+    own_shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "first", AS_OF)
+    gone = min(exported(tmp_path / "first"))
+    who = next(each for each in own_shop.customers if each["customer_id"] == gone)
+    stranger = ref("card", 9_999)
+    linked = [
+        said(
+            one,
+            "identity_linked",
+            number,
+            purpose_code="*",
+            channel_code="*",
+            linked_subject_id=other,
+            link_type="contact",
+        )
+        for number, (one, other) in enumerate([(who["card_ref"], stranger), (stranger, who["card_ref"])], start=1_000)
+    ]
+    own_shop.tell([*linked, said(stranger, "withdraw", 1_002)], publish=False)
+    tell_while_a_file_is_written(own_shop, monkeypatch, said(who["email_ref"], "grant", 1_003, AS_OF))
+    export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "second", AS_OF)
+    assert gone not in exported(tmp_path / "second")
 
 
 def test_an_export_is_finished_while_people_keep_talking_and_nobody_who_withdrew_before_it_is_in_it(
@@ -550,12 +599,22 @@ def test_a_ledger_changed_by_hand_lets_nobody_out(own_shop: Shop, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("missing", ["ledger", "vault"])
-def test_without_ledger_or_vault_nobody_is_exported(own_shop: Shop, tmp_path: Path, missing: str) -> None:
-    getattr(own_shop.home, missing).unlink()
-    with pytest.raises(SegmentError, match=f"{missing}: expected {missing}.db in the home, found none"):
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        (("ledger.db",), "ledger: expected the one that ledger.checkpoint in the home remembers, found none"),
+        (("ledger.db", "ledger.checkpoint"), "ledger: expected one in .*, found none"),
+        (("vault.db",), "vault: expected one in .*, found none"),
+    ],
+)
+def test_without_ledger_or_vault_nobody_is_exported(
+    own_shop: Shop, tmp_path: Path, missing: Sequence[str], told: str
+) -> None:
+    for name in missing:
+        (own_shop.home.root / name).unlink()
+    with pytest.raises((SegmentError, LedgerError), match=told):
         export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "out", AS_OF)
-    assert not getattr(own_shop.home, missing).exists()
+    assert not (own_shop.home.root / missing[0]).exists()
 
 
 def test_an_export_never_replaces_another(shop: Shop, tmp_path: Path) -> None:
