@@ -1,6 +1,7 @@
 """From a withdrawal to its effect, while features are read and a segment goes out: how long, and how many slipped through."""
 
 import csv
+import os
 import random
 import tempfile
 import threading
@@ -60,7 +61,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
         heard, people = _loaded(settings.home, Path(folder))
     state = conditions(
         scale=scale or "small", customers_watched=people, readers=READERS, withdrawals=len(heard.acknowledged),
-        reads=heard.reads, exports=len(heard.exports), allowed_reads=len(heard.answered),
+        reads=heard.reads, load_1min=round(os.getloadavg()[0], 2), exports=len(heard.exports), allowed_reads=len(heard.answered),
     )  # fmt: skip
     for name, since in (("called", heard.called), ("acknowledged", heard.acknowledged)):
         waits = sorted((heard.refused[who] - since[who]) * 1e3 for who in since)

@@ -31,19 +31,12 @@ _CODES = {reason: number for number, reason in enumerate(REASONS)}
 _NEVER_ASKED, _EXPIRED, _UNREADABLE = (_CODES[reason] for reason in ("never_asked", "expired", "ledger_unreadable"))
 _UNREAD = Standing(False, "ledger_unreadable")
 _YES, _BECAUSE = [(True, reason) for reason in REASONS], [(False, reason) for reason in REASONS]
-_AHEAD = timedelta(days=1)
-_LATEST = datetime(2540, 1, 1, tzinfo=UTC)  # nobody asks about later times often
+_AHEAD, _LATEST = timedelta(days=1), datetime(2540, 1, 1, tzinfo=UTC)  # see Gate._near, which is never later than that
 _ENDS = pl.col("expires_at").cast(pl.Datetime("us", "UTC")).to_physical().clip(upper_bound=_LAST) * 256
 _CODE = pl.col("reason_code").replace_strict(_CODES, return_dtype=pl.Int64())
 _ANSWER = pl.when("is_allowed").then(_ENDS.fill_null(_FOREVER)).otherwise(pl.lit(_NO)) + _CODE  # `_packed`, of a column
 
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """The answers of one asked pair by position, and a last one for nobody."""
-
-    answers: npt.NDArray[np.int64]
-    one_by_one: memoryview  # the same bytes, read singly four times as fast; -1 is nobody
+_Answers = npt.NDArray[np.int64]  # of one asked pair by position, and a last one for nobody
 
 
 @dataclass(slots=True)
@@ -53,16 +46,21 @@ class Gate:
     policy: Policy
     ledger_size: int
     positions: Mapping[str, int]
-    _slots: dict[tuple[str, str], _Slot]
+    _slots: dict[tuple[str, str], _Answers]
     _owned: "_Owned"
     _built_size: int  # of the ledger its rows were decided under
     _tail: dict[str, dict[int, Recorded]] = field(default_factory=lambda: defaultdict(dict))
-    _changed: dict[str, int] = field(
-        default_factory=dict
-    )  # of each customer decided again, the ledger size of the last time
+    _changed: dict[str, int] = field(default_factory=dict)  # ledger size at which each customer was decided again last
     # A time, and what is larger than every packed yes that ends by then. To count a time out in microseconds costs as much
-    # as the rest of a question; most are about a time before this one and somebody whose yes lasts beyond it.
+    # as the rest of a question; most are about a time before this one and somebody whose yes lasts beyond it. It moves on
+    # with the questions, a day ahead of them.
     _near: tuple[datetime, int] = (_EPOCH, _REASON)
+    _one_by_one: dict[str, dict[str, memoryview]] = field(init=False)  # the same bytes, read singly four times as fast
+
+    def __post_init__(self) -> None:
+        self._one_by_one = {purpose_code: {} for purpose_code, _ in self._slots}
+        for (purpose_code, channel_code), answers in self._slots.items():
+            self._one_by_one[purpose_code][channel_code] = answers.data
 
     @classmethod
     def build(cls, rows: pl.DataFrame, policy: Policy, links: pl.DataFrame | None = None) -> "Gate":
@@ -73,7 +71,7 @@ class Gate:
         customers = rows["customer_id"].unique().sort()
         answers = rows.sort("customer_id").select("purpose_code", "channel_code", "customer_id", answer=_ANSWER)
         parts = answers.partition_by("purpose_code", "channel_code", as_dict=True)
-        slots: dict[tuple[str, str], _Slot] = {}
+        slots: dict[tuple[str, str], _Answers] = {}
         for code, purpose in policy.purposes.items():
             for channel in purpose.channels:
                 mine = parts.get((code, channel), answers.clear())
@@ -83,10 +81,7 @@ class Gate:
                         f"found {mine.height}. Build it from the rows of standing_frame."
                     )
                 packed = np.append(mine["answer"].to_numpy(), _NO + _NEVER_ASKED).astype(np.int64)
-                slot = _Slot(packed, packed.data)
-                for asked in policy.channels if channel == EVERY else ():
-                    slots[code, asked] = slot
-                slots[code, channel] = slot
+                slots |= {(code, asked): packed for asked in (channel, *(policy.channels if channel == EVERY else ()))}
         positions = {customer_id: number for number, customer_id in enumerate(customers.to_list())}
         if links is None:
             links = pl.DataFrame({"customer_id": customers, "identity_ref": customers, "link_type": HUB})
@@ -95,10 +90,11 @@ class Gate:
 
     def allows(self, subject_id: str, purpose_code: str, channel_code: str, at: datetime) -> tuple[bool, str]:
         """Whether, and why; `subject_id` is the id its rows were built by. Who is not known was never asked."""
-        slot = self._slots.get((purpose_code, channel_code))
-        if slot is None:
+        try:
+            answers = self._one_by_one[purpose_code][channel_code]
+        except KeyError:
             return False, "unknown_channel" if purpose_code in self.policy.purposes else "unknown_purpose"
-        answer = slot.one_by_one[self.positions.get(subject_id, -1)]
+        answer = answers[self.positions.get(subject_id, -1)]
         if answer < 0:
             return _BECAUSE[answer & _REASON]
         near, lasts = self._near
@@ -129,8 +125,9 @@ class Gate:
         at: datetime,
     ) -> npt.NDArray[np.bool_]:
         """Whether, for each of an array of positions (see `positions`; -1 is nobody) or of ids, or for every position in order."""
-        slot = self._slots.get((purpose_code, channel_code))
-        answers = np.full(len(self.positions) + 1, _NO) if slot is None else slot.answers
+        answers = self._slots.get((purpose_code, channel_code))
+        if answers is None:
+            answers = np.full(len(self.positions) + 1, _NO)
         ended = _ended_by(at)
         if who is None:
             return answers[:-1] > ended
@@ -170,9 +167,9 @@ class Gate:
 
     def _close(self) -> None:
         """No to everyone for all that a person may refuse, until a gate is built again."""
-        for (purpose_code, _), slot in self._slots.items():
+        for (purpose_code, _), answers in self._slots.items():
             if not self.policy.purposes[purpose_code].rests_on_contract:
-                slot.answers[:-1] = _NO + _UNREADABLE
+                answers[:-1] = _NO + _UNREADABLE
 
     def _decide(self, customer_id: str, history: "_Overlaid", at: datetime) -> None:
         """Every answer of one customer, from the events of each of its identities."""
@@ -189,7 +186,7 @@ class Gate:
                     )
                     for kind, one, links in identities
                 )
-                self._slots[code, channel].answers[position] = _packed(found)
+                self._slots[code, channel][position] = _packed(found)
 
 
 @dataclass(frozen=True, slots=True)
