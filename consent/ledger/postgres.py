@@ -123,9 +123,8 @@ class PostgresDatabase:
             except BaseException:
                 connection.close()
                 raise
-        weakref.finalize(
-            self, connection.close
-        ).atexit = False  # who lets go of an open ledger leaves no connection behind
+        # Who lets go of an open ledger leaves no connection behind. Not at exit: in a forked process it is the parent's.
+        weakref.finalize(self, connection.close).atexit = False  # type: ignore[misc]  # it is a property
         return connection
 
     def _take_part(self) -> None:
