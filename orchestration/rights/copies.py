@@ -1,4 +1,5 @@
-"""Copies outside the tables: segment exports, packages handed out, exports of the ledger, files of tools, the simulator's truth."""
+"""Copies outside the tables: segment exports, packages and receipts handed out, exports of the ledger, files of tools, the
+simulator's truth."""
 
 import csv
 import hashlib
@@ -18,6 +19,21 @@ from troth.home import Home, write_atomically
 PACKAGES = "access"  # below exports/: what was handed out about one person
 ABOUT = "about.json"
 _MEMBERS, _MANIFEST = "members.csv", "manifest.json"
+# Below these no receipt is kept, and there is much to look through.
+_STORES = (
+    "landing",
+    "raw",
+    "quarantine",
+    "taken",
+    "published",
+    "features",
+    "artifacts",
+    "truth",
+    "dagster",
+    "dbt",
+    "logs",
+    "log",
+)
 # Below these nothing is a record of ours: what a tool wrote there may be blotted out byte by byte.
 _TOOLS = ("reports", "logs", "dbt", "dagster", "artifacts", "exports", "taken", "log")
 
@@ -33,7 +49,7 @@ def exported_to(home: Home, texts: Collection[str]) -> list[str]:
 
 
 def erase_exports(home: Home, clock: Clock, request_id: str, texts: Collection[str]) -> dict[str, int]:
-    """Take the person out of everything below `exports/`. What was done, counted."""
+    """Take the person out of everything below `exports/`, and remove receipts wherever they were put. What was done, counted."""
     wanted, rows_removed = set(texts), 0
     for folder in _segment_exports(home):
         header, *rows = _rows(folder)
@@ -62,6 +78,7 @@ def erase_exports(home: Home, clock: Clock, request_id: str, texts: Collection[s
     return {
         "segment_rows": rows_removed,
         "packages": sum(_removed(folder, wanted) for folder in (home.exports / PACKAGES).glob("*")),
+        "receipts": sum(_receipt_removed(path, wanted) for path in list(_documents(home))),
         "ledger_exports": sum(_exported_again(home, clock, folder) for folder in list(_ledger_exports(home))),
     }
 
@@ -115,6 +132,38 @@ def _removed(folder: Path, wanted: Collection[str]) -> bool:
     if not about.exists() or not set(json.loads(about.read_bytes())["identifiers"]) & set(wanted):
         return False
     shutil.rmtree(folder)
+    return True
+
+
+def _documents(home: Home) -> Iterator[Path]:
+    """Files that may be a receipt: one JSON object, anywhere but in the stores."""
+    for top in home.root.iterdir():
+        if top.name not in _STORES:
+            yield from (path for path in [top, *top.rglob("*")] if path.is_file() and _begins_as_json(path))
+
+
+def _begins_as_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == b"{"
+
+
+def _receipt_removed(path: Path, wanted: Collection[str]) -> bool:
+    """Remove a receipt if it is about the person, with the proofs beside it: what it proved, who took it home can still prove."""
+    from consent.receipts.decisions import SHOWN
+    from consent.receipts.shopper import RECEIPT, STANDING_RECEIPT
+
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    if told.get("format") not in (RECEIPT, STANDING_RECEIPT, SHOWN) or told.get("subject_id") not in wanted:
+        return False
+    for each in told.get("events", ()):
+        if each["tlog_proof"] == f"{each['leaf_index']}.tlog-proof":
+            path.with_name(each["tlog_proof"]).unlink(missing_ok=True)
+    path.unlink()
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
     return True
 
 

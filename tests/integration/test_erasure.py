@@ -3,32 +3,49 @@
 import hashlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 import simulator
 from consent.ledger.opening import ORIGIN, open_ledger
-from consent.log.merkle import verify_inclusion
+from consent.log.audit import verify_export
+from consent.log.merkle import verify_consistency, verify_inclusion
 from consent.log.note import Ed25519Signer
+from consent.receipts.shopper import write
 from consent.rights import open_certificate, open_rights
 from consent.rule.policy import read_policy
 from consent.rule.standing import standing
 from consent.vault import open_vault
+from models.decisions import replay
+from models.errors import ModelsError
 from orchestration import taking
+from orchestration.auditing import history, show
 from orchestration.catalog import SOURCES
+from orchestration.errors import RunError
 from orchestration.rights import desk
 from orchestration.rights.access import access, access_document, page
 from orchestration.rights.correcting import rectify
-from orchestration.rights.erasing import STEPS, erase
+from orchestration.rights.erasing import STEPS, Erased, erase
 from orchestration.rights.held import KEPT, Held, held
 from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces, search
+from tests.integration.taken_home import (
+    TakenHome,
+    keep_receipts,
+    kept_receipts,
+    newest_checkpoint,
+    receipts_of,
+    take_home,
+)
 from troth.clock import FixedClock
 from troth.home import Home
 from troth.published import current
@@ -51,6 +68,8 @@ def _run(home: Home) -> None:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home after a run, with an export of the ledger. Copied by each test, never changed."""
     home = Home(tmp_path_factory.mktemp("shop") / "home")
+    (home.root / "keys").mkdir(parents=True)
+    (home.root / "keys" / "token.key").write_bytes(bytes(range(32)))  # else every run of the tests has other ids
     simulator.simulate(home, simulator.TINY, SEED)
     _run(home)
     with open_ledger(home, CLOCK) as ledger:
@@ -60,33 +79,91 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture
 def home(shop: Home, tmp_path: Path) -> Home:
-    copy = Home(tmp_path / "home")
-    shutil.copytree(shop.root, copy.root)
-    return copy
+    return _copied(shop, tmp_path / "home")
 
 
-class _Shared:
-    """Chosen once: every home here is a copy of one."""
-
-    somebody = ""
-    entangled = ""
+@pytest.fixture(scope="module")
+def somebody(shop: Home) -> str:
+    return _alone(shop)
 
 
-def _somebody(home: Home) -> str:
-    _Shared.somebody = _Shared.somebody or _alone(home)
-    return _Shared.somebody
+@pytest.fixture(scope="module")
+def entangled(shop: Home) -> str:
+    return _sharing(shop)
 
 
-def _entangled(home: Home) -> str:
-    _Shared.entangled = _Shared.entangled or _sharing(home)
-    return _Shared.entangled
+@dataclass(frozen=True)
+class Left:
+    """A home that somebody has left: who it was, what was held, what was handed out before, and how the erasure ended."""
+
+    home: Home
+    person: Person
+    found: Held
+    traces: Traces
+    taken_home: TakenHome
+    package: Path
+    others_package: Path
+    manifest: Mapping[str, Any]  # of the segment export, as it was
+    done: Erased
+
+    @property
+    def somebody(self) -> str:
+        return self.person.customer_ids[0]
+
+    def copied(self, to: Path) -> Home:
+        """For who changes something."""
+        return _copied(self.home, to)
+
+
+@pytest.fixture(scope="module")
+def left(shop: Home, somebody: str, entangled: str, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """One erasure for all who look at what it left. Never changed."""
+    folder = tmp_path_factory.mktemp("left")
+    home = _copied(shop, folder / "home")
+    person = resolve(home, [somebody])
+    found = held(home, person)
+    exported = _export(home)
+    manifest = json.loads((exported / "manifest.json").read_text())
+    packages = [
+        access(home, FixedClock(NOW + timedelta(seconds=number)), [who])
+        for number, who in enumerate((somebody, entangled))
+    ]
+    taken_home = take_home(
+        home, [somebody, entangled, *_strangers(shop, 2, but=[somebody])], folder / "taken_home", CLOCK
+    )
+    keep_receipts(home, somebody, entangled, CLOCK)
+    done = erase(home, CLOCK, [somebody])
+    return Left(home, person, found, _traces(person, found), taken_home, *packages, manifest, done)
+
+
+def _copied(home: Home, to: Path) -> Home:
+    shutil.copytree(home.root, to)
+    return Home(to)
+
+
+def _lively(home: Home) -> pl.DataFrame:
+    """Identities of customers who bought something and said something of consent; no test people."""
+    with open_ledger(home, CLOCK) as ledger:
+        said = ledger.frame()["subject_id"].unique()
+    bought = pl.read_parquet(current(home, "ftr_customer_purchases"))["customer_id"].unique()
+    identities = pl.read_parquet(current(home, "customer_identities")).filter(
+        pl.col("link_type") != "contact", ~pl.col("is_test"), pl.col("customer_id").is_in(bought.implode())
+    )
+    heard = identities.filter(pl.col("identity_ref").is_in(said.implode()))["customer_id"].unique()
+    return identities.filter(pl.col("customer_id").is_in(heard.implode())).sort("customer_id")
+
+
+def _strangers(home: Home, count: int, but: Collection[str]) -> list[str]:
+    """Customers nobody shares anything with."""
+    customers = _lively(home)["customer_id"].unique(maintain_order=True)
+    others = (each for each in customers if each not in but)
+    return list(islice((each for each in others if not held(home, resolve(home, [each])).others), count))
 
 
 def _alone(home: Home) -> str:
     """A customer with orders of every kind of identity, none of it shared."""
-    identities = pl.read_parquet(current(home, "customer_identities"))
     counts = (
-        identities.filter(pl.col("link_type") != "contact", ~pl.col("is_test"))
+        _lively(home)
         .group_by("customer_id")
         .agg(pl.col("identity_type").n_unique().alias("kinds"), pl.len().alias("count"))
         .sort("kinds", "count", "customer_id", descending=True)
@@ -100,7 +177,7 @@ def _alone(home: Home) -> str:
 
 def _sharing(home: Home) -> str:
     """A customer some of whose identifiers others gave as theirs, too."""
-    customers = pl.read_parquet(current(home, "customers"))["customer_id"].sort()
+    customers = _lively(home)["customer_id"].unique(maintain_order=True)
     return next(c for c in customers if held(home, resolve(home, [c])).others)
 
 
@@ -123,32 +200,26 @@ def _raw(home: Home) -> dict[str, pl.DataFrame]:
     return {t: pl.read_parquet(home.raw / t / "day=*" / "data.parquet").drop("file_hash") for t in sorted(tables)}
 
 
-def test_nothing_of_an_erased_person_is_found_in_any_byte_of_the_home(home: Home) -> None:
-    somebody = _somebody(home)
-    person = resolve(home, [somebody])
-    traces = _traces(person, held(home, person))
-    assert len({find.path.split("/", 1)[0] for find in search(home, traces)}) >= 6
-    done = erase(home, CLOCK, [somebody])
-    assert done.finds == 0
-    assert search(home, traces) == []
-    assert search(home, Traces.of([somebody])) == []
+def test_nothing_of_an_erased_person_is_found_in_any_byte_of_the_home(shop: Home, left: Left) -> None:
+    assert len({find.path.split("/", 1)[0] for find in search(shop, left.traces)}) >= 6
+    assert left.done.finds == 0
+    assert search(left.home, left.traces) == []
+    assert search(left.home, Traces.of([left.somebody])) == []
 
 
-def test_other_people_keep_every_row_as_it_was_and_the_books_keep_theirs_without_the_person(home: Home) -> None:
-    somebody = _somebody(home)
-    found = held(home, resolve(home, [somebody]))
-    before = _raw(home)
-    erase(home, CLOCK, [somebody])
-    after = _raw(home)
+def test_other_people_keep_every_row_as_it_was_and_the_books_keep_theirs_without_the_person(
+    shop: Home, left: Left
+) -> None:
+    before, after, found = _raw(shop), _raw(left.home), left.found
     place = ["source_file", "record_offset"]
     for table, rows in before.items():
         theirs = found.rows.get(table, rows.clear()).select(place)
         others = rows.join(theirs, on=place, how="anti")
-        left = after.get(table, rows.clear())
+        kept_rows = after.get(table, rows.clear())
         # Rows lie in the order of their files' hashes, and the hashes of rewritten files are others.
-        everybody = left.join(theirs, on=place, how="anti").sort(pl.all())
+        everybody = kept_rows.join(theirs, on=place, how="anti").sort(pl.all())
         assert everybody.equals(others.sort(pl.all())), table
-        kept = left.join(theirs, on=place, how="semi")
+        kept = kept_rows.join(theirs, on=place, how="semi")
         assert kept.height == (theirs.unique().height if table in KEPT else 0), table
     orders = after["raw_ecommerce__orders"].join(
         found.rows["raw_ecommerce__orders"].select(place), on=place, how="semi"
@@ -164,28 +235,20 @@ def test_other_people_keep_every_row_as_it_was_and_the_books_keep_theirs_without
     )
 
 
-def test_reading_every_landed_file_again_gives_the_raw_tables_that_the_erasure_left(home: Home) -> None:
-    erase(home, CLOCK, [_somebody(home)])
-    left = {path.relative_to(home.raw): path.read_bytes() for path in home.raw.glob("raw_*/day=*/data.parquet")}
-    again = Home(home.root.parent / "again")
-    shutil.copytree(home.landing, again.landing)
-    shutil.copytree(home.root / "keys", again.root / "keys")
-    taking.take(again, [plan for source in SOURCES for plan in taking.plan(again, source.name)], workers=1)
-    assert {p.relative_to(again.raw): p.read_bytes() for p in again.raw.glob("raw_*/day=*/data.parquet")} == left
-    assert [plan for source in SOURCES for plan in taking.plan(home, source.name)] == []
-
-
-def test_marts_after_an_erasure_are_those_of_a_run_from_what_is_left(home: Home) -> None:
-    somebody = _somebody(home)
-    before = {
-        t.name: pl.read_parquet(current(home, t.name)) for t in home.published.iterdir() if (t / "CURRENT").exists()
+def test_reading_every_landed_file_again_gives_the_raw_tables_that_the_erasure_left(left: Left, tmp_path: Path) -> None:
+    raw = {
+        path.relative_to(left.home.raw): path.read_bytes() for path in left.home.raw.glob("raw_*/day=*/data.parquet")
     }
-    erase(home, CLOCK, [somebody])
-    in_place = {name: pl.read_parquet(current(home, name)) for name in before}
-    traces = Traces.of([somebody])
-    _run(home)
-    assert search(home, traces) == []
-    for name in (
+    again = Home(tmp_path / "again")
+    shutil.copytree(left.home.landing, again.landing)
+    shutil.copytree(left.home.root / "keys", again.root / "keys")
+    taking.take(again, [plan for source in SOURCES for plan in taking.plan(again, source.name)], workers=1)
+    assert {p.relative_to(again.raw): p.read_bytes() for p in again.raw.glob("raw_*/day=*/data.parquet")} == raw
+    assert [plan for source in SOURCES for plan in taking.plan(left.home, source.name)] == []
+
+
+def test_marts_after_an_erasure_are_those_of_a_run_from_what_is_left(shop: Home, left: Left, tmp_path: Path) -> None:
+    names = (
         "orders",
         "order_lines",
         "returns",
@@ -194,7 +257,12 @@ def test_marts_after_an_erasure_are_those_of_a_run_from_what_is_left(home: Home)
         "stock_movements",
         "web_events",
         "loyalty_members",
-    ):
+    )
+    before, in_place = ({name: pl.read_parquet(current(each, name)) for name in names} for each in (shop, left.home))
+    home = left.copied(tmp_path / "home")
+    _run(home)
+    assert search(home, Traces.of([left.somebody])) == []
+    for name in names:
         built = pl.read_parquet(current(home, name))
         assert in_place[name].sort(pl.all()).equals(built.select(in_place[name].columns).sort(pl.all())), name
     assert in_place["orders"].height == before["orders"].height
@@ -203,16 +271,16 @@ def test_marts_after_an_erasure_are_those_of_a_run_from_what_is_left(home: Home)
     assert in_place["customers"].height == before["customers"].height - 1
 
 
-def test_proofs_and_checkpoints_from_before_verify_and_the_certificate_says_what_was_done(home: Home) -> None:
-    somebody = _somebody(home)
-    person = resolve(home, [somebody])
-    with open_ledger(home, CLOCK) as ledger:
-        token, leaves = next((t, found) for t in person.tokens if (found := ledger.leaves_of(t)))
+def test_proofs_and_checkpoints_from_before_verify_and_the_certificate_says_what_was_done(
+    shop: Home, left: Left
+) -> None:
+    tokens = left.person.tokens
+    with open_ledger(shop, CLOCK) as ledger:
+        token, leaves = next((t, found) for t in tokens if (found := ledger.leaves_of(t)))
         size, root, note = ledger.size, ledger.root(), ledger.checkpoint()
         hashes, proofs = [ledger.leaf_hash(leaf) for leaf in leaves], ledger.inclusion_proofs(leaves)
         assert ledger.events_of(token)
-    done = erase(home, CLOCK, [somebody])
-    with open_ledger(home, CLOCK) as ledger:
+    with open_ledger(left.home, CLOCK) as ledger:
         ledger.verify()
         ledger.check_extends(note)
         assert ledger.root(size) == root
@@ -221,16 +289,68 @@ def test_proofs_and_checkpoints_from_before_verify_and_the_certificate_says_what
             verify_inclusion(leaf_hash, leaf, size, proof, root)
         assert [each.event.event_type for each in ledger.events_of(token)] == ["erased"]
         assert all(ledger.opened(leaf) is None for leaf in leaves)
-    assert done.certificate is not None
-    said = open_certificate(Path(done.certificate).read_text(), Ed25519Signer(ORIGIN, home.key("ledger")).verifier)
+    certificate = Path(str(left.done.certificate)).read_text()
+    said = open_certificate(certificate, Ed25519Signer(ORIGIN, left.home.key("ledger")).verifier)
     assert set(said["places"]) == {name for name, _ in STEPS}
     assert said["search"]["finds"] == []
     assert {each.get("table") for each in said["kept"]} & KEPT
-    assert not any(token in Path(done.certificate).read_text() for token in person.tokens)
+    assert not any(token in certificate for token in tokens)
 
 
-def test_a_dry_run_counts_what_would_go_and_changes_nothing(home: Home) -> None:
-    somebody, before = _somebody(home), _content(home)
+def test_every_receipt_taken_home_before_still_verifies_alone_under_the_checkpoint_of_then(left: Left) -> None:
+    """Three forms of a receipt and the decisions of an export and a training, for four people, the erased one included."""
+    files = left.taken_home.receipts
+    assert len(files) == 4 * 5
+    told = left.taken_home.verified(files)
+    assert [report["name"] for report in told["reports"] if not report["is_verified"]] == []
+    assert told["is_verified"]
+    # Whoever kept a receipt kept its checkpoint: the newest ledger goes on from it.
+    old, newest = left.taken_home.checkpoint, newest_checkpoint(left.home, CLOCK)
+    assert newest.size > old.size
+    with open_ledger(left.home, CLOCK) as ledger:
+        verify_consistency(old.size, newest.size, old.root, newest.root, ledger.consistency_proof(old.size))
+    told = left.taken_home.verified([left.home.exports / "ledger", left.home.root / "decisions"])
+    assert told["is_verified"], told
+    assert verify_export(left.home.exports / "ledger", left.taken_home.key, left.taken_home.since.read_text()).size == (
+        newest.size
+    )
+
+
+def test_what_the_platform_gives_out_now_shows_the_erasure(left: Left, tmp_path: Path) -> None:
+    token = left.taken_home.tokens[left.somebody]
+    for number, receipt in enumerate(receipts_of(left.home, token, CLOCK)):
+        assert {row["reason_code"] for row in receipt["standing"]} <= {"erased", "contract"}
+        assert [row["reason_code"] for row in receipt["standing"] if row["is_allowed"]] == ["contract"] * (not number)
+        assert [one["event"] and one["event"]["event_type"] for one in receipt["events"][-2:]] == [None, "erased"]
+        assert not any(one["event"] for one in receipt["events"][:-1])
+        write(receipt, tmp_path / f"{number}.json")
+    assert left.taken_home.verified(sorted(tmp_path.iterdir()))["is_verified"]
+    kinds = [row["event"] for row in history(left.home, token)["events"]]
+    assert kinds == ["(erased)"] * (len(kinds) - 1) + ["erased"]
+    assert {row["reason"] for row in show(left.home, token, NOW, None)["standing"]} == {"erased", "contract"}
+    with pytest.raises(RightsError):
+        resolve(left.home, [left.somebody])
+    with pytest.raises(RunError):
+        history(left.home, left.somebody)
+
+
+def test_a_decision_from_before_stands_on_its_signature_and_is_not_decided_again(left: Left) -> None:
+    """The identities it was decided over were the person's, too: they went with the person."""
+    with open_ledger(left.home, CLOCK) as ledger:
+        for number in (1, 2):
+            with pytest.raises(ModelsError, match="It was replaced by an erasure"):
+                replay(left.home, number, ledger)
+
+
+def test_receipts_kept_in_the_home_go_with_the_person_and_those_of_others_stay(left: Left) -> None:
+    assert left.done.places["exports and other copies"]["receipts"] == 3
+    kept = [path.relative_to(left.home.root).as_posix() for path in kept_receipts(left.home)]
+    assert kept == ["handed_out/other.json"]
+    assert left.taken_home.verified(kept_receipts(left.home))["is_verified"]
+
+
+def test_a_dry_run_counts_what_would_go_and_changes_nothing(home: Home, somebody: str) -> None:
+    before = _content(home)
     foreseen = erase(home, CLOCK, [somebody], dry_run=True)
     assert foreseen.is_dry_run
     assert foreseen.places["raw"]["raw_ecommerce__customers"] >= 1
@@ -238,41 +358,23 @@ def test_a_dry_run_counts_what_would_go_and_changes_nothing(home: Home) -> None:
     assert _content(home) == before
 
 
-@pytest.mark.parametrize("step", [1, 3, 6, len(STEPS)])
-def test_an_erasure_killed_between_steps_goes_on_where_it_was(home: Home, step: int) -> None:
-    somebody = _somebody(home)
-    traces = _traces(person := resolve(home, [somebody]), held(home, person))
-    script = (
-        "import os, signal, sys\n"
-        "from orchestration.rights import erasing\n"
-        "from tests.integration.test_erasure import CLOCK, Home, Path\n"
-        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "number = int(sys.argv[3])\n"
-        "if number < len(erasing.STEPS):\n"
-        "    name, step = erasing.STEPS[number]\n"
-        "    steps = list(erasing.STEPS)\n"
-        "    steps[number] = (name, lambda *given: (step(*given), die()))\n"  # after the work, before it is written down
-        "    erasing.STEPS = tuple(steps)\n"
-        "else:\n"
-        "    erasing.sign_certificate = die\n"
-        "erasing.erase(Home(Path(sys.argv[1])), CLOCK, [sys.argv[2]])\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", script, str(home.root), somebody, str(step)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+def test_an_erasure_killed_after_every_step_goes_on_where_it_was(home: Home, left: Left) -> None:
+    script = Path(__file__).with_name("dying_eraser.py")
+    command = [sys.executable, "-m", "tests.integration.dying_eraser", str(home.root), left.somebody, NOW.isoformat()]
+    killed = subprocess.run(command, cwd=script.parents[2], capture_output=True, text=True, check=False)
+    assert (killed.returncode, killed.stdout.split()) == (0, ["-SIGKILL"] * (len(STEPS) + 1)), killed.stderr[-3000:]
     with open_rights(home) as log:
         (request,) = log.requests()
         assert request.state == "in_progress"
     done = erase(home, CLOCK, [], request_id=request.request_id)
     assert (done.request_id, done.finds) == (request.request_id, 0)
-    assert search(home, traces) == []
+    assert search(home, left.traces) == []
     assert erase(home, CLOCK, [], request_id=request.request_id) == done
 
 
-def test_an_identifier_that_others_gave_too_stays_with_them_and_is_said_to(home: Home) -> None:
-    somebody = _entangled(home)
-    person = resolve(home, [somebody])
-    found = held(home, person)
-    done = erase(home, CLOCK, [somebody])
+def test_an_identifier_that_others_gave_too_stays_with_them_and_is_said_to(home: Home, entangled: str) -> None:
+    found = held(home, resolve(home, [entangled]))
+    done = erase(home, CLOCK, [entangled])
     assert done.finds == 0
     assert any("others gave" in str(each.get("what")) for each in done.kept)
     left = {
@@ -302,23 +404,18 @@ def _export(home: Home) -> Path:
     return folder
 
 
-def test_an_export_is_amended_a_package_goes_and_recipients_are_waited_for(home: Home) -> None:
-    somebody = _somebody(home)
-    folder = _export(home)
-    was = json.loads((folder / "manifest.json").read_text())["files"]["members.csv"]
-    package = access(home, CLOCK, [somebody])
-    kept = access(home, FixedClock(NOW + timedelta(seconds=1)), [_entangled(home)])
-    done = erase(home, CLOCK, [somebody])
-    assert (package.exists(), kept.exists()) == (False, True)
+def test_an_export_is_amended_a_package_goes_and_recipients_are_waited_for(left: Left, tmp_path: Path) -> None:
+    assert (left.package.exists(), left.others_package.exists()) == (False, True)
+    folder, done, was = left.home.exports / "segments" / "spring", left.done, left.manifest["files"]["members.csv"]
     manifest = json.loads((folder / "manifest.json").read_text())
     data = (folder / "members.csv").read_bytes()
-    assert somebody.encode() not in data
+    assert left.somebody.encode() not in data
     assert manifest["files"]["members.csv"] == {"sha256": hashlib.sha256(data).hexdigest(), "rows": was["rows"] - 1}
     (amendment,) = manifest["amendments"]
     assert (amendment["sha256_before"], amendment["rows_removed"]) == (was["sha256"], 1)
     assert done.recipients == ["export:spring"]
     assert done.request_id is not None
-    late = FixedClock(NOW + timedelta(days=31))
+    home, late = left.copied(tmp_path / "home"), FixedClock(NOW + timedelta(days=31))
     assert desk.requests(home, late)["overdue_recipients"] == 1
     assert desk.acknowledge(home, CLOCK, done.request_id, "export:spring")["recipients"] == {
         "export:spring": "acknowledged"
@@ -326,11 +423,13 @@ def test_an_export_is_amended_a_package_goes_and_recipients_are_waited_for(home:
     assert desk.requests(home, late)["overdue_recipients"] == 0
 
 
-def test_a_package_holds_everything_of_the_person_and_nothing_of_others(home: Home) -> None:
-    for somebody in (_somebody(home), _entangled(home)):
-        person = resolve(home, [somebody])
+def test_a_package_holds_everything_of_the_person_and_nothing_of_others(
+    home: Home, somebody: str, entangled: str
+) -> None:
+    for who in (somebody, entangled):
+        person = resolve(home, [who])
         found = held(home, person)
-        document = access_document(home, NOW, [somebody])
+        document = access_document(home, NOW, [who])
         assert {name: len(told["rows"]) for name, told in document["given"].items()} == {
             n: rows.height for n, rows in found.rows.items()
         }
@@ -347,16 +446,15 @@ def test_a_package_holds_everything_of_the_person_and_nothing_of_others(home: Ho
         assert "<script" not in page(document)
 
 
-def test_what_the_person_gave_is_handed_out_without_what_was_made_of_it(home: Home) -> None:
-    folder = access(home, CLOCK, [_somebody(home)], portable=True)
+def test_what_the_person_gave_is_handed_out_without_what_was_made_of_it(home: Home, somebody: str) -> None:
+    folder = access(home, CLOCK, [somebody], portable=True)
     tables = {path.stem for path in (folder / "tables").iterdir()}
     assert tables
     assert all(name.startswith("raw_") for name in tables)
     assert "derived" not in json.loads((folder / "data.json").read_text())
 
 
-def test_a_corrected_value_replaces_the_wrong_one_and_the_books_stay_as_issued(home: Home) -> None:
-    somebody = _somebody(home)
+def test_a_corrected_value_replaces_the_wrong_one_and_the_books_stay_as_issued(home: Home, somebody: str) -> None:
     before = held(home, resolve(home, [somebody]))
     wrong = before.rows["raw_ecommerce__customers"]["last_name"][0]
     done = rectify(home, CLOCK, [somebody], "last_name", "Corrected-Name")
@@ -373,8 +471,9 @@ def test_a_corrected_value_replaces_the_wrong_one_and_the_books_stay_as_issued(h
         rectify(home, CLOCK, [somebody], "account_id", "1")
 
 
-def test_an_objection_is_recorded_under_every_identity_and_one_against_a_contract_is_routed(home: Home) -> None:
-    somebody = _somebody(home)
+def test_an_objection_is_recorded_under_every_identity_and_one_against_a_contract_is_routed(
+    home: Home, somebody: str
+) -> None:
     tokens = resolve(home, [somebody]).tokens
     done = desk.say_no(home, CLOCK, [somebody], "object", "marketing")
     assert (done["state"], len(done["leaves"])) == ("done", len(tokens))
@@ -388,8 +487,8 @@ def test_an_objection_is_recorded_under_every_identity_and_one_against_a_contrac
     assert "contract" in routed["instead"]
 
 
-def test_the_hub_hands_out_a_package_and_takes_a_request_for_erasure_in(home: Home) -> None:
-    token = resolve(home, [_somebody(home)]).tokens[0]
+def test_the_hub_hands_out_a_package_and_takes_a_request_for_erasure_in(home: Home, somebody: str) -> None:
+    token = resolve(home, [somebody]).tokens[0]
     offered = desk.seams_of(home)
     assert offered.export is not None
     assert offered.erase is not None
@@ -402,33 +501,27 @@ def test_the_hub_hands_out_a_package_and_takes_a_request_for_erasure_in(home: Ho
         assert token in log.subjects(number)
 
 
-def test_an_old_file_that_lands_again_does_not_bring_the_person_back(home: Home, shop: Home) -> None:
-    somebody = _somebody(home)
-    person = resolve(home, [somebody])
-    found = held(home, person)
-    traces = _traces(person, found)
-    file = found.rows["raw_ecommerce__customers"]["source_file"][0]
+def test_an_old_file_that_lands_again_does_not_bring_the_person_back(shop: Home, left: Left, tmp_path: Path) -> None:
+    home = left.copied(tmp_path / "home")
+    file = left.found.rows["raw_ecommerce__customers"]["source_file"][0]
     original = (shop.landing / "ecommerce" / file).read_bytes()
-    erase(home, CLOCK, [somebody])
     first = (home.landing / "ecommerce" / file).with_name("customers_again.jsonl")
     second = first.with_name("customers_once_more.jsonl")  # the same bytes: a copy that is not read
     first.write_bytes(original)
     second.write_bytes(original)
     taking.take(home, taking.plan(home, "ecommerce"), workers=1)
-    assert search(home, traces, [home.landing, home.raw]) == []
+    assert search(home, left.traces, [home.landing, home.raw]) == []
     assert taking.plan(home, "ecommerce") == []
 
 
-def test_who_comes_back_after_an_erasure_is_taken_as_somebody_new(home: Home, shop: Home) -> None:
-    somebody = _somebody(home)
-    found = held(home, resolve(home, [somebody]))
-    row = found.rows["raw_ecommerce__customers"].row(0, named=True)
+def test_who_comes_back_after_an_erasure_is_taken_as_somebody_new(shop: Home, left: Left, tmp_path: Path) -> None:
+    home = left.copied(tmp_path / "home")
+    row = left.found.rows["raw_ecommerce__customers"].row(0, named=True)
     line = next(
         line
         for line in (shop.landing / "ecommerce" / row["source_file"]).read_bytes().split(b"\n")
         if row["account_id"].encode() in line and line.endswith(b"}")
     )
-    erase(home, CLOCK, [somebody])
     record = json.loads(line)
     record["created_at"] = record["updated_at"] = (NOW + timedelta(days=1)).isoformat()
     folder = home.landing / "ecommerce" / "2026-04-02"
@@ -439,15 +532,13 @@ def test_who_comes_back_after_an_erasure_is_taken_as_somebody_new(home: Home, sh
     assert back["account_id"].to_list() == [row["account_id"]]
 
 
-def test_the_online_store_takes_back_nothing_of_before_from_a_late_publication(home: Home, shop: Home) -> None:
+def test_the_online_store_takes_back_nothing_of_before_from_a_late_publication(left: Left, tmp_path: Path) -> None:
     from feature_repo.catalogue import CUSTOMER_PURCHASES
     from feature_repo.store import online_store
 
-    somebody = _somebody(home)
-    erase(home, CLOCK, [somebody])
-    store = online_store(home.features)
+    store = online_store(shutil.copytree(left.home.features, tmp_path / "features"))
     values = {each.name: None for each in CUSTOMER_PURCHASES.online_fields}
     before, after = (int((NOW + timedelta(days=days)).timestamp() * 1e6) for days in (-1, 1))
-    assert store.write_rows(CUSTOMER_PURCHASES, [((somebody,), before, values)]).skipped == 1
-    assert store.write_rows(CUSTOMER_PURCHASES, [((somebody,), after, values)]).written == 1
+    assert store.write_rows(CUSTOMER_PURCHASES, [((left.somebody,), before, values)]).skipped == 1
+    assert store.write_rows(CUSTOMER_PURCHASES, [((left.somebody,), after, values)]).written == 1
     store.close()
