@@ -78,6 +78,18 @@ class Heads:
                 f"ledger: expected {head.size} events, found {count}. It was changed by hand: restore it from a backup."
             )
 
+    def frontier(self, size: int) -> Frontier:
+        """Edge of the tree of the first `size` leaves, from the stored roots of full tiles."""
+        edges = []
+        entries = self._store.entries(size - size % TILE_HASHES, size)
+        hashes = [merkle.leaf_hash(entries[at : at + ENTRY_BYTES]) for at in range(0, len(entries), ENTRY_BYTES)]
+        count, level = size, 0
+        while count:
+            edges.append(Edge.over(hashes))
+            count, level = count >> TILE_HEIGHT, level + 1
+            hashes = self._store.tile_roots(level - 1, count - count % TILE_HASHES, count)
+        return Frontier(size, tuple(edges))
+
     def stored_run(self, run: Run) -> StoredRun:
         found = self._stored_runs.get(run)
         if found is None:
@@ -144,18 +156,11 @@ class Heads:
     def _loaded(self, stored: SignedSize) -> Head:
         """The state of a checkpoint, from the store, compared with what was signed. Raises: LedgerError."""
         signed = self._checked(stored.note)
-        size, levels = signed.size, []
-        entries = self._store.entries(size - size % TILE_HASHES, size)
-        hashes = [merkle.leaf_hash(entries[at : at + ENTRY_BYTES]) for at in range(0, len(entries), ENTRY_BYTES)]
-        count, level = size, 0
-        while count:
-            levels.append(Edge.over(hashes))
-            count, level = count >> TILE_HEIGHT, level + 1
-            hashes = self._store.tile_roots(level - 1, count - count % TILE_HASHES, count)
+        size, frontier = signed.size, self.frontier(signed.size)
         runs = tuple(self._store.runs())
         start = runs[-1].stop if runs else 0
         young = index.merged([index.rows_of(self._store.entries(start, size), start)])
-        head = Head(signed, stored.note, Frontier(size, tuple(levels)), runs, young)
+        head = Head(signed, stored.note, frontier, runs, young)
         found = (head.frontier.root(), head.state_root)
         if found != (signed.root, signed.state_root):
             raise LedgerError(

@@ -210,14 +210,27 @@ class Ledger:
             return self._heads.leaves_with(prefix_of(subject_id), self._heads.newest())
 
     def frame(self, size: int | None = None, start: int = 0) -> pl.DataFrame:
-        """Events of leaves [start, size) as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out."""
-        size = self._size(size, self._heads.newest())
-        leaves, events, silence = [], [], Silence()
+        """Events of leaves [start, size) as rows, in the shape of the raw table `consent_ledger`; destroyed ones are left out.
+
+        Raises: LedgerError when the entries they are bound to do not make the tree that was signed.
+        """
+        with self._store.reading():
+            head = self._heads.newest()
+            size = self._size(size, head)
+            frontier, root = self._heads.frontier(start), merkle.tree_root(size, self._prover(head).node)
+        leaves, events, hashes, silence = [], [], [], Silence()
         for leaf, entry, opened in self._opened(start, size):
             silence.hear(leaf, entry, opened)
+            hashes.append(merkle.leaf_hash(entry))
             if opened is not None:
                 leaves.append(leaf)
                 events.append(opened.event)
+        found = frontier.grown(hashes)[0]
+        if (found.size, found.root()) != (size, root):
+            raise LedgerError(
+                f"ledger at size {size}: expected root {root.hex()}, found {found.root().hex()} at size {found.size}. "
+                "It was changed by hand: restore it from a backup."
+            )
         self._refuse_unexplained(silence)
         return decode_frame(events, leaves, size)
 

@@ -88,7 +88,6 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
             raise SegmentError(f"{what}: expected one in {place}, found none. Run `troth run` first.")
     found = members(home, segment, moment)
     with open_ledger(home, FixedClock(at)) as ledger:
-        ledger.verify()
         decision = _Decision.of(home, ledger, purpose, channel, moment)
         draft = _Draft(folder, home, segment, at, found, is_recorded=not dry_run)
         try:

@@ -486,6 +486,22 @@ def test_a_ledger_changed_by_hand_does_not_verify(place: str, change: str) -> No
         ledger.verify()
 
 
+OTHER = "card_" + "b" * 22
+
+
+def test_rows_are_given_out_only_under_entries_that_were_signed(place: str) -> None:
+    with open_ledger_at(place) as ledger:
+        ledger.append([event()])
+        ledger.append([event(subject_id=OTHER, signal_id=f"other-{number}") for number in range(300)])
+        ledger.erase(event(MONDAY + timedelta(days=1), event_type="erased", signal_id="erasure"))
+        assert ledger.frame()["leaf_index"].to_list() == ledger.frame(start=1)["leaf_index"].to_list()
+    change_by_hand(place, "batches", "entries", "first_leaf = 0", lambda b: b[:-1] + bytes([b[-1] ^ 1]))
+    with open_ledger_at(place) as ledger:  # no key is left for the payload that is bound to it
+        with pytest.raises(LedgerError, match="ledger at size 302: expected root"):
+            ledger.frame()
+        assert ledger.frame(start=256)["leaf_index"].to_list() == list(range(256, 302))
+
+
 def test_a_key_taken_away_by_hand_is_no_erasure(place: str) -> None:
     with open_ledger_at(place) as ledger:
         ledger.append([event(), event(MONDAY + timedelta(days=1), event_type="withdraw", signal_id="sig-2")])
