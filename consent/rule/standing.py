@@ -4,13 +4,22 @@ The rule is written in README.md, "The rule of standing"; the numbers in the com
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
 from consent.events import Event, Recorded
-from consent.rule.identity import JOINED_SCHEMA, LINK_EVENTS, Joined, Readable, joined, joined_frame, joined_of
+from consent.rule.identity import (
+    JOINED_SCHEMA,
+    LINK_EVENTS,
+    PROVED,
+    Joined,
+    Readable,
+    joined,
+    joined_frame,
+    joined_of,
+)
 from consent.rule.policy import EVERY, Policy, notices_frame, policy_frame
 
 DENIALS = {
@@ -26,7 +35,7 @@ ALLOWED = ("granted", "contract", "not_opted_out", "notice_given")
 REFUSALS = ("refused", "withdrawn", "objected", "gpc", "restricted", "erased")  # what a person said no with
 UNKNOWABLE = ("unknown_purpose", "unknown_channel", "ledger_unreadable")
 REASONS = (*ALLOWED, "never_asked", *REFUSALS, "expired", "stale_notice", "unconfirmed", *UNKNOWABLE)
-GRANTING_LINKS = ("hub", "deterministic")
+GRANTING_LINKS = PROVED
 BY_NOTICE = {"opt_out": "not_opted_out", "notice_only": "notice_given"}
 AGREEING = ("grant", "renew", "confirm")  # their `*` means the purposes that rest on consent
 HELPING = (*AGREEING, "unrestrict", "notice_shown")  # ranked by the earliest clock, and must cover all that is asked
@@ -37,13 +46,18 @@ EVER_YES = ("granted", "expired")  # reasons of a grant that was complete
 
 @dataclass(frozen=True)
 class Standing:
-    """The answer, its reason (`REASONS`), since when it stands, when it ends by itself, and the deciding leaf."""
+    """The answer, its reason (`REASONS`), since when it stands, when it ends by itself, and the deciding leaf.
+
+    `over_contact`: what it is to somebody linked as a contact, where that is something else: a no that came to the identity over
+    one contact passes no other.
+    """
 
     is_allowed: bool
     reason_code: str
     since_at: datetime | None = None
     expires_at: datetime | None = None
     leaf_index: int | None = None
+    over_contact: "Standing | None" = field(default=None, compare=False, repr=False)
 
 
 def standing(
@@ -80,11 +94,11 @@ def standing(
 
 def merged(standings: Iterable[tuple[str, Standing]]) -> Standing:
     """Step 6: standing of a customer from (link type, standing) of each linked identity."""
-    brought = [
-        found
-        for link_type, found in standings
-        if link_type in GRANTING_LINKS or found.reason_code in REFUSALS or found.reason_code in UNKNOWABLE
-    ]
+    brought = []
+    for link_type, found in standings:
+        said = found if link_type in GRANTING_LINKS else found.over_contact or found
+        if link_type in GRANTING_LINKS or said.reason_code in REFUSALS or said.reason_code in UNKNOWABLE:
+            brought.append(said)
     denied = [found for found in brought if not found.is_allowed and found.reason_code != "never_asked"]
     if denied:
         return max(denied, key=lambda found: (found.reason_code in UNKNOWABLE, *_latest(found)))
@@ -126,26 +140,32 @@ def _among_others(
     events: Readable | Sequence[Recorded], subject_id: str, asked: _Asked, links: Sequence[Joined]
 ) -> Standing:
     """Step 6 for one identity: its own word, and the nos of those it is or was joined to."""
-    own, firm = _firm(events, subject_id, asked, links)
-    shared = {row.other_subject_id for row in links if row.subject_id == subject_id and row.holds(asked.at)}
-    for other in sorted(shared):
-        firm += _firm(events, other, asked, links)[1]
-    return max(firm, key=_latest, default=own)
+    own, nos = _firm(events, subject_id, asked, links)
+    shared: dict[str, bool] = {}
+    for row in links:
+        if row.subject_id == subject_id and row.holds(asked.at):
+            shared[row.other_subject_id] = shared.get(row.other_subject_id, False) or row.is_proved
+    for other, is_proved in sorted(shared.items()):
+        firm = _firm(events, other, asked, links)[1]
+        nos += [(no, is_proved and was_proved) for no, was_proved in firm if is_proved or was_proved]
+    decided = max((no for no, _ in nos), key=_latest, default=own)
+    passing = max((no for no, is_proved in nos if is_proved), key=_latest, default=own)
+    return decided if passing == decided else replace(decided, over_contact=passing)
 
 
 def _firm(
     events: Readable | Sequence[Recorded], subject_id: str, asked: _Asked, links: Sequence[Joined]
-) -> tuple[Standing, list[Standing]]:
-    """An identity's own word, and the nos of persons that nothing said under it has lifted."""
+) -> tuple[Standing, list[tuple[Standing, bool]]]:
+    """An identity's own word, and the nos of persons that nothing said under it has lifted; of each, whether no contact is between."""
     said = _said_by(events, subject_id, asked)
     own = _last_word(said)
     yes_at = max((one.ranked_at for one in said if _was_yes(one)), default=_BEFORE_ALL)
-    firm = [own] if own.reason_code in REFUSALS else []
+    firm = [(own, True)] if own.reason_code in REFUSALS else []
     for row in links:
         if row.subject_id == subject_id and row.ended(asked.at) and row.unlinked_at is not None:
             heard = _last_word(_said_by(events, row.other_subject_id, asked), row.split_at)
             if heard.reason_code in REFUSALS and yes_at <= max(row.unlinked_at, heard.since_at or _BEFORE_ALL):
-                firm.append(heard)
+                firm.append((heard, row.is_proved))
     return own, firm
 
 
@@ -316,13 +336,15 @@ def standing_frame(
     rules = policy_frame(policy)
     asked = rules.group_by(_ASKED).agg(pl.col("legal_basis").min(), pl.col("is_refused_by_gpc").any())
     judged = judged_frame(events, asked, policy, at, known_at)
-    subjects = subject_frame(judged, joined_frame(events, known_at) if together is None else together, at)
+    words = _words(judged, joined_frame(events, known_at) if together is None else together, at)
     keys = ["customer_id", *_ASKED]
     decided = (
         links.lazy()
         .select("customer_id", "identity_ref", "link_type")
-        .join(subjects.lazy(), left_on="identity_ref", right_on="subject_id")
-        .filter(pl.col("link_type").is_in(GRANTING_LINKS) | pl.col("reason_code").is_in(REFUSALS))
+        .join(words.lazy(), left_on="identity_ref", right_on="subject_id")
+        .filter(
+            pl.col("link_type").is_in(GRANTING_LINKS) | (pl.col("reason_code").is_in(REFUSALS) & pl.col("is_proved"))
+        )
         .with_columns(pl.col("reason_code").is_in(ALLOWED).alias("is_allowed"))
         .with_columns(pl.col("expires_at").min().over(keys))
         .sort("is_allowed", "since_at", "leaf_index", descending=[False, True, True])
@@ -552,8 +574,16 @@ def subject_frame(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) ->
     `judged`: of `judged_frame`. `together`: the table of `consent.rule.identity.joined_frame`. Returns subject_id,
     purpose_code, channel_code, reason_code, since_at, expires_at and leaf_index; no row where nobody said anything.
     """
-    columns = [*_SUBJECT, "reason_code", "since_at", "expires_at", "leaf_index"]
-    own = last_words_frame(judged, _SUBJECT).select(columns)
+    return _words(judged, together, at).unique(_SUBJECT, keep="first", maintain_order=True).drop("is_proved")
+
+
+def _words(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """`subject_frame` with `is_proved`: whether no contact is between the identity and who said it.
+
+    One row per subject and pair; a second one after it where the first came over a contact and another no did not.
+    """
+    columns = [*_SUBJECT, "reason_code", "since_at", "expires_at", "leaf_index", "is_proved"]
+    own = last_words_frame(judged, _SUBJECT).with_columns(pl.lit(True).alias("is_proved")).select(columns)
     now = pl.lit(at.astimezone(UTC), pl.Datetime("us", "UTC"))
     begun = together.select(list(JOINED_SCHEMA)).filter(pl.col("linked_at") <= now)
     if not begun.height:
@@ -566,7 +596,7 @@ def subject_frame(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) ->
     kind, split_at = pl.col("event_type"), pl.col("split_at")
     is_before = (pl.col("since_at") < split_at) | ((pl.col("since_at") == split_at) & ~kind.is_in(HELPING))
     heard = judged.join(ended, on="subject_id").filter(is_before | (kind == "erased"))
-    heard = last_words_frame(heard, ["hearer_id", "subject_id", "split_at", "unlinked_at", *_ASKED])
+    heard = last_words_frame(heard, ["hearer_id", "subject_id", "split_at", "unlinked_at", "is_proved", *_ASKED])
     yes = judged.filter(kind == "grant", pl.col("reason_code").is_in(EVER_YES))
     yes = yes.group_by(_SUBJECT).agg(pl.col("since_at").max().alias("yes_at"))
     is_lifted = pl.col("yes_at") > pl.max_horizontal("unlinked_at", "since_at")
@@ -578,10 +608,15 @@ def subject_frame(judged: pl.DataFrame, together: pl.DataFrame, at: datetime) ->
         .filter(~is_lifted.fill_null(False))
     )
     firm = pl.concat([own.filter(pl.col("reason_code").is_in(REFUSALS)), heard.select(columns)])
-    shared = holding.join(firm, left_on="other_subject_id", right_on="subject_id").select(columns)
+    shared = (
+        holding.join(firm, left_on="other_subject_id", right_on="subject_id", suffix="_of_no")
+        .filter(pl.col("is_proved") | pl.col("is_proved_of_no"))
+        .with_columns(pl.col("is_proved") & pl.col("is_proved_of_no"))
+        .select(columns)
+    )
     nos = (
         pl.concat([firm, shared])
-        .sort("since_at", "leaf_index", descending=[True, True])
-        .unique(_SUBJECT, keep="first", maintain_order=True)
+        .sort("since_at", "leaf_index", "is_proved", descending=True)
+        .unique([*_SUBJECT, "is_proved"], keep="first", maintain_order=True)
     )
     return pl.concat([nos, own.join(nos, on=_SUBJECT, how="anti")])

@@ -15,7 +15,8 @@ links as (
         subject_id,
         other_subject_id,
         {{ utc('split_at') }} as split_at,
-        {{ utc('unlinked_at') }} as unlinked_at
+        {{ utc('unlinked_at') }} as unlinked_at,
+        is_proved
     from {{ source('consent', 'consent_links') }}
     where {{ utc('linked_at') }} <= {{ held_at() }}
 ),
@@ -216,14 +217,16 @@ heard as (
         spoken.*,
         spoken.subject_id as hearer_id,
         cast(null as timestamp) as split_at,
-        cast(null as timestamp) as unlinked_at
+        cast(null as timestamp) as unlinked_at,
+        true as is_proved
     from spoken
     union all
     select
         spoken.*,
         links.subject_id as hearer_id,
         links.split_at,
-        links.unlinked_at
+        links.unlinked_at,
+        links.is_proved
     from spoken
     inner join links
         on spoken.subject_id = links.other_subject_id
@@ -244,14 +247,14 @@ compared as (
         max(case when event_type = 'restrict' then ranked_at end) over of_one as restricted_at,
         max(case when event_type = 'unrestrict' then ranked_at end) over of_one as freed_at
     from heard
-    window of_one as (partition by hearer_id, subject_id, split_at, unlinked_at, purpose_code, channel_code)
+    window of_one as (partition by hearer_id, subject_id, split_at, unlinked_at, is_proved, purpose_code, channel_code)
 ),
 
 ranked as (
     select
         *,
         row_number() over (
-            partition by hearer_id, subject_id, split_at, unlinked_at, purpose_code, channel_code
+            partition by hearer_id, subject_id, split_at, unlinked_at, is_proved, purpose_code, channel_code
             order by
                 case when event_type = 'restrict' then 0 when event_type = 'notice_shown' then 2 else 1 end,
                 ranked_at desc,
@@ -275,7 +278,8 @@ own as (
     where unlinked_at is null
 ),
 
--- 6: the nos of persons that nothing said under an identity has lifted, and those of everyone it is joined to.
+-- 6: the nos of persons that nothing said under an identity has lifted, and those of everyone it is joined to. is_proved: no
+-- contact is between the identity and who said it; a no passes one.
 firm as (
     select
         last_words.hearer_id as subject_id,
@@ -283,7 +287,8 @@ firm as (
         last_words.channel_code,
         last_words.reason_code,
         last_words.ranked_at,
-        last_words.leaf_index
+        last_words.leaf_index,
+        last_words.is_proved
     from last_words
     left join own
         on last_words.hearer_id = own.hearer_id
@@ -299,7 +304,7 @@ firm as (
 ),
 
 standing_words as (
-    select subject_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, cast(null as timestamp) as ends_at
+    select subject_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, is_proved, cast(null as timestamp) as ends_at
     from firm
     union all
     select
@@ -309,15 +314,16 @@ standing_words as (
         firm.reason_code,
         firm.ranked_at,
         firm.leaf_index,
+        firm.is_proved and links.is_proved as is_proved,
         cast(null as timestamp) as ends_at
     from firm
     inner join links
         on firm.subject_id = links.other_subject_id
     where
-        links.unlinked_at is null
-        or (links.unlinked_at > {{ held_at() }} and links.split_at = links.unlinked_at)
+        (links.unlinked_at is null or (links.unlinked_at > {{ held_at() }} and links.split_at = links.unlinked_at))
+        and (firm.is_proved or links.is_proved)
     union all
-    select subject_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, ends_at
+    select subject_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index, is_proved, ends_at
     from own
     where reason_code not in {{ persons_nos }}
 ),
@@ -332,7 +338,7 @@ by_subject as (
     from standing_words
 ),
 
--- 6: one customer; a contact link carries only what a person said no to.
+-- 6: one customer; a contact link carries only what a person said no to, and nothing that came over another.
 brought as (
     select
         identities.customer_id,
@@ -354,8 +360,13 @@ brought as (
     from by_subject
     inner join {{ ref('customer_identities') }} as identities
         on by_subject.subject_id = identities.identity_ref
-        and (identities.link_type in ('hub', 'deterministic') or by_subject.reason_code in {{ persons_nos }})
-    where by_subject.subject_rank = 1
+    where
+        (identities.link_type in ('hub', 'deterministic') and by_subject.subject_rank = 1)
+        or (
+            identities.link_type not in ('hub', 'deterministic')
+            and by_subject.is_proved
+            and by_subject.reason_code in {{ persons_nos }}
+        )
 ),
 
 decided as (

@@ -144,6 +144,8 @@ link_events = st.builds(
     st.sampled_from(("hub", "deterministic", "contact", None)),
     clocks,
 )
+erasures = st.builds(_timed, clocks=clocks, event_type=st.just("erased"), subject_id=st.sampled_from(SUBJECTS))
+link_changes = st.one_of(*[link_events] * 7, erasures)
 histories = st.lists(st.one_of(spoken_events, spoken_events, link_events), max_size=14)
 customers = st.lists(st.tuples(st.sampled_from(("cus_1", "cus_2")), st.sampled_from(SUBJECTS), link_types), max_size=6)
 
@@ -159,7 +161,7 @@ def crowd(chance: random.Random, people: int) -> tuple[list[Recorded], list[tupl
             said.append(_timed(clocks=_moments(chance), subject_id=chance.choice(known_as), **made))
         for _ in range(chance.choice((0, 0, 1, 2, 12))):
             one, other = chance.sample(known_as, 2)
-            kind, link_type = chance.choice(LINKED), chance.choice(("hub", "contact", None))
+            kind, link_type = chance.choice(LINKED), chance.choice(("hub", "deterministic", "contact", "contact", None))
             moments = _moments(chance)
             said += [_link(kind, sides, link_type, moments) for sides in ((one, other), (other, one))]
         for number in range(chance.choice((1, 1, 2))):

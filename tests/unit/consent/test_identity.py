@@ -1,4 +1,4 @@
-"""Who was joined to whom, and when: the table of pairs against a slow reading of its sentences, and the events to append."""
+"""Who was joined to whom, and when: the table of pairs against a slow reading of its sentences."""
 
 import random
 from collections.abc import Sequence
@@ -11,17 +11,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.events import Event, encode
-from consent.rule.identity import (
-    JOINED_SCHEMA,
-    LINK_EVENTS,
-    Joined,
-    company,
-    joined,
-    joined_frame,
-    joined_of,
-    record_links,
-)
+from consent.events import Event
+from consent.rule.identity import JOINED_SCHEMA, PROVED, Joined, company, joined, joined_frame, joined_of
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
     BORIS,
@@ -32,12 +23,11 @@ from tests.unit.consent.histories import (
     frame_of,
     instants,
     joined_table,
-    link_events,
-    linked_frame,
+    link_changes,
     recorded,
 )
 
-LINKS = st.lists(link_events, max_size=8)
+LINKS = st.lists(link_changes, max_size=8)
 
 
 def link(day: int, one: str, other: str, kind: str | None = "hub", **changes: Any) -> Event:
@@ -55,12 +45,12 @@ def unlink(day: int, one: str, other: str, kind: str | None = None) -> Event:
     return link(day, one, other, kind, event_type="identity_unlinked")
 
 
-def told(rows: Sequence[Joined], one: str, other: str) -> list[tuple[int | None, ...]]:
+def told(rows: Sequence[Joined], one: str, other: str, is_proved: bool | None = None) -> list[tuple[int | None, ...]]:
     """The rows of a pair, in days after Monday."""
     times = [
         (row.linked_at, row.split_at, row.unlinked_at)
         for row in rows
-        if (row.subject_id, row.other_subject_id) == (one, other)
+        if (row.subject_id, row.other_subject_id) == (one, other) and is_proved in (None, row.is_proved)
     ]
     return [tuple(None if at is None else (at - MONDAY).days for at in row) for row in times]
 
@@ -73,7 +63,9 @@ def test_a_link_joins_both_ways_and_a_chain_joins_its_ends() -> None:
 
 def test_an_unlink_of_one_type_leaves_the_other_and_one_of_no_type_ends_all() -> None:
     both = [link(1, ALMA, BORIS, "hub"), link(2, BORIS, ALMA, "contact")]
-    assert told(joined([*both, unlink(4, ALMA, BORIS, "hub")]), ALMA, BORIS) == [(1, None, None)]
+    proved_no_more = joined([*both, unlink(4, ALMA, BORIS, "hub")])
+    assert told(proved_no_more, ALMA, BORIS, is_proved=False) == [(1, None, None)]
+    assert told(proved_no_more, ALMA, BORIS, is_proved=True) == [(1, 4, 4)]
     assert told(joined([*both, unlink(4, ALMA, BORIS)]), ALMA, BORIS) == [(1, 4, 4)]
 
 
@@ -97,42 +89,89 @@ def test_who_was_joined_to_one_parted_from_a_third_hears_the_third_until_that_en
     assert told(still, CARLA, ALMA) == []  # while joined, Boris brings what he heard
 
 
+def test_a_chain_passes_one_contact_and_no_second() -> None:
+    """Two housemates give one telephone number; each has an account and a card."""
+    housemates = [link(1, ALMA, CARLA), link(2, ALMA, BORIS, "contact"), link(3, DORA, BORIS, "contact")]
+    rows = joined(housemates)
+    assert told(rows, ALMA, CARLA, is_proved=True) == [(1, None, None)]
+    for one, other, since in ((ALMA, BORIS, 2), (CARLA, BORIS, 2), (DORA, BORIS, 3)):
+        assert told(rows, one, other) == told(rows, other, one) == [(since, None, None)]
+        assert told(rows, one, other, is_proved=True) == []
+    assert told(rows, ALMA, DORA) == told(rows, CARLA, DORA) == []
+    moved_out = joined([*housemates, unlink(5, ALMA, BORIS), unlink(7, DORA, BORIS)])
+    assert told(moved_out, ALMA, DORA) == told(moved_out, DORA, ALMA) == told(moved_out, DORA, CARLA) == []
+    proved = joined([*housemates, link(4, DORA, BORIS, "deterministic")])
+    assert told(proved, ALMA, DORA) == told(proved, DORA, CARLA) == [(4, None, None)]
+
+
+def test_a_chain_of_contacts_that_follow_one_another_is_as_long_as_one_of_contacts_at_once() -> None:
+    passed_on = joined([link(1, ALMA, BORIS, "contact"), unlink(3, ALMA, BORIS), link(4, BORIS, CARLA, "contact"),
+                        unlink(6, BORIS, CARLA)])  # fmt: skip
+    assert told(passed_on, CARLA, ALMA) == []
+    proved = joined(
+        [link(1, ALMA, BORIS, "contact"), unlink(3, ALMA, BORIS), link(4, BORIS, CARLA), unlink(6, BORIS, CARLA)]
+    )
+    assert told(proved, CARLA, ALMA) == [(4, 3, 6)]
+
+
+def test_an_erasure_ends_the_links_of_who_is_erased_until_they_are_linked_anew() -> None:
+    erased = event(MONDAY + 3 * DAY, event_type="erased", subject_id=BORIS)
+    rows = joined(
+        [link(1, ALMA, BORIS), link(2, BORIS, CARLA, "contact"), link(2, ALMA, DORA), erased, link(5, ALMA, BORIS)]
+    )
+    assert told(rows, ALMA, BORIS) == [(1, 3, 3), (5, None, None)]
+    assert told(rows, ALMA, CARLA) == told(rows, CARLA, BORIS) == [(2, 3, 3)]
+    assert told(rows, ALMA, DORA) == [(2, None, None)]
+
+
 def test_a_link_to_itself_or_to_nobody_joins_nothing() -> None:
     assert joined([link(1, ALMA, ALMA), event(event_type="identity_linked"), event()]) == []
 
 
-def slowly(events: Sequence[Event], at: datetime) -> set[tuple[str, str]]:
-    """Who is joined at a time, read off the sentences: the last change of each typed link, and every chain of them."""
-    on: set[frozenset[str]] = set()
+def slowly(events: Sequence[Event], at: datetime) -> dict[tuple[str, str], int]:
+    """Who is joined at a time, and over how many contacts, read off the sentences: the last change of each typed link, and every
+    chain of them."""
+    on: dict[frozenset[str], int] = {}
     for one in SUBJECTS:
         for other in SUBJECTS:
             mine = [e for e in events if {e.subject_id, e.linked_subject_id} == {one, other}]
+            gone = [(e.received_at, 0) for e in events if e.event_type == "erased" and e.subject_id in (one, other)]
             for kind in {e.link_type for e in mine}:
                 moments = [
-                    (min(e.occurred_at, e.recorded_at, e.received_at), 1)
-                    for e in mine
-                    if e.event_type == "identity_linked" and e.link_type == kind
-                ] + [
-                    (e.received_at, 0)
-                    for e in mine
-                    if e.event_type == "identity_unlinked" and e.link_type in (kind, None)
+                    *gone,
+                    *(
+                        (min(e.occurred_at, e.recorded_at, e.received_at), 1)
+                        for e in mine
+                        if e.event_type == "identity_linked" and e.link_type == kind
+                    ),
+                    *(
+                        (e.received_at, 0)
+                        for e in mine
+                        if e.event_type == "identity_unlinked" and e.link_type in (kind, None)
+                    ),
                 ]
                 last = max((moment for moment in moments if moment[0] <= at), default=None)
                 if last is not None and last[1]:
-                    on.add(frozenset((one, other)))
-    reached = {one: {one} for one in SUBJECTS}
+                    pair = frozenset((one, other))
+                    on[pair] = min(on.get(pair, 1), kind not in PROVED)
+    passed = {(one, one): 0 for one in SUBJECTS}
     for _ in SUBJECTS:
-        for pair in on:
-            for one in SUBJECTS:
-                if reached[one] & pair:
-                    reached[one] |= pair
-    return {(one, other) for one in SUBJECTS for other in reached[one] if one != other}
+        for (one, other), contacts in list(passed.items()):
+            for pair, more in on.items():
+                for end in pair - {other} if other in pair else ():
+                    passed[one, end] = min(passed.get((one, end), 9), contacts + more)
+    return {pair: contacts for pair, contacts in passed.items() if contacts < 2 and pair[0] != pair[1]}
 
 
 @settings(max_examples=100, deadline=None)
 @given(LINKS, instants)
 def test_the_table_joins_whom_the_links_join_at_every_time(history: list[Event], at: datetime) -> None:
-    assert {(row.subject_id, row.other_subject_id) for row in joined(history) if row.holds(at)} == slowly(history, at)
+    rows = [row for row in joined(history) if row.holds(at)]
+    meant = slowly(history, at)
+    assert {(row.subject_id, row.other_subject_id) for row in rows} == set(meant)
+    assert {(row.subject_id, row.other_subject_id) for row in rows if row.is_proved} == {
+        pair for pair, contacts in meant.items() if not contacts
+    }
 
 
 @settings(max_examples=100, deadline=None)
@@ -158,15 +197,26 @@ def test_times_of_a_pair_do_not_touch_and_what_is_heard_through_others_ends_afte
             assert row.unlinked_at is None or row.split_at < row.unlinked_at
     for one in SUBJECTS:
         for other in SUBJECTS:
-            spans = [s for s in told(rows, one, other) if s[1] == s[2]]
-            assert all(before[1] is not None and before[1] < after[0] for before, after in pairwise(spans))
+            proved, passed = ([s for s in told(rows, one, other, kind) if s[1] == s[2]] for kind in (True, False))
+            for spans in (proved, passed):
+                assert all(before[1] is not None and before[1] < after[0] for before, after in pairwise(spans))
+            assert not set(proved) & set(passed)  # a contact adds nothing to what is proved
+
+
+@settings(max_examples=100, deadline=None)
+@given(LINKS)
+def test_who_is_proved_to_be_one_is_joined_whatever_contacts_there_are(history: list[Event]) -> None:
+    alone = [one for one in history if one.event_type == "erased" or one.link_type in (*PROVED, None)]
+    no_contacts = [one for one in alone if one.link_type or one.event_type != "identity_linked"]
+    assert [row for row in joined(history) if row.is_proved] == joined(no_contacts)
 
 
 @settings(max_examples=60, deadline=None)
 @given(LINKS, st.none() | instants)
 def test_the_frame_the_ledger_and_the_list_give_one_table(history: list[Event], known_at: datetime | None) -> None:
     # Each side of a link has an event of its own.
-    sides = [replace(one, subject_id=str(one.linked_subject_id), linked_subject_id=one.subject_id) for one in history]
+    links = [one for one in history if one.linked_subject_id]
+    sides = [replace(one, subject_id=str(one.linked_subject_id), linked_subject_id=one.subject_id) for one in links]
     found = recorded(*history, *sides, event())
     known = [one.event for one in found if known_at is None or one.event.received_at <= known_at]
     assert joined_frame(frame_of(found), known_at).equals(joined_table(joined(known)))
@@ -185,83 +235,3 @@ def test_the_frame_the_ledger_and_the_list_give_one_table(history: list[Event], 
 def test_without_link_events_the_table_is_empty_and_has_its_columns() -> None:
     assert joined_frame(frame_of(recorded(event()))).schema == JOINED_SCHEMA
     assert joined_frame(pl.DataFrame({"event_type": ["grant"]})).schema == JOINED_SCHEMA
-
-
-BELIEVED = linked_frame(
-    [("cus_1", DORA, "hub"), ("cus_1", ALMA, "deterministic"), ("cus_1", BORIS, "contact"), ("cus_2", CARLA, "hub")]
-)
-
-
-def test_a_customers_identities_are_linked_to_its_hub_with_an_event_for_each_side() -> None:
-    said = record_links([], BELIEVED, MONDAY)
-    assert {(one.event_type, one.subject_id, one.linked_subject_id, one.link_type) for one in said} == {
-        ("identity_linked", DORA, ALMA, "deterministic"),
-        ("identity_linked", ALMA, DORA, "deterministic"),
-        ("identity_linked", DORA, BORIS, "contact"),
-        ("identity_linked", BORIS, DORA, "contact"),
-    }
-    assert all(encode(one) for one in said)
-    rows = joined(said)
-    assert told(rows, ALMA, BORIS) == [(0, None, None)]
-    assert not [row for row in rows if CARLA in (row.subject_id, row.other_subject_id)]
-
-
-def test_what_the_ledger_already_says_is_not_said_again() -> None:
-    said = record_links([], BELIEVED, MONDAY)
-    assert record_links(said, BELIEVED, MONDAY + DAY) == []
-    again = record_links([], BELIEVED, MONDAY + DAY)  # asked twice before the first was appended
-    assert {(one.signal_id, one.subject_id, one.event_type) for one in again} == {
-        (one.signal_id, one.subject_id, one.event_type) for one in said
-    }
-
-
-def test_what_the_warehouse_no_longer_believes_is_unlinked_and_may_be_linked_again() -> None:
-    first = record_links([], BELIEVED, MONDAY)
-    fewer = BELIEVED.filter(pl.col("identity_ref") != BORIS)
-    second = record_links(first, fewer, MONDAY + 2 * DAY)
-    assert [(one.event_type, one.subject_id, one.link_type) for one in second] == [
-        ("identity_unlinked", one, "contact")
-        for one in sorted((BORIS, DORA), key=[*min((BORIS, DORA), (DORA, BORIS))].index)
-    ]
-    third = record_links([*first, *second], BELIEVED, MONDAY + 4 * DAY)
-    assert {one.event_type for one in third} == {"identity_linked"}
-    assert not {one.signal_id for one in third} & {one.signal_id for one in (*first, *second)}
-    rows = joined([*first, *second, *third])
-    assert told(rows, DORA, BORIS) == [(0, 2, 2), (4, None, None)]
-
-
-def test_a_changed_proof_replaces_the_link_without_parting() -> None:
-    first = record_links([], linked_frame([("cus_1", DORA, "hub"), ("cus_1", ALMA, "contact")]), MONDAY)
-    proved = linked_frame([("cus_1", DORA, "hub"), ("cus_1", ALMA, "deterministic")])
-    second = record_links(first, proved, MONDAY + DAY)
-    assert sorted(one.event_type for one in second) == ["identity_linked"] * 2 + ["identity_unlinked"] * 2
-    assert told(joined([*first, *second]), DORA, ALMA) == [(0, None, None)]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.lists(
-            st.tuples(
-                st.sampled_from(("cus_1", "cus_2")),
-                st.sampled_from(SUBJECTS),
-                st.sampled_from(("hub", "deterministic", "contact")),
-            ),
-            max_size=5,
-        ),
-        max_size=4,
-    )
-)
-def test_after_appending_the_ledger_joins_whom_the_warehouse_joins_and_nothing_is_left_to_say(
-    beliefs: list[list[tuple[str, str, str]]],
-) -> None:
-    ledger: list[Event] = []
-    for day, owned in enumerate(beliefs):
-        current = linked_frame(owned)
-        ledger += record_links(ledger, current, MONDAY + day * DAY)
-        assert record_links(ledger, current, MONDAY + (day + 1) * DAY) == []
-        names = {customer: {who for owner, who, _ in owned if owner == customer} for customer, _, _ in owned}
-        meant = {(a, b) for mine in names.values() for a in mine for b in mine if a != b}
-        now = {(row.subject_id, row.other_subject_id) for row in joined(ledger) if row.holds(MONDAY + day * DAY)}
-        assert meant <= now  # one identity of two customers joins all of them
-    assert {one.event_type for one in ledger} <= set(LINK_EVENTS)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from tests.unit.consent.histories import (
     BORIS,
     CARLA,
     DAY,
+    DORA,
     SUBJECTS,
     asked_of,
     crowd,
@@ -29,6 +31,7 @@ from tests.unit.consent.histories import (
     frame_of,
     histories,
     instants,
+    link_changes,
     linked_frame,
     policy_of,
     recorded,
@@ -405,7 +408,14 @@ def test_privacy_control_refuses_what_the_policy_lists_also_where_silence_is_a_y
 # Several identities.
 
 
-def linked(at: Any, one: str = ALMA, other: str = BORIS, kind: str = "identity_linked", **changes: Any) -> list[Event]:
+def linked(
+    at: Any,
+    one: str = ALMA,
+    other: str = BORIS,
+    kind: str = "identity_linked",
+    link_type: str | None = "deterministic",
+    **changes: Any,
+) -> list[Event]:
     sides = ((one, other), (other, one))
     return [
         event(
@@ -413,7 +423,7 @@ def linked(at: Any, one: str = ALMA, other: str = BORIS, kind: str = "identity_l
             event_type=kind,
             subject_id=a,
             linked_subject_id=b,
-            link_type="deterministic",
+            link_type=link_type,
             purpose_code="*",
             **changes,
         )
@@ -422,7 +432,7 @@ def linked(at: Any, one: str = ALMA, other: str = BORIS, kind: str = "identity_l
 
 
 def unlinked(at: Any, one: str = ALMA, other: str = BORIS) -> list[Event]:
-    return linked(at, one, other, "identity_unlinked")
+    return linked(at, one, other, "identity_unlinked", None)
 
 
 def test_the_unomi_merge_keeps_the_withdrawal() -> None:
@@ -466,6 +476,9 @@ def test_joining_again_does_not_free_from_what_was_heard_before() -> None:
     )  # fmt: skip
     assert ask(said, subject_id=BORIS).reason_code == "withdrawn"
     assert not ask(said).is_allowed  # while they are joined
+    parted = [*said, *(Recorded(50 + n, one) for n, one in enumerate(unlinked(MONDAY + 5 * DAY)))]
+    assert not ask(parted).is_allowed  # nor does parting again
+    assert ask([*parted, Recorded(99, grant(MONDAY + 6 * DAY))]).is_allowed
 
 
 def test_who_was_silenced_by_company_is_not_freed_by_leaving_it() -> None:
@@ -484,6 +497,58 @@ def test_an_erasure_is_heard_by_everyone_who_was_ever_joined() -> None:
     )
     assert ask(said, subject_id=BORIS).reason_code == "erased"
     assert ask([*said, Recorded(99, grant(MONDAY + 3 * DAY, subject_id=BORIS))], subject_id=BORIS).is_allowed
+
+
+# Alma and Carla live together and both gave Boris' number; Dora is Alma's card.
+HOUSEHOLD = [
+    *linked(MONDAY, ALMA, DORA),
+    *linked(MONDAY, ALMA, BORIS, link_type="contact"),
+    *linked(MONDAY, CARLA, BORIS, link_type="contact"),
+]
+AT_HOME = linked_frame(
+    [("cus_alma", ALMA, "hub"), ("cus_alma", DORA, "deterministic"), ("cus_alma", BORIS, "contact"),
+     ("cus_carla", CARLA, "hub"), ("cus_carla", BORIS, "contact")]
+)  # fmt: skip
+
+
+def answers(said: Sequence[Recorded]) -> dict[str, str]:
+    """What each identity and each customer of the household is told; the frame says of customers what `merged` says."""
+    found = {who: ask(said, subject_id=who) for who in SUBJECTS}
+    told = {who: one.reason_code for who, one in found.items()}
+    for customer, mine in AT_HOME.group_by("customer_id"):
+        told[str(customer[0])] = merged((kind, found[who]) for _, who, kind in mine.iter_rows()).reason_code
+    frame = standing_frame(frame_of(said), AT_HOME, POLICY, NOW).filter(purpose_code="personalization")
+    assert dict(frame.select("customer_id", "reason_code").iter_rows()) == {
+        name: reason for name, reason in told.items() if name.startswith("cus_")
+    }
+    return told
+
+
+def test_a_housemates_no_reaches_the_number_they_share_and_nobody_behind_it() -> None:
+    yeses = [grant(subject_id=who) for who in SUBJECTS]
+    said = [*yeses, *HOUSEHOLD, withdraw(MONDAY + DAY)]
+    silent = dict.fromkeys((ALMA, BORIS, DORA, "cus_alma"), "withdrawn")
+    free = dict.fromkeys((CARLA, "cus_carla"), "granted")
+    assert answers(recorded(*said)) == {**silent, **free}
+    for leaver in (ALMA, CARLA):  # whoever moves out
+        assert answers(recorded(*said, *unlinked(MONDAY + 2 * DAY, leaver, BORIS))) == {**silent, **free}
+
+
+def test_a_no_said_under_a_shared_number_reaches_everybody_who_has_it() -> None:
+    yeses = [grant(subject_id=who) for who in SUBJECTS]
+    said = [*yeses, *HOUSEHOLD, withdraw(MONDAY + DAY, subject_id=BORIS)]
+    assert set(answers(recorded(*said)).values()) == {"withdrawn"}
+    parted = [*unlinked(MONDAY + 2 * DAY, ALMA, BORIS), *unlinked(MONDAY + 2 * DAY, CARLA, BORIS)]
+    assert set(answers(recorded(*said, *parted)).values()) == {"withdrawn"}
+
+
+def test_a_number_that_turns_out_to_be_one_persons_own_carries_that_persons_no_to_the_other() -> None:
+    yeses = [grant(subject_id=who) for who in SUBJECTS]
+    said = [*yeses, *HOUSEHOLD, withdraw(MONDAY + DAY, subject_id=DORA), *linked(MONDAY + 2 * DAY, ALMA, BORIS)]
+    assert set(answers(recorded(*said)).values()) == {"withdrawn"}
+    # And is not taken back when the proof ends, and the number is but shared again.
+    no_more = linked(MONDAY + 3 * DAY, ALMA, BORIS, "identity_unlinked")
+    assert set(answers(recorded(*said, *no_more)).values()) == {"withdrawn"}
 
 
 def test_a_ledger_is_asked_for_everyone_the_links_lead_to() -> None:
@@ -521,9 +586,9 @@ def everyone(found: Sequence[Recorded], policy: Policy, at: Any) -> dict[tuple[s
 def as_customers(found: Sequence[Recorded], policy: Policy, at: Any) -> dict[tuple[str, str, str], Standing]:
     """Each identity's customer, as the links of the ledger make it: proved ones bring all, others their nos."""
     one_by_one = everyone(found, policy, at)
-    proved = joined(one.event for one in found if one.event.link_type in ("hub", "deterministic"))
-    sure = {(row.subject_id, row.other_subject_id) for row in proved if row.holds(at)}
-    near = {(row.subject_id, row.other_subject_id) for row in joined(one.event for one in found) if row.holds(at)}
+    holding = [row for row in joined(one.event for one in found) if row.holds(at)]
+    sure = {(row.subject_id, row.other_subject_id) for row in holding if row.is_proved}
+    near = {(row.subject_id, row.other_subject_id) for row in holding}
     answers = {}
     for who, purpose, channel in one_by_one:
         kinds = {who: "hub", **{b: "contact" for a, b in near if a == who}}
@@ -596,29 +661,54 @@ def test_one_more_no_never_allows_anything(policy: Policy, history: list[Event],
 
 @LAWS
 @given(histories, instants)
-def test_a_persons_no_is_a_no_for_every_identity_it_is_joined_to(policy: Policy, history: list[Event], at: Any) -> None:
+def test_a_persons_no_is_a_no_for_all_who_are_proved_to_be_them_and_for_those_with_one_contact_between(
+    policy: Policy, history: list[Event], at: Any
+) -> None:
     found = recorded(*history)
-    answers = everyone(found, policy, at)
-    for row in joined(history):
+    links = joined(history)
+    proved = [row for row in links if row.is_proved]
+    for row in links:
+        for purpose, channel in asked_of(policy) if row.holds(at) else ():
+            asked = (purpose, channel, at)
+            theirs = standing(
+                found, row.other_subject_id, *asked, policy=policy, links=links if row.is_proved else proved
+            )
+            if theirs.reason_code in REFUSALS:
+                mine = standing(found, row.subject_id, *asked, policy=policy, links=links)
+                assert mine.reason_code in REFUSALS
+
+
+@LAWS
+@given(histories, instants)
+def test_what_came_over_a_contact_is_kept_apart_from_what_did_not(
+    policy: Policy, history: list[Event], at: Any
+) -> None:
+    """`over_contact` is the standing by proved links alone, where that is a person's no."""
+    found, links = recorded(*history), joined(history)
+    for who in SUBJECTS:
         for purpose, channel in asked_of(policy):
-            other = answers[row.other_subject_id, purpose, channel]
-            if row.holds(at) and other.reason_code in REFUSALS:
-                assert answers[row.subject_id, purpose, channel].reason_code in REFUSALS
+            whole, alone = (
+                standing(found, who, purpose, channel, at, policy=policy, links=rows)
+                for rows in (links, [row for row in links if row.is_proved])
+            )
+            passing = whole.over_contact or whole
+            assert passing == alone if alone.reason_code in REFUSALS else passing.reason_code not in REFUSALS
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     histories,
     st.permutations(SUBJECTS).map(lambda order: order[:2]),
-    st.sampled_from(("identity_linked", "identity_unlinked")),
+    st.sampled_from(("identity_linked", "identity_unlinked", "identity_unlinked", "erased")),
     st.sampled_from(("hub", "contact", None)),
 )
-def test_no_link_or_unlink_made_now_turns_a_no_into_a_yes(
+def test_no_link_unlink_or_erasure_made_now_turns_a_no_into_a_yes(
     policy: Policy, history: list[Event], sides: list[str], kind: str, link_type: str | None
 ) -> None:
     """Except that who was never asked may stand under the yes of an identity proved to be the same person."""
     at = MONDAY + 8 * DAY  # after everything said
-    change = event(at, event_type=kind, subject_id=sides[0], linked_subject_id=sides[1], link_type=link_type)
+    told = {} if kind == "erased" else {"linked_subject_id": sides[1], "link_type": link_type}
+    change = event(at, event_type=kind, subject_id=sides[0], **told)
     before = as_customers(recorded(*history), policy, at)
     after = as_customers(recorded(*history, change), policy, at)
     for asked, one in after.items():
@@ -628,6 +718,43 @@ def test_no_link_or_unlink_made_now_turns_a_no_into_a_yes(
                 assert (was, link_type) == ("never_asked", "hub")
             else:
                 assert was not in (*REFUSALS, "never_asked")
+
+
+words = st.builds(
+    lambda kind, who: event(
+        event_type=kind, subject_id=who, purpose_code="analytics", notice_id="banner", notice_version=2
+    ),
+    st.sampled_from(("grant", "withdraw", "withdraw")),
+    st.sampled_from(SUBJECTS),
+)
+
+
+links_made_and_broken = st.builds(
+    lambda sides, kind: event(
+        event_type="identity_linked" if kind else "identity_unlinked",
+        subject_id=sides[0],
+        linked_subject_id=sides[1],
+        link_type=kind,
+    ),
+    st.sampled_from(list(combinations(SUBJECTS[:3], 2))),
+    st.sampled_from(("hub", "contact", None, None)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(words, *[links_made_and_broken] * 3, link_changes), min_size=4, max_size=14))
+def test_whatever_is_joined_parted_and_erased_in_whatever_order_only_a_grant_takes_a_no_back(
+    policy: Policy, history: list[Event]
+) -> None:
+    ledger = [grant(MONDAY, subject_id=who, purpose_code="analytics") for who in SUBJECTS]
+    refused: set[tuple[str, str, str]] = set()
+    for day, change in enumerate(history, 1):
+        at = MONDAY + day * DAY
+        ledger.append(replace(change, occurred_at=at, recorded_at=at, received_at=at))
+        answers = as_customers(recorded(*ledger), policy, at)
+        freed = {asked for asked in refused if answers[asked].is_allowed}
+        assert not freed or change.event_type == "grant"
+        refused = {asked for asked, one in answers.items() if one.reason_code in REFUSALS}
 
 
 @LAWS
