@@ -40,7 +40,7 @@ TLOG_PROOF = "c2sp.org/tlog-proof@v1"
 EVERY = "*"
 USES = ("read_bulk", "export", "training", "segment")
 ALLOWING = ("granted", "contract", "not_opted_out", "notice_given")
-PAGE_ROWS, KEY_BYTES, ROW_BYTES, ENTRY_BYTES = 32, 32, 40, 64
+PAGE_ROWS, SUBJECT_BYTES, KEY_BYTES, ROW_BYTES, ENTRY_BYTES = 32, 16, 32, 40, 64
 MAXIMUM_FILE = 64 << 20
 MAXIMUM_NOTE = 200_000
 MAXIMUM_SIGNATURES = 100
@@ -450,7 +450,7 @@ def digest(tag: str, *parts: str) -> bytes:
 
 
 def subject_key(subject_id: str) -> bytes:
-    return digest("troth-consent-subject-v1", subject_id)[:16]
+    return digest("troth-consent-subject-v1", subject_id)[:SUBJECT_BYTES]
 
 
 def entry_key(event: Mapping[str, Any]) -> bytes:
@@ -1109,11 +1109,16 @@ def check_entries(path: Path, claims: Sequence[Checkpoint]) -> tuple[int, int]:
     """Walk entries and checkpoints together. How many entries there are, and of how many the content was destroyed."""
     tree, keys, closed, entries = Tree(), bytearray(), 0, lines(path)
     roots: dict[tuple[int, int], bytes] = {}
+    silent: dict[bytes, int] = {}  # the last entry without content, by subject, until an erasure explains it
     for claimed in claims:
         while tree.size < claimed.size:
-            entry, is_closed = export_line(tree.size, next(entries, None), claimed.size)
+            entry, event_type = export_line(tree.size, next(entries, None), claimed.size)
             keys += entry[:KEY_BYTES] + tree.size.to_bytes(8, "big")
-            closed += is_closed
+            closed += event_type is None
+            if event_type is None:
+                silent[entry[:SUBJECT_BYTES]] = tree.size
+            elif event_type == "erased":
+                silent.pop(entry[:SUBJECT_BYTES], None)
             tree.add(leaf_hash(entry))
         what, changed = f"checkpoint of size {claimed.size}", "An entry up to there was changed"
         if (root := tree.root()) != claimed.root:
@@ -1126,11 +1131,16 @@ def check_entries(path: Path, claims: Sequence[Checkpoint]) -> tuple[int, int]:
             raise Refusal(what, f"state root {state.hex()}", signed, "Its index does not follow from its entries")
     if next(entries, None) is not None:
         raise Refusal(path.name, f"{tree.size} entries", "more", "No checkpoint covers them")
+    if silent:
+        what = f"{path.name} line {min(silent.values()) + 1}"
+        raise Refusal(
+            what, "an event, or the erasure of its subject after it", "neither", "Its key was destroyed by hand"
+        )
     return tree.size, closed
 
 
-def export_line(leaf: int, line: Optional[bytes], size: int) -> tuple[bytes, bool]:
-    """The entry of a line, once its event is proved to be the one; and whether its content was destroyed."""
+def export_line(leaf: int, line: Optional[bytes], size: int) -> tuple[bytes, Optional[str]]:
+    """The entry of a line, once its event is proved to be the one; and the event's type, None where it was destroyed."""
     what = f"entries.jsonl line {leaf + 1}"
     if line is None:
         raise Refusal("entries.jsonl", f"{size} entries", leaf, "The tail is missing")
@@ -1139,9 +1149,8 @@ def export_line(leaf: int, line: Optional[bytes], size: int) -> tuple[bytes, boo
     if whole(one["leaf_index"], what) != leaf:
         raise Refusal(what, f"leaf {leaf}", one["leaf_index"], "Entries were moved")
     if one["event"] is None and one["salt"] is None:
-        return entry, True
-    open_entry(what, leaf, entry, one["event"], unhex(one["salt"], what, 16))
-    return entry, False
+        return entry, None
+    return entry, open_entry(what, leaf, entry, one["event"], unhex(one["salt"], what, 16)).kind
 
 
 def run_root(keys: bytearray, start: int, stop: int) -> bytes:

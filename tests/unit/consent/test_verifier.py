@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -680,6 +681,19 @@ def test_one_bit_changed_in_an_export_is_caught(name: str, exported: Path, tmp_p
     path.unlink()
     if name != "entries.jsonl":
         assert "expected files" in evidence(verifier.verify(export, REAL))
+
+
+def test_an_export_in_which_an_event_is_withheld_that_no_erasure_explains_is_caught(
+    exported: Path, tmp_path: Path
+) -> None:
+    export = Path(shutil.copytree(exported, tmp_path / "export"))
+    path, manifest = export / "entries.jsonl", json.loads((export / "manifest.json").read_bytes())
+    lines = path.read_bytes().splitlines(keepends=True)
+    withheld = {**json.loads(lines[7]), "event": None, "salt": None}
+    path.write_bytes(b"".join([*lines[:7], canonical(withheld) + b"\n", *lines[8:]]))
+    manifest["sha256"]["entries.jsonl"] = sha256(path.read_bytes()).hexdigest()
+    (export / "manifest.json").write_bytes(canonical(manifest) + b"\n")
+    assert "line 8: expected an event, or the erasure" in evidence(verifier.verify(export, REAL))
 
 
 def test_an_export_with_its_tail_cut_or_entries_moved_is_caught(exported: Path, tmp_path: Path) -> None:
