@@ -131,21 +131,23 @@ class _Decision:
     @classmethod
     def of(cls, home: Home, ledger: Ledger, purpose: str, channel: str, moment: datetime) -> Self:
         """Standing from every event there is: one received after `moment` counts too, so that no late no is overlooked."""
-        known = open_checkpoint(ledger.checkpoint(), ledger.verifier)
+        note = ledger.checkpoint()  # asked for once: it grows meanwhile
+        known = open_checkpoint(note, ledger.verifier)
         published = FrameStanding.published(home, ledger.frame(known.size))
         newest = published.events["received_at"].max()
         latest = max(moment, naive(newest)) if isinstance(newest, datetime) else moment
         asked = (purpose, channel, latest)
         return cls(
-            known.size, known.root.hex(), ledger.checkpoint(), published.events, published.links,
+            known.size, known.root.hex(), note, published.events, published.links,
             published.policy, asked, published.known_at(*asked), versions(home, [LINKS])[LINKS],
         )  # fmt: skip
 
     def caught_up(self, ledger: Ledger) -> Self:
         """With what the ledger heard since: only those are asked again whom it touches. The same one when it heard nothing."""
-        if ledger.checkpoint() == self.checkpoint:
+        note = ledger.checkpoint()  # asked for once: it grows meanwhile
+        if note == self.checkpoint:
             return self
-        known = open_checkpoint(ledger.checkpoint(), ledger.verifier)
+        known = open_checkpoint(note, ledger.verifier)
         tail = ledger.frame(known.size, start=self.size)
         purpose, channel, latest = self.asked
         latest = max(latest, *(naive(each) for each in tail["received_at"]))
@@ -160,7 +162,7 @@ class _Decision:
         again = FrameStanding(about, links, self.policy).known_at(purpose, channel, latest)
         others = self.standing.filter(~pl.col("customer_id").is_in(touched))
         return replace(
-            self, size=known.size, root=known.root.hex(), checkpoint=ledger.checkpoint(), events=events,
+            self, size=known.size, root=known.root.hex(), checkpoint=note, events=events,
             asked=(purpose, channel, latest), standing=pl.concat([others, again.select(others.columns)]),
         )  # fmt: skip
 

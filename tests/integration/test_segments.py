@@ -498,6 +498,31 @@ def test_a_withdrawal_while_the_file_is_written_is_not_in_it(
     assert report.ledger_size == 61
 
 
+def test_a_withdrawal_while_others_are_asked_is_not_in_the_file(
+    own_shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "first", AS_OF)
+    refs = {who["customer_id"]: who["email_ref"] for who in own_shop.customers}
+    gone = sorted(exported(tmp_path / "first"))[:3]
+    pending = [said(refs[who], "withdraw", number, AS_OF) for number, who in enumerate(gone, start=1_000)]
+    open_checkpoint = export_module.open_checkpoint
+
+    def open_then_tell(*asked: Any) -> Any:
+        """A size is known; before anything is read under it, the ledger grows."""
+        found = open_checkpoint(*asked)
+        if pending:
+            own_shop.tell([pending.pop(0)], publish=False)
+        return found
+
+    monkeypatch.setattr(export_module, "open_checkpoint", open_then_tell)
+    report = export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "second", AS_OF)
+    assert pending == []
+    assert not set(gone) & set(exported(tmp_path / "second"))
+    assert report.ledger_size == 63
+    with own_shop.ledger() as ledger:
+        assert report.manifest["consent"]["checkpoint"] == ledger.checkpoint()
+
+
 def test_a_yes_that_ends_while_the_file_is_written_is_not_in_it(
     own_shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
