@@ -1,8 +1,8 @@
 """The file that goes out: standing asked again from the ledger itself, contact data from the vault at the last step.
 
 Written whole or not at all, with a manifest that says what was decided under which consent, and why the others are
-not in it. Whoever says something while the file is written is asked again before it is there. Nobody may say anything
-only while the last of them are asked and the files written once more, for whoever withdraws then waits.
+not in it. Whoever says something while the file is written is asked again before it is there, and a receipt of their own
+kept, for while the last of them are asked and the files written once more nobody may say anything: who withdraws then waits.
 """
 
 import csv
@@ -22,7 +22,7 @@ import polars as pl
 from consent.ledger.ledger import Ledger
 from consent.ledger.opening import has_ledger, ledger_place, open_ledger
 from consent.log.note import open_checkpoint
-from consent.rule.identity import company
+from consent.rule.identity import LINK_EVENTS
 from consent.rule.policy import Policy
 from consent.vault import open_vault
 from models.decisions import LINKS, Basis, record
@@ -49,7 +49,7 @@ MEMBERS = "members.csv"
 MANIFEST = "manifest.json"
 _NUMBER = re.compile(r"[+-]?[0-9][0-9 ().-]*")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-_ROUNDS = 2  # the first hears what was said while the file was written, the next what was said during the first
+_ROUNDS = 3  # the first hears what was said while the file was written, the next what was said during the first
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class _Decision:
     asked: tuple[str, str, datetime]
     standing: pl.DataFrame
     links_version: str
+    asked_again: frozenset[str] = frozenset()  # customers, since everybody was asked
 
     @classmethod
     def of(cls, home: Home, ledger: Ledger, purpose: str, channel: str, moment: datetime) -> Self:
@@ -151,28 +152,30 @@ class _Decision:
         tail = ledger.frame(known.size, start=self.size)
         purpose, channel, latest = self.asked
         latest = max(latest, *(naive(each) for each in tail["received_at"]))
-        near = _companies(ledger, {*tail["subject_id"], *tail["linked_subject_id"].drop_nulls()})
+        events = pl.concat([self.events, tail])
+        near = _companies(events, {*tail["subject_id"], *tail["linked_subject_id"].drop_nulls()})
         has_ended = pl.col("expires_at") <= latest.replace(tzinfo=UTC)
         ended = self.standing.filter(pl.col("is_allowed") & has_ended)["customer_id"]
         touched = {*self.links.filter(pl.col("identity_ref").is_in(near))["customer_id"], *ended}
         links = self.links.filter(pl.col("customer_id").is_in(touched))
-        near |= _companies(ledger, {*links["identity_ref"]} - near)
-        events = pl.concat([self.events, tail])
+        near |= _companies(events, {*links["identity_ref"]} - near)
         about = events.filter(pl.col("subject_id").is_in(near))
         again = FrameStanding(about, links, self.policy).known_at(purpose, channel, latest)
         others = self.standing.filter(~pl.col("customer_id").is_in(touched))
         return replace(
             self, size=known.size, root=known.root.hex(), checkpoint=note, events=events,
             asked=(purpose, channel, latest), standing=pl.concat([others, again.select(others.columns)]),
+            asked_again=self.asked_again | touched,
         )  # fmt: skip
 
 
-def _companies(ledger: Ledger, subjects: Iterable[str]) -> set[str]:
-    """The subjects, and every identity that any of them was ever joined to."""
-    found: set[str] = set()
-    for subject_id in subjects:
-        if subject_id not in found:
-            found |= company(ledger, subject_id)
+def _companies(events: pl.DataFrame, subjects: set[str]) -> set[str]:
+    """The subjects, and every identity that a chain of link events leads to from any of them."""
+    said = events.filter(pl.col("event_type").is_in(LINK_EVENTS))
+    found, new = set(subjects), subjects
+    while new:
+        new = {*said.filter(pl.col("subject_id").is_in(new))["linked_subject_id"].drop_nulls()} - found
+        found |= new
     return found
 
 
@@ -189,22 +192,36 @@ class _Draft:
         self._at = at
         self._found = found
         self._is_recorded = is_recorded
+        self._receipts: dict[str, Any] = {}
         self._clear: dict[str, str | None] = {}  # contact data by its token, of those who might have been contacted
 
     def write(self, decision: _Decision) -> dict[str, Any]:
-        """Write them under a decision; gives the manifest, which names the decision's receipt where one is kept."""
+        """Write them under a decision; gives the manifest, which names its receipts where they are kept.
+
+        A draft that was overtaken leaves the receipt of everybody, which holds for all who were not asked again.
+        """
         rows = self._with_contacts(decided(self._found.rows, decision.standing))
         data = _csv(self._segment, rows)
         manifest = _manifest(self._segment, self._at, counted(rows["decision"]), decision, data)
         manifest["tables"] = {**self._found.tables, LINKS: decision.links_version}
         if self._is_recorded:
-            manifest["decision"] = _recorded(self._home, self._segment, self._at, self._found, decision, data)
+            self._record(decision, data)
+        manifest |= self._receipts
         self.discard()
         self._draft.mkdir(parents=True)
         self._draft.chmod(0o700)
         write_atomically(self._draft / MEMBERS, data)
         write_atomically(self._draft / MANIFEST, canonical(manifest))
         return manifest
+
+    def _record(self, decision: _Decision, data: bytes) -> None:
+        """Keep a receipt of everybody the first time, then of those who were asked again; both name the file they led to."""
+        people = self._found.rows["customer_id"]
+        if "decision" not in self._receipts:
+            self._receipts["decision"] = _recorded(self._home, self._segment, self._at, people, decision, data)
+        elif (again := people.filter(people.is_in(decision.asked_again))).len():
+            receipt = _recorded(self._home, self._segment, self._at, again, decision, data)
+            self._receipts["decided_again"] = receipt
 
     def publish(self) -> None:
         self._draft.replace(self._folder)
@@ -270,15 +287,15 @@ def _manifest(segment: Segment, at: datetime, counts: Counts, basis: _Decision, 
 
 
 def _recorded(
-    home: Home, segment: Segment, at: datetime, found: Members, basis: _Decision, data: bytes
+    home: Home, segment: Segment, at: datetime, customers: pl.Series, basis: _Decision, data: bytes
 ) -> dict[str, Any]:
-    """Keep the receipt of this use; number and hash of it. A draft that was overtaken leaves its receipt: it was decided."""
+    """Keep the receipt of a use of these customers; number and hash of it."""
     receipt = record(
         home,
         "export",
         f"segment:{segment.name}",
         basis.asked,
-        found.rows["customer_id"],
+        customers,
         basis.standing,
         Basis(basis.checkpoint, basis.links_version),
         FixedClock(at),

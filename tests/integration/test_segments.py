@@ -25,10 +25,11 @@ from consent.errors import LedgerError
 from consent.events import Event
 from consent.ledger.ledger import Ledger, Recorded
 from consent.ledger.opening import open_ledger
+from consent.receipts import decisions
 from consent.rule.policy import read_policy
 from consent.rule.standing import merged, standing, standing_frame
 from consent.vault import open_vault
-from models.decisions import replay
+from models.decisions import folder_of, replay
 from models.errors import ModelsError
 from models.segments import export as export_module
 from models.segments.decision import counted, decided, members
@@ -537,10 +538,18 @@ def test_a_yes_that_ends_while_the_file_is_written_is_not_in_it(
     tell_while_a_file_is_written(own_shop, monkeypatch, late)
     report = export(own_shop.home, plain_segment(EVERYBODY), tmp_path / "second", AS_OF)
     assert set(exported(tmp_path / "first")) - set(exported(tmp_path / "second")) == {ending, other}
-    with own_shop.ledger() as ledger:  # whoever decides again finds the same
-        assert replay(own_shop.home, report.manifest["decision"]["number"], ledger).subject_count == report.matched + (
-            report.test_customers
-        )
+    with (
+        own_shop.ledger() as ledger
+    ):  # whoever decides again finds the same: everybody, then those who were asked again
+        for name, count in (("decision", report.matched + report.test_customers), ("decided_again", 2)):
+            assert replay(own_shop.home, report.manifest[name]["number"], ledger).subject_count == count
+        receipt = decisions.load(folder_of(own_shop.home), report.manifest["decided_again"]["number"], ledger.verifier)
+    assert [(count["reason_code"], count["subject_count"]) for count in receipt.counts] == [
+        ("expired", 1),
+        ("withdrawn", 1),
+    ]
+    assert receipt.use.outputs["members.csv"] == report.manifest["files"]["members.csv"]["sha256"]
+    assert receipt.size == report.ledger_size
 
 
 def test_who_speaks_while_the_file_is_written_is_asked_again_with_all_they_were_ever_joined_to(
