@@ -41,7 +41,7 @@ class _Heard:
     refused: dict[str, float] = field(default_factory=dict)
     answered: list[tuple[float, str]] = field(default_factory=list)  # when asked, whom: allowed answers only
     reads: int = 0
-    exports: list[tuple[float, set[str]]] = field(default_factory=list)  # when begun, who is in it
+    exports: list[tuple[float, set[str]]] = field(default_factory=list)  # when it was there, who is in it
 
 
 def measure(scale: str | None) -> Iterator[Measure]:
@@ -71,7 +71,9 @@ def measure(scale: str | None) -> Iterator[Measure]:
             yield Measure(f"{name}_to_refused_{share}", value, "ms", "lower", goal, conditions=state)
     leaked = [who for when, who in heard.answered if when > heard.acknowledged.get(who, float("inf"))]
     yield Measure("leaked_reads", len(leaked), "answers", "lower", 0, conditions=state)
-    gone = sum(heard.acknowledged.get(who, float("inf")) < begun for begun, members in heard.exports for who in members)
+    gone = sum(
+        heard.acknowledged.get(who, float("inf")) < there_at for there_at, members in heard.exports for who in members
+    )
     yield Measure("leaked_export_rows", gone, "rows", "lower", 0, conditions=state)
     yield Measure("exports_meanwhile", len(heard.exports), "exports", "higher", 1, conditions=state)
 
@@ -116,11 +118,11 @@ def _loaded(home: Any, folder: Path) -> tuple[_Heard, int]:
     def send(number: int = 0) -> None:
         while not is_done.is_set():
             number += 1
-            began = time.perf_counter()
             to = folder / f"out-{number}"
             export(home, parse(SEGMENT), to, at)
+            there_at = time.perf_counter() - (time.time() - to.stat().st_ctime)  # renamed into place
             with (to / "members.csv").open(newline="") as file:
-                heard.exports.append((began, {row["customer_id"] for row in csv.DictReader(file)}))
+                heard.exports.append((there_at, {row["customer_id"] for row in csv.DictReader(file)}))
 
     workers = [threading.Thread(target=read, args=(number,)) for number in range(READERS)]
     workers.append(threading.Thread(target=send))
