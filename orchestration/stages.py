@@ -5,7 +5,7 @@ Each function is handed the home and says what it did; the assets give it a name
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,6 +15,9 @@ from orchestration.errors import NOTHING_READABLE, STEP_FAILED, RunError
 from orchestration.summary import FeatureRow, LedgerRow, ModelRow, SegmentRow
 from troth.clock import Clock
 from troth.home import Home
+
+if TYPE_CHECKING:
+    from consent.ledger.ledger import Ledger
 
 Advance = Callable[[str, int, int], None]
 CONSENTS_PER_CHECKPOINT = 10_000
@@ -31,9 +34,12 @@ def raw_rows(home: Home, table: str, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
-    """Append what was captured to the ledger, then write its events, links and the policy where SQL reads them.
+    """Append to the ledger who is linked to whom by what was published last, then what was captured; write its events, links and
+    the policy where SQL reads them.
 
-    Appending twice changes nothing: every event has a key of its own.
+    Links come first and of the last version, so that whoever readers took for one person is joined in the ledger before another
+    version takes its place, and nothing is appended after standing was decided. Appending twice changes nothing: every event
+    has a key of its own.
     """
     from consent.events import FIELDS, OPTIONAL, set_aside
     from consent.ledger.opening import open_ledger
@@ -46,11 +52,16 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
     captured, aside = set_aside(raw_rows(home, "raw_consent__signals", said))
     with open_ledger(home, clock) as ledger:
         before = ledger.size
-        for start in range(0, captured.height, CONSENTS_PER_CHECKPOINT):
-            ledger.append_frame(captured.slice(start, CONSENTS_PER_CHECKPOINT))
-            advance("append consents", min(start + CONSENTS_PER_CHECKPOINT, captured.height), captured.height)
+        known = ledger.frame(before)
+        links = _new_links(home, known)
+        done, total = 0, links.height + captured.height
+        for frame in (links, captured):
+            for part in frame.iter_slices(CONSENTS_PER_CHECKPOINT):
+                ledger.append_frame(part)
+                done += part.height
+                advance("append consents", done, total)
         checkpoint = ledger.verify()
-        recorded = ledger.frame()
+        recorded = _with_tail(ledger, known, before)
     _write_raw(home, "consent_ledger", recorded)
     _write_raw(home, "consent_links", joined_frame(recorded))
     policy = read_policy()
@@ -62,7 +73,33 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
         checkpoint.root.hex(),
         True,
         dict(aside["detail"].value_counts().iter_rows()),
+        links.height,
     )
+
+
+def _new_links(home: Home, known: pl.DataFrame) -> pl.DataFrame:
+    """Link events that follow from the published identities and are not in what the ledger is known to hold."""
+    from consent.rule.linking import record_links
+    from troth.published import POINTER, current
+
+    if not (home.published / "customer_identities" / POINTER).exists():
+        return known.clear()
+    believed = pl.read_parquet(
+        current(home, "customer_identities"),
+        columns=["customer_id", "identity_ref", "link_type", "linked_at", "is_test"],
+    )
+    return record_links(known, believed.filter(~pl.col("is_test")), known_until(home))
+
+
+def _with_tail(ledger: "Ledger", known: pl.DataFrame, size: int) -> pl.DataFrame:
+    """What the ledger holds: its first `size` leaves, as `known`, and those since. Read anew where somebody was erased meanwhile."""
+    tail = ledger.frame(start=size)
+    if tail.filter(event_type="erased").height:
+        return ledger.frame()
+    newest = tail["ledger_size"].max() if tail.height else None
+    if newest is None:
+        return known
+    return pl.concat([known.with_columns(pl.lit(newest, pl.Int64()).alias("ledger_size")), tail])
 
 
 def fill_vault(home: Home) -> int:

@@ -63,11 +63,14 @@ class ModelRow(msgspec.Struct):
 
 
 class LedgerRow(msgspec.Struct):
+    """The ledger after a run. `links`: events of those appended that link identities, or part them."""
+
     size: int
     appended: int
     root: str
     verified: bool
     aside: dict[str, int] = {}
+    links: int = 0
 
 
 class CheckCounts(msgspec.Struct):
@@ -171,8 +174,8 @@ def render(report: RunReport) -> Iterable[Any]:
     if report.ledger:
         root = f"{report.ledger.root[:16]}..."
         yield table(
-            "Consent ledger", "events", "new", "root", "state",
-            rows=[(report.ledger.size, report.ledger.appended, root, "[green]verified[/]" if report.ledger.verified else "[red]DOES NOT VERIFY[/]")],
+            "Consent ledger", "events", "new", "of links", "root", "state",
+            rows=[(report.ledger.size, report.ledger.appended, report.ledger.links, root, "[green]verified[/]" if report.ledger.verified else "[red]DOES NOT VERIFY[/]")],
         )  # fmt: skip
     yield table(
         "Segments", "segment", "purpose", "matched", "may be contacted", "refused", "reasons",

@@ -8,6 +8,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
+from io import BytesIO
 from itertools import combinations, product
 from typing import Protocol
 
@@ -29,6 +32,7 @@ _HEARD = (*LINK_EVENTS, "erased")  # an erasure ends the links of who is erased
 Pair = tuple[str, str]  # the smaller id first
 Span = tuple[datetime, datetime | None]
 Spans = Mapping[Pair, Sequence[Span]]
+_ALWAYS: Sequence[Span] = ((datetime.min.replace(tzinfo=UTC), None),)  # an identity is itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +85,21 @@ class Readable(Protocol):
 
 def joined(events: Iterable[Link]) -> list[Joined]:
     """The table of pairs of link events and erasures, in whatever order and however often they come; other events say nothing."""
-    proved, contacts = _edges(events)
-    surely = _by_proof(proved)
-    rows = list(_rows(surely, surely, is_proved=True))
-    rows += _rows(_by_one_contact(surely, contacts), surely, is_proved=False)
-    return sorted(_through_others(rows), key=_order)
+    return sorted(_joined(events), key=_order)
 
 
 def joined_frame(events: pl.DataFrame, known_at: datetime | None = None) -> pl.DataFrame:
     """The raw table `consent_links`: `joined` of a frame of ledger rows, of what had been received by `known_at` where given."""
-    links = events.lazy().filter(pl.col("event_type").is_in(_HEARD))
+    if not {"subject_id", "linked_subject_id", "link_type"} <= set(events.columns):
+        return pl.DataFrame(schema=JOINED_SCHEMA)
+    said = events.lazy().filter(pl.col("event_type").is_in(_HEARD))
     if known_at is not None:
-        links = links.filter(pl.col("received_at") <= pl.lit(known_at.astimezone(UTC), pl.Datetime("us", "UTC")))
-    names = ("subject_id", "linked_subject_id", "link_type", "event_type", "occurred_at", "recorded_at", "received_at")
-    said = links.select(names).unique().collect() if set(names) <= set(events.columns) else pl.DataFrame()
-    rows = joined(LinkSaid(*row) for row in said.iter_rows())
-    columns = {name: [getattr(row, name) for row in rows] for name in JOINED_SCHEMA}
-    return pl.DataFrame(columns, schema=JOINED_SCHEMA)
+        said = said.filter(pl.col("received_at") <= pl.lit(known_at.astimezone(UTC), pl.Datetime("us", "UTC")))
+    one, other = pl.col("subject_id"), pl.col("linked_subject_id")
+    sides = pl.min_horizontal(one, other).alias("subject_id"), pl.max_horizontal(one, other).alias("linked_subject_id")
+    names = ("link_type", "event_type", "occurred_at", "recorded_at", "received_at")
+    links = said.select(*sides, *names).unique().collect()  # both sides of a link say the same
+    return _table(_Content(links.sort(pl.all())))
 
 
 def joined_of(events: Readable, subject_id: str, known_at: datetime | None = None) -> list[Joined]:
@@ -108,6 +110,46 @@ def joined_of(events: Readable, subject_id: str, known_at: datetime | None = Non
 def company(events: Readable, subject_id: str) -> set[str]:
     """Every identity a subject was ever joined to, and itself: who may hear what is said under it."""
     return set(_around(events, subject_id, None))
+
+
+class _Content:
+    """A frame that equals another one of the same rows in the same order."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame
+        file = BytesIO()
+        frame.write_ipc(file)
+        self._digest = sha256(file.getbuffer()).digest()
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self._digest == other._digest
+
+
+@lru_cache(maxsize=4)
+def _table(links: _Content) -> pl.DataFrame:
+    """The table is asked for at many times, and links change with a run: most of those times have the same."""
+    rows = _joined(LinkSaid(*row) for row in links.frame.iter_rows())
+    columns = {
+        "subject_id": [row.subject_id for row in rows],
+        "other_subject_id": [row.other_subject_id for row in rows],
+        "linked_at": [row.linked_at for row in rows],
+        "split_at": [row.split_at for row in rows],
+        "unlinked_at": [row.unlinked_at for row in rows],
+        "is_proved": [row.is_proved for row in rows],
+    }
+    order = ("subject_id", "other_subject_id", "linked_at", "unlinked_at", "split_at", "is_proved")
+    return pl.DataFrame(columns, schema=JOINED_SCHEMA).sort(order, nulls_last=True)
+
+
+def _joined(events: Iterable[Link]) -> list[Joined]:
+    proved, contacts = _edges(events)
+    surely = _by_proof(proved)
+    rows = list(_rows(surely, surely, is_proved=True))
+    rows += _rows(_by_one_contact(surely, contacts), surely, is_proved=False)
+    return _through_others(rows) if any(row.unlinked_at for row in rows) else rows
 
 
 def _pair(event: Link) -> Pair:
@@ -170,14 +212,18 @@ def _by_one_contact(surely: Spans, contacts: Spans) -> dict[Pair, list[Span]]:
         mates[other].append((one, spans))
     times: dict[Pair, list[Span]] = defaultdict(list)
     for (one, other), spans in contacts.items():
-        for (left, near), (right, far) in product([(one, spans), *mates[one]], [(other, spans), *mates[other]]):
+        for (left, near), (right, far) in product([(one, _ALWAYS), *mates[one]], [(other, _ALWAYS), *mates[other]]):
             if left != right:
                 times[(left, right) if left < right else (right, left)] += _shared(spans, _shared(near, far))
     return {pair: _united([*spans, *surely.get(pair, ())]) for pair, spans in times.items() if spans}
 
 
-def _shared(mine: Sequence[Span], theirs: Sequence[Span]) -> list[Span]:
+def _shared(mine: Sequence[Span], theirs: Sequence[Span]) -> Sequence[Span]:
     """The times that are in both."""
+    if mine is _ALWAYS:
+        return theirs
+    if theirs is _ALWAYS:
+        return mine
     found = []
     for one in mine:
         for other in theirs:

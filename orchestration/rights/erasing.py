@@ -65,6 +65,12 @@ class Plan:
     kept_rows: Mapping[str, int]
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whom the ledger may know them by: the tokens proved to be theirs, then contacts that nobody else gave."""
+        contacts = sorted({*self.identifiers} - {*self.person.customer_ids})
+        return tuple(dict.fromkeys([*self.person.tokens, *contacts]))
+
+    @property
     def traces(self) -> Traces:
         return Traces.of(self.texts, self.plain)
 
@@ -206,7 +212,7 @@ def _erase_ledger(home: Home, clock: Clock, plan: Plan) -> Any:
 
     leaves = []
     with open_ledger(home, clock) as ledger:
-        for number, token in enumerate(plan.person.tokens):
+        for number, token in enumerate(plan.subjects):
             known = ledger.events_of(token)
             if number and not ledger.leaves_of(token):
                 continue
@@ -288,11 +294,11 @@ def _rewrite_consents(home: Home, clock: Clock, _plan: Plan) -> Any:
 
 
 def _erase_published(home: Home, _clock: Clock, plan: Plan) -> Any:
-    return tables.erase_published(home, plan.identifiers, plan.person.tokens)
+    return tables.erase_published(home, plan.identifiers, plan.subjects)
 
 
 def _erase_warehouse(home: Home, _clock: Clock, plan: Plan) -> Any:
-    return tables.erase_warehouse(home, plan.identifiers, plan.person.tokens)
+    return tables.erase_warehouse(home, plan.identifiers, plan.subjects)
 
 
 def _erase_features(home: Home, _clock: Clock, plan: Plan) -> Any:
@@ -376,7 +382,7 @@ def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor
             "received_at": log.request(plan.request_id).received_at.isoformat(),
             "erased_at": plan.at.isoformat(),
             "certified_at": clock.now().isoformat(),
-            "subject_keys": [_subject_key(token) for token in plan.person.tokens],
+            "subject_keys": [_subject_key(token) for token in plan.subjects],
             "places": {name: done[name] for name, _ in STEPS},
             "kept": [*kept, *_stays(plan.person, plan.others)],
             "recipients": recipients,
@@ -401,7 +407,7 @@ def _sealed_leaves(home: Home, clock: Clock, plan: Plan, erased: Collection[int]
     from consent.ledger.opening import open_ledger
 
     with open_ledger(home, clock) as ledger:
-        known = [ledger.leaves_of(token) for token in plan.person.tokens]
+        known = [ledger.leaves_of(token) for token in plan.subjects]
         before = [leaf for leaves in known for leaf in leaves if leaf < max({*leaves} & {*erased}, default=0)]
         opened = sum(ledger.opened(leaf) is not None for leaf in before)
     if opened:
@@ -431,7 +437,11 @@ def _stays(person: Person, others: Collection[str]) -> list[dict[str, Any]]:
         {
             "what": "the erased event of each subject, under a token",
             "why": "So that no old file brings the person back (GDPR 5(2), 17(3)(b)).",
-        }
+        },
+        {
+            "what": "links of contacts that others gave, too, under a token",
+            "why": "They are events of somebody else's contact, and say why it is silent: a no heard stays heard.",
+        },
     ]
     if is_outside():
         kept.append(

@@ -36,7 +36,9 @@ _WORD = re.compile(rb"[A-Za-z0-9_]")
 CONSENT_TABLES = frozenset({"consent_ledger", "consent_events", "consent_links"})
 LEDGER_ENTRIES = "entries.jsonl"
 _ERASED = b'"event_type":"erased"'
-_TOLD_BY_OTHERS = ("linked_subject_id", "other_subject_id")
+_LINKS = "consent_links"  # made of what can still be read: the link events of others
+_TOLD_BY_OTHERS = "linked_subject_id"
+_LINKED_TO = re.compile(rb'"linked_subject_id":"[a-z]+_[a-z2-7]{22}"')
 
 
 @dataclass(frozen=True)
@@ -184,11 +186,12 @@ def _in_file(home: Home, traces: Traces, path: Path) -> list[Find]:
 
 
 def _in_entries(name: str, traces: Traces, path: Path) -> list[Find]:
-    """Finds in an export of the ledger, by line; the erasure's own event is in it for good."""
+    """Finds in an export of the ledger, by line; the erasure's own event is in it for good, and whom others' links name."""
     if not traces.spans(path.read_bytes()):
         return []
     with path.open("rb") as file:
-        found = [number for number, line in enumerate(file, 1) if _ERASED not in line and traces.spans(line)]
+        lines = ((number, _LINKED_TO.sub(b"", line)) for number, line in enumerate(file, 1) if _ERASED not in line)
+        found = [number for number, line in lines if traces.spans(line)]
     return [Find(name, f"line {number}") for number in found]
 
 
@@ -199,9 +202,11 @@ def in_table(table: str, traces: Traces, frame: pl.DataFrame) -> tuple[list[tupl
     if table not in CONSENT_TABLES:
         return found, False
     kinds = frame["event_type"] if "event_type" in frame.columns else None
-    left = [
-        (name, row) for name, row in found if name not in _TOLD_BY_OTHERS and (kinds is None or kinds[row] != "erased")
+    told = [
+        table == _LINKS or name == _TOLD_BY_OTHERS or (kinds is not None and kinds[row] == "erased")
+        for name, row in found
     ]
+    left = [find for find, is_told in zip(found, told, strict=True) if not is_told]
     return left, len(left) < len(found)
 
 

@@ -22,6 +22,7 @@ from consent.log.merkle import verify_consistency, verify_inclusion
 from consent.log.note import Ed25519Signer
 from consent.receipts.shopper import write
 from consent.rights import open_certificate, open_rights
+from consent.rule.identity import joined_of
 from consent.rule.policy import read_policy
 from consent.rule.standing import standing
 from consent.vault import open_vault
@@ -38,6 +39,7 @@ from orchestration.rights.erasing import STEPS, Erased, erase
 from orchestration.rights.held import KEPT, Held, held
 from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces, search
+from orchestration.stages import append_consents
 from tests.integration.taken_home import (
     TakenHome,
     keep_receipts,
@@ -46,9 +48,10 @@ from tests.integration.taken_home import (
     receipts_of,
     take_home,
 )
+from tests.unit.consent.builders import event
 from troth.clock import FixedClock
 from troth.home import Home
-from troth.published import current
+from troth.published import POINTER, current
 
 pytestmark = pytest.mark.slow
 NOW = datetime(2026, 4, 1, 12, tzinfo=UTC)
@@ -56,9 +59,10 @@ CLOCK = FixedClock(NOW)
 SEED = 11
 
 
-def _run(home: Home) -> None:
+def _run(home: Home, *options: str) -> None:
     """`troth run`, in a process of its own."""
     command = [sys.executable, "-m", "orchestration.cli", "run", "--home", str(home.root), "--json", "--no-sample"]
+    command += options
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 4), done.stderr[-3000:]  # a shop of 60 people may fail a check of shares
     assert (home.published / "customers" / "CURRENT").exists(), done.stderr[-3000:]
@@ -66,12 +70,13 @@ def _run(home: Home) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home after a run, with an export of the ledger. Copied by each test, never changed."""
+    """A home after two runs, for the first tells the ledger of no links, with an export of it. Copied by each test, never changed."""
     home = Home(tmp_path_factory.mktemp("shop") / "home")
     (home.root / "keys").mkdir(parents=True)
     (home.root / "keys" / "token.key").write_bytes(bytes(range(32)))  # else every run of the tests has other ids
     simulator.simulate(home, simulator.TINY, SEED)
     _run(home)
+    _run(home, "--force")
     with open_ledger(home, CLOCK) as ledger:
         ledger.export(home.exports / "ledger")
     return home
@@ -387,6 +392,46 @@ def test_an_identifier_that_others_gave_too_stays_with_them_and_is_said_to(home:
     with open_vault(home) as vault:
         contacts = [token for token in found.others if token.startswith(("email", "phone"))]
         assert vault.held(contacts) == sorted(contacts)
+
+
+def test_of_an_erased_persons_links_a_token_stays_in_events_of_others_and_silences_until_a_new_grant(
+    home: Home, entangled: str
+) -> None:
+    """The other's contact goes on saying whose no it heard; nothing else of the link can be read, and it is over."""
+    person, shared = resolve(home, [entangled]), held(home, resolve(home, [entangled])).others
+    stays, gone = sorted(shared & {*person.unproved}), sorted({*person.unproved} - shared)
+    with open_ledger(home, CLOCK) as ledger:
+        hubs = [[row.other_subject_id for row in joined_of(ledger, contact) if row.holds(NOW)] for contact in stays]
+        assert hubs
+        assert all({*person.tokens} & {*each} for each in hubs)
+    erase(home, CLOCK, [entangled])
+    with open_ledger(home, CLOCK) as ledger:
+        for token in (*person.tokens, *gone):
+            assert {each.event.event_type for each in ledger.events_of(token)} <= {"erased"}
+        naming = ledger.frame().filter(pl.col("linked_subject_id").is_in(person.tokens))
+        assert {*naming["subject_id"]} == {*stays}
+        policy, later = read_policy(), NOW + timedelta(days=1)
+        for contact in stays:
+            assert not [
+                row for row in joined_of(ledger, contact) if row.holds(NOW) and row.other_subject_id in person.tokens
+            ]
+            assert standing(ledger, contact, "analytics", "*", later, policy=policy).reason_code == "erased"
+        (notice,) = [each for each in policy.notices.values() if each.notice_id == "preference_centre"]
+        ledger.append([event(later, subject_id=contact, purpose_code="analytics", notice_id=notice.notice_id,
+                             notice_version=notice.current_version)])  # fmt: skip
+        assert standing(ledger, contact, "analytics", "*", later, policy=policy).is_allowed
+
+
+def test_an_old_version_of_the_identities_does_not_link_the_erased_again(home: Home, somebody: str) -> None:
+    identities = current(home, "customer_identities")
+    old, tokens = identities.read_bytes(), resolve(home, [somebody]).tokens
+    erase(home, CLOCK, [somebody])
+    (identities.parent / "old.parquet").write_bytes(old)
+    (identities.parent / POINTER).write_text("old.parquet")
+    done = append_consents(home, CLOCK, lambda *_: None)
+    assert (done.appended, done.links) == (0, 0)
+    with open_ledger(home, CLOCK) as ledger:
+        assert all({each.event.event_type for each in ledger.events_of(token)} <= {"erased"} for token in tokens)
 
 
 def _export(home: Home) -> Path:
