@@ -48,6 +48,7 @@ CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {
     "consent_links": {
         **dict.fromkeys(("subject_id", "other_subject_id"), pl.String()),
         **dict.fromkeys(("linked_at", "split_at", "unlinked_at"), UTC_TIME),
+        "is_proved": pl.Boolean(),
     },
 }
 MORNING = datetime(2025, 3, 3, 8, tzinfo=UTC)
@@ -93,7 +94,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "consent_policy": {"legal_basis": "consent", "jurisdiction_code": "*", "mechanism": "opt_in", "expires_after_days": None,
                        "confirm_within_days": None, "is_refused_by_gpc": False},
     "consent_notices": {"notice_id": "web_banner", "minimum_version": 1},
-    "consent_links": {"split_at": None, "unlinked_at": None},
+    "consent_links": {"split_at": None, "unlinked_at": None, "is_proved": True},
 }  # fmt: skip
 PLAIN: dict[type[pl.DataType], Any] = {
     pl.String: "x",
