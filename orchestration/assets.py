@@ -129,7 +129,7 @@ def _hours(hours: int) -> Any:
             kinds={"sqlite"},
         ),
         dg.AssetSpec("consent_policy", group_name="consent", automation_condition=FOLLOWS, description="What is asked, by purpose, channel and jurisdiction. One row each."),
-        dg.AssetSpec("consent_links", group_name="consent", automation_condition=FOLLOWS, description="Which identities were joined, and when. One row per pair and time."),
+        dg.AssetSpec("consent_links", group_name="consent", automation_condition=FOLLOWS, description="Which identities were joined, and when: what the ledger was told, up to the identities published last. One row per pair and time."),
         dg.AssetSpec("consent_notices", group_name="consent", automation_condition=FOLLOWS, description="Notices and the oldest version whose grants still hold. One row per notice."),
     ],
     check_specs=[
