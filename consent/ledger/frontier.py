@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from consent.ledger.store import INNER_HEIGHT, Tile
-from consent.log.merkle import HASH_BYTES, CompactRange, joined, level_above
+from consent.log.merkle import CompactRange, joined, levels_over
 
 TILE_HEIGHT = 8
 TILE_HASHES = 1 << TILE_HEIGHT
@@ -53,15 +53,6 @@ class Frontier:
         return Frontier(self.size + len(leaf_hashes), tuple(edges)), tiles
 
 
-def tile_levels(hashes: bytes) -> list[bytes]:
-    """All levels over neighbouring hashes, concatenated each, from the bottom up; a hash without a partner ends its level."""
-    levels = [hashes]
-    while len(levels[-1]) > HASH_BYTES:
-        below = levels[-1]
-        levels.append(level_above(below[: len(below) // (2 * HASH_BYTES) * 2 * HASH_BYTES]))
-    return levels
-
-
 def _extended(edge: Edge, fresh: list[bytes], level: int, number: int) -> tuple[Edge, list[Tile]]:
     tiles: list[Tile] = []
     hashes, tree = list(edge.hashes), CompactRange(len(edge.hashes), edge.peaks)
@@ -71,7 +62,7 @@ def _extended(edge: Edge, fresh: list[bytes], level: int, number: int) -> tuple[
         at += len(part)
         hashes += part
         if len(hashes) == TILE_HASHES:
-            levels = tile_levels(b"".join(hashes))
+            levels = levels_over(b"".join(hashes))
             tiles.append(Tile(level, number + len(tiles), levels[0], levels[INNER_HEIGHT] + levels[-1]))
             hashes, tree = [], CompactRange()
         else:

@@ -139,12 +139,16 @@ class Heads:
         return sorted(int(leaf) for rows in parts for leaf in index.leaf_indexes(rows))
 
     def _found(self, head: Head, asked: Rows, prints: NDArray[np.uint64], width: int) -> dict[int, int]:
-        parts = [index.find(head.young, asked, width)]
-        for run in reversed(head.runs):  # older ones last: the first leaf stays
-            parts += index.find_in_run(self.stored_run(run), self.chunks(run), asked, prints, width)
-        found: dict[int, int] = {}
-        for positions, leaves in parts:
-            found.update(zip(positions.tolist(), leaves.tolist(), strict=True))
+        """Position and first leaf of those that are held. Whoever is found in an older run is not looked for in younger ones."""
+        found, left = dict[int, int](), np.arange(len(asked))
+        for run in head.runs:
+            here = index.find_in_run(self.stored_run(run), self.chunks(run), asked, prints, width)
+            if here:
+                found.update((int(left[position]), leaf) for position, leaf in here.items())
+                others = np.delete(np.arange(len(left)), list(here))
+                asked, prints, left = asked[others], prints[others], left[others]
+        positions, leaves = index.find(head.young, asked, width)
+        found.update(zip(left[positions].tolist(), leaves.tolist(), strict=True))
         return found
 
     def _checked(self, note: str) -> Checkpoint:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from consent.errors import LedgerError
-from consent.ledger.frontier import TILE_HASHES, TILE_HEIGHT, Frontier, tile_levels
+from consent.ledger.frontier import TILE_HASHES, TILE_HEIGHT, Frontier
 from consent.ledger.store import INNER_HEIGHT, StoredTile
 from consent.log import merkle
 from consent.log.merkle import HASH_BYTES
@@ -35,7 +35,7 @@ class Tiles:
         """All levels inside a tile."""
         found = self._upper.get((level, number))
         if found is None:
-            found = tile_levels(self.stored(level, number).hashes)
+            found = merkle.levels_over(self.stored(level, number).hashes)
             if level:
                 if len(self._upper) >= _CACHED:
                     self._upper.clear()
@@ -92,7 +92,7 @@ class Prover:
         """All levels inside the incomplete tile of a level, as far as its hashes reach."""
         levels = self._edges.get(tile_level)
         if levels is None:
-            levels = self._edges[tile_level] = tile_levels(b"".join(self._frontier.hashes(tile_level)))
+            levels = self._edges[tile_level] = merkle.levels_over(b"".join(self._frontier.hashes(tile_level)))
         return levels
 
 

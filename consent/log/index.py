@@ -4,8 +4,10 @@ Rows are sorted within runs, runs cover the log without gap; a checkpoint signs 
 values over bytes: where runs rest is in `store.py`, how a proof is checked alone is here too (`verify_state_proof`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any
@@ -23,7 +25,7 @@ KEY_BYTES = SUBJECT_BYTES + SCOPE_BYTES + SIGNAL_BYTES
 ROW_BYTES = KEY_BYTES + 8
 PAGE_ROWS = 32
 PAGE_BYTES = PAGE_ROWS * ROW_BYTES
-CHUNK_PAGES = 64  # a power of two, so that a chunk is a perfect subtree of its run's pages
+CHUNK_PAGES = 16  # a power of two, so that a chunk is a perfect subtree of its run's pages
 CHUNK_ROWS = CHUNK_PAGES * PAGE_ROWS
 CHUNK_BYTES = CHUNK_ROWS * ROW_BYTES
 BLOCK = 4096  # leaves of the smallest run that rests in the store; younger leaves make one run that is sorted anew
@@ -59,6 +61,11 @@ class StoredRun:
     first_rows: Rows
     chunk_roots: bytes
     filter: NDArray[np.uint8]
+
+    @cached_property
+    def levels(self) -> list[bytes]:
+        """Every level of the tree over its chunks, from their roots up."""
+        return merkle.levels_over(self.chunk_roots)
 
 
 def rows_of(entries: bytes, first: int) -> Rows:
@@ -220,17 +227,35 @@ def find(rows: Rows, keys: Rows, width: int = KEY_BYTES) -> Found:
 
 def find_in_run(
     stored: StoredRun, chunk: Callable[[int], bytes], keys: Rows, prints: NDArray[np.uint64], width: int = KEY_BYTES
-) -> Iterator[Found]:
-    """`find` in a run, chunk by chunk, of whole keys or of subjects; `prints` are the fingerprints of either."""
+) -> dict[int, int]:
+    """Position and first leaf of those keys, or subjects, that a run holds; `prints` are their fingerprints."""
     maybe = may_hold(stored, prints)
-    first = np.maximum(np.searchsorted(stored.first_rows, keys[maybe], "right") - 1, 0)
-    last = np.searchsorted(stored.first_rows, _last_rows(keys[maybe], width), "right") - 1
-    beginnings = {int(number): int(last[first == number].max()) for number in np.unique(first)}
-    for number, end in beginnings.items():
-        rows = np.frombuffer(b"".join(chunk(each) for each in range(number, max(end, number) + 1)), ROW)
-        asked = maybe[first == number]
-        positions, leaves = find(rows, keys[asked], width)
-        yield asked[positions], leaves
+    asked, found = keys[maybe], dict[int, int]()
+    starts = np.maximum(np.searchsorted(stored.first_rows, asked, "right") - 1, 0)
+    whole, read = asked.tobytes(), lru_cache(2)(chunk)
+    for at in np.argsort(starts, kind="stable").tolist():  # neighbours share chunks
+        key = whole[at * ROW_BYTES : at * ROW_BYTES + width]
+        leaf = _first_leaf(read, int(starts[at]), len(stored.first_rows), key)
+        if leaf is not None:
+            found[int(maybe[at])] = leaf
+    return found
+
+
+def _first_leaf(chunk: Callable[[int], bytes], number: int, count: int, key: bytes) -> int | None:
+    """The least leaf of the rows that begin with a key, from the chunk on in which they would begin."""
+    rows, width = chunk(number), len(key)
+    at = ROW_BYTES * bisect_left(
+        range(len(rows) // ROW_BYTES), key, key=lambda row: rows[row * ROW_BYTES : row * ROW_BYTES + width]
+    )
+    leaves = []
+    while True:
+        while rows[at : at + width] == key:
+            leaves.append(int.from_bytes(rows[at + KEY_BYTES : at + ROW_BYTES]))
+            at += ROW_BYTES
+        number += 1
+        if at < len(rows) or number == count:
+            return min(leaves, default=None)
+        rows, at = chunk(number), 0
 
 
 def prove_run(stored: StoredRun, chunk: Callable[[int], bytes], prefix: bytes) -> dict[str, Any]:
@@ -253,7 +278,8 @@ def prove_run(stored: StoredRun, chunk: Callable[[int], bytes], prefix: bytes) -
     for page in range(before // PAGE_ROWS, after // PAGE_ROWS + 1):
         number, offset = divmod(page, CHUNK_PAGES)
         inside = hashes[number * CHUNK_PAGES : (number + 1) * CHUNK_PAGES]
-        path = _path(offset, len(inside), b"".join(inside)) + _path(start + number, len(first_rows), stored.chunk_roots)
+        path = _path(offset, len(inside), merkle.levels_over(b"".join(inside)))
+        path += _path(start + number, len(first_rows), stored.levels)
         pages.append(shown[page * PAGE_BYTES : (page + 1) * PAGE_BYTES].hex())
         paths.append([sibling.hex() for sibling in path])
     return {
@@ -372,16 +398,8 @@ def _bounds(prefix: bytes) -> tuple[np.bytes_, np.bytes_]:
     return np.bytes_(prefix.ljust(ROW_BYTES, b"\0")), np.bytes_(prefix.ljust(ROW_BYTES, b"\xff"))
 
 
-def _path(index: int, size: int, hashes: bytes) -> list[bytes]:
-    return merkle.inclusion_proof(index, size, lambda level, at: _perfect(hashes, level, at))
-
-
-def _perfect(hashes: bytes, level: int, index: int) -> bytes:
-    width = HASH_BYTES << level
-    found = hashes[index * width : (index + 1) * width]
-    while len(found) > HASH_BYTES:
-        found = merkle.level_above(found)
-    return found
+def _path(index: int, size: int, levels: Sequence[bytes]) -> list[bytes]:
+    return merkle.inclusion_proof(index, size, lambda level, at: levels[level][at * HASH_BYTES : (at + 1) * HASH_BYTES])
 
 
 def _tree(hashes: Sequence[bytes]) -> bytes:

@@ -53,6 +53,15 @@ def level_above(hashes: bytes) -> bytes:
     return b"".join([sha256(b"\x01" + hashes[i : i + 64]).digest() for i in range(0, len(hashes), 64)])
 
 
+def levels_over(hashes: bytes) -> list[bytes]:
+    """All levels over neighbouring hashes, concatenated each, from the bottom up; a hash without a partner ends its level."""
+    levels = [hashes]
+    while len(levels[-1]) > HASH_BYTES:
+        below = levels[-1]
+        levels.append(level_above(below[: len(below) // (2 * HASH_BYTES) * 2 * HASH_BYTES]))
+    return levels
+
+
 class CompactRange:
     """Right edge of a growing tree: one hash per set bit of its size, enough to append and to name the root."""
 

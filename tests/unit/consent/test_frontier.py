@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consent.ledger.frontier import TILE_HASHES, Edge, Frontier, tile_levels
+from consent.ledger.frontier import TILE_HASHES, Edge, Frontier
 from consent.ledger.store import INNER_HEIGHT, Tile
-from consent.log.merkle import EMPTY_ROOT
+from consent.log.merkle import EMPTY_ROOT, levels_over
 
 SIZES = [0, 1, 2, 3, 255, 256, 257, 511, 512, 5_000, 65_535, 65_536, 65_537, 66_000]
 
@@ -96,7 +96,7 @@ def test_a_frontier_is_found_again_in_tiles_and_leaves(size: int) -> None:
 @given(st.integers(1, 256))
 def test_levels_over_any_number_of_neighbours_hold_every_perfect_subtree(count: int) -> None:
     hashes = leaves(66_000)[:count]
-    for level, found in enumerate(tile_levels(b"".join(hashes))):
+    for level, found in enumerate(levels_over(b"".join(hashes))):
         width = 1 << level
         assert [found[at : at + 32] for at in range(0, len(found), 32)] == [
             tree(hashes[at : at + width]) for at in range(0, count // width * width, width)
