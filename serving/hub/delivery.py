@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from consent.events import Recorded
+from consent.events import Event, Recorded
+from consent.rule.identity import LINK_EVENTS
 from consent.rule.policy import Policy
 from serving.errors import ServingError
 from serving.hub.addresses import check_url, resolve
@@ -187,9 +188,12 @@ def _attempt(pump: Pump, destination: Destination, delivery: Delivery) -> bool:
     if found is None:  # the subject was erased: there is nothing left to tell
         pump.outbox.settle(delivery, Outcome(False, fault="erased"), "withheld", at, at)
         return True
-    body = msgspec.json.encode(
-        Message(type=f"consent.{found.event.event_type}", timestamp=sent_at, data=_told(pump, destination, found, at))
-    )
+    recorded = history(pump.ledger, found.event.subject_id)
+    if found.event.event_type in LINK_EVENTS and not _matters(pump, destination, found.event, recorded, at):
+        pump.outbox.settle(delivery, Outcome(False, fault="nothing_changed"), "withheld", at, at)
+        return True
+    told = _told(pump, found, _standings(pump, destination, recorded, recorded, at))
+    body = msgspec.json.encode(Message(type=f"consent.{found.event.event_type}", timestamp=sent_at, data=told))
     message_id, timestamp = f"{destination.destination_id}.{delivery.leaf_index}", int(sent_at.timestamp())
     headers = {
         "Content-Type": "application/json",
@@ -209,10 +213,24 @@ def _attempt(pump: Pump, destination: Destination, delivery: Delivery) -> bool:
     return outcome.is_acknowledged or outcome.status is not None
 
 
-def _told(pump: Pump, destination: Destination, found: Recorded, at: datetime) -> Told:
-    event = found.event
-    recorded = history(pump.ledger, event.subject_id)
-    standings = [
+def _matters(pump: Pump, destination: Destination, link: Event, recorded: Sequence[Recorded], at: datetime) -> bool:
+    """Whether anything stands otherwise than without a link, or its end: who was linked without a no has nothing to tell."""
+    both = {link.subject_id, link.linked_subject_id}
+    others = [
+        each
+        for each in recorded
+        if (each.event.event_type, each.event.link_type, each.event.received_at)
+        != (link.event_type, link.link_type, link.received_at)
+        or {each.event.subject_id, each.event.linked_subject_id} != both
+    ]
+    return _standings(pump, destination, recorded, recorded, at) != _standings(pump, destination, recorded, others, at)
+
+
+def _standings(
+    pump: Pump, destination: Destination, told_by: Sequence[Recorded], recorded: Sequence[Recorded], at: datetime
+) -> list[StandingNow]:
+    """How the destination's purposes stand by `recorded` for everyone whom `told_by` speaks of."""
+    return [
         StandingNow(
             subject_id=subject_id,
             purpose_code=each.purpose_code,
@@ -220,10 +238,14 @@ def _told(pump: Pump, destination: Destination, found: Recorded, at: datetime) -
             is_allowed=each.standing.is_allowed,
             reason_code=each.standing.reason_code,
         )
-        for subject_id in sorted({event.subject_id, *(each.event.subject_id for each in recorded)})
+        for subject_id in sorted({each.event.subject_id for each in told_by})
         for each in choices(recorded, pump.policy, subject_id, at)
         if each.purpose_code in destination.purposes
     ]
+
+
+def _told(pump: Pump, found: Recorded, standings: list[StandingNow]) -> Told:
+    event = found.event
     return Told(
         subject_id=event.subject_id,
         event_type=event.event_type,

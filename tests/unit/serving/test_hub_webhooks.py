@@ -232,6 +232,33 @@ def test_what_was_erased_meanwhile_is_withheld_and_holds_up_nothing(tmp_path: Pa
     assert [(each["state"], each["last_fault"]) for each in found] == [("withheld", "erased"), ("delivered", None)]
 
 
+def test_of_links_a_destination_hears_those_by_which_something_stands_otherwise(tmp_path: Path) -> None:
+    shop, receiver = OpenHub(tmp_path), Receiver()
+    bruno = {"type": "email", "value": "bruno@pier.example"}
+    carla = {"type": "email", "value": "carla@pier.example"}
+    shop.say(grant(1), grant(2, identifier=bruno), grant(3, identifier=carla, event_type="withdraw"))
+    alma, other, silent = (event.subject_id for event in shop.said())
+    pump, destination_id = told(shop, receiver)
+    for number, pair in enumerate(((alma, other), (other, silent))):
+        link = replace(
+            shop.said()[0], event_type="identity_linked", link_type="deterministic", purpose_code="*", channel_code="*"
+        )
+        shop.hub.ledger.append(
+            [
+                replace(link, subject_id=one, linked_subject_id=two, signal_id=f"link-{number}")
+                for one, two in (pair, pair[::-1])
+            ]
+        )
+        deliver(pump)
+    assert receiver.leaves == [0, 1, 2, 5, 6]  # two who agree were linked at 3 and 4; then Carla's no reached both
+    found = shop.admin.get(f"/v1/webhooks/{destination_id}/deliveries").json()
+    assert [each["last_fault"] for each in found if each["state"] == "withheld"] == ["nothing_changed"] * 2
+    stands = json.loads(receiver.bodies[-1])["data"]["standings"]
+    assert {(each["subject_id"], each["is_allowed"]) for each in stands} == {
+        (one, False) for one in (alma, other, silent)
+    }
+
+
 def test_rounds_take_turns(tmp_path: Path) -> None:
     shop, receiver = OpenHub(tmp_path), Receiver()
     shop.say(grant(1))
