@@ -63,7 +63,7 @@ def _extended(edge: Edge, fresh: list[bytes], level: int, number: int) -> tuple[
         hashes += part
         if len(hashes) == TILE_HASHES:
             levels = levels_over(b"".join(hashes))
-            tiles.append(Tile(level, number + len(tiles), levels[0], levels[INNER_HEIGHT] + levels[-1]))
+            tiles.append(Tile(level, number + len(tiles), levels[0], b"".join(levels[INNER_HEIGHT:])))
             hashes, tree = [], CompactRange()
         else:
             tree.extend(part)

@@ -97,17 +97,17 @@ class Prover:
 
 
 def _path_in_tile(tile: StoredTile, offset: int) -> list[bytes]:
-    """Siblings on the way from a leaf to its tile's root: few hashes, for the tile brings the roots of its sixteens."""
-    group, inside = divmod(offset, _GROUP)
+    """Siblings on the way from a leaf to its tile's root: few hashes, for the tile brings the levels above its sixteens."""
+    group, at = divmod(offset, _GROUP)
     hashes = tile.hashes[group * _GROUP * HASH_BYTES : (group + 1) * _GROUP * HASH_BYTES]
-    return _siblings(hashes, inside) + _siblings(tile.inner[:-HASH_BYTES], group)
-
-
-def _siblings(hashes: bytes, at: int) -> list[bytes]:
     path = [_at(hashes, at ^ 1)]
     while len(hashes) > 2 * HASH_BYTES:
         hashes, at = merkle.level_above(hashes), at >> 1
         path.append(_at(hashes, at ^ 1))
+    start, width = 0, TILE_HASHES // _GROUP
+    while width > 1:
+        path.append(_at(tile.inner, start + (group ^ 1)))
+        start, width, group = start + width, width // 2, group // 2
     return path
 
 

@@ -20,7 +20,7 @@ from consent.log.merkle import HASH_BYTES
 
 _AT_ONCE = 8_000  # values bound in one statement: SQLite takes 32,766, PostgreSQL 65,535
 _BATCHES_AT_ONCE = 64
-INNER_HEIGHT = 4  # of the subtrees whose roots a tile brings along
+INNER_HEIGHT = 4  # of the subtrees from whose roots on a tile brings its levels along
 _KEYS = "select block, subject_key, key_id, kek_id, wrapped from subject_keys"
 
 
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """256 neighbouring hashes of every eighth level (c2sp.org/tlog-tiles); the roots of its sixteens, then its own."""
+    """256 neighbouring hashes of every eighth level (c2sp.org/tlog-tiles); the roots of its sixteens, those over them, its own."""
 
     level: int
     number: int

@@ -43,7 +43,8 @@ def tiles_of(size: int) -> list[Tile]:
             hashes[at : at + TILE_HASHES] for at in range(0, len(hashes) // TILE_HASHES * TILE_HASHES, TILE_HASHES)
         ]
         for number, part in enumerate(parts):
-            inner = b"".join(tree(part[at : at + 16]) for at in range(0, TILE_HASHES, 1 << INNER_HEIGHT)) + tree(part)
+            widths = [1 << height for height in range(INNER_HEIGHT, 9)]
+            inner = b"".join(tree(part[at : at + width]) for width in widths for at in range(0, TILE_HASHES, width))
             found.append(Tile(level, number, b"".join(part), inner))
         hashes, level = [tree(part) for part in parts], level + 1
     return found

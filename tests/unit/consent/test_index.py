@@ -361,6 +361,8 @@ def test_a_keeper_who_sorted_wrongly_is_refused() -> None:
     everything = [b"".join(chunks)[at : at + 32 * ROW_BYTES] for at in range(0, 100 * ROW_BYTES, 32 * ROW_BYTES)]
     hashes = [sha256(b"\0" + page).digest() for page in everything]
     proof["runs"][0]["pages"] = [page.hex() for page in everything]
-    proof["runs"][0]["paths"] = [[each.hex() for each in index._path(at, 4, levels_over(b"".join(hashes)))] for at in range(4)]
+    proof["runs"][0]["paths"] = [
+        [each.hex() for each in index._path(at, 4, levels_over(b"".join(hashes)))] for at in range(4)
+    ]
     with pytest.raises(VerificationError, match="rows in order"):
         index.verify_state_proof(proof, prefix, 100, index.state_root([run.run]))
