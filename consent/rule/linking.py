@@ -109,10 +109,12 @@ def _without_erased(current: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame
 
 def _stars(current: pl.DataFrame) -> pl.DataFrame:
     """first_id, second_id and link_type of each customer's identities with its hub; without a hub, with the smallest id."""
-    is_other = pl.col("link_type") != HUB
+    is_other, is_contact = pl.col("link_type") != HUB, ~pl.col("link_type").is_in(PROVED)
     kinds = (
         current.drop_nulls()
-        .sort("customer_id", "identity_ref", is_other, "link_type")  # one identity told twice: a hub before all else
+        .sort(
+            "customer_id", "identity_ref", is_other, is_contact, "link_type"
+        )  # one told twice: by its strongest proof
         .unique(["customer_id", "identity_ref"], keep="first", maintain_order=True)
     )
     hubs = kinds.sort("customer_id", is_other, "identity_ref").unique("customer_id", keep="first", maintain_order=True)

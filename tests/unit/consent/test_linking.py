@@ -56,8 +56,9 @@ def test_a_customers_identities_are_linked_to_its_hub_with_an_event_for_each_sid
 
 
 def test_an_identity_told_twice_is_linked_by_the_stronger_proof() -> None:
-    twice = linked_frame([("cus_1", DORA, "hub"), ("cus_1", ALMA, "deterministic"), ("cus_1", ALMA, "hub")])
-    assert kinds(to_append([], twice, MONDAY)) == both("identity_linked", ALMA, DORA, "deterministic")
+    for weaker, stronger in (("deterministic", "hub"), ("contact", "deterministic")):
+        twice = linked_frame([("cus_1", DORA, "hub"), ("cus_1", ALMA, weaker), ("cus_1", ALMA, stronger)])
+        assert kinds(to_append([], twice, MONDAY)) == both("identity_linked", ALMA, DORA, "deterministic")
 
 
 def test_what_the_ledger_already_says_is_not_said_again() -> None:
