@@ -716,7 +716,7 @@ said as (
 reaching as (
     select
         said.* exclude (purpose_code, channel_code), asked.purpose_code, asked.channel_code,
-        if(own.purpose_code is null, anywhere, own) as terms, coalesce(notice_version >= minimum_version, false) as is_current
+        if(own.purpose_code is null, anywhere, own) as terms, coalesce(notice_version >= if(event_type = 'notice_shown', silence_version, minimum_version), false) as is_current
     from said
     join asked
         on legal_basis <> 'contract' and (event_type <> 'signal_seen' or is_refused_by_gpc)

@@ -44,7 +44,7 @@ CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {
         **dict.fromkeys(("expires_after_days", "confirm_within_days"), pl.Int64()),
         "is_refused_by_gpc": pl.Boolean(),
     },
-    "consent_notices": {"notice_id": pl.String(), "minimum_version": pl.Int64()},
+    "consent_notices": {"notice_id": pl.String(), "minimum_version": pl.Int64(), "silence_version": pl.Int64()},
     "consent_links": {
         **dict.fromkeys(("subject_id", "other_subject_id"), pl.String()),
         **dict.fromkeys(("linked_at", "split_at", "unlinked_at"), UTC_TIME),
@@ -93,7 +93,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
                        "capture_place": "web_banner", "actor_type": "subject", "jurisdiction_code": "US-CA"},
     "consent_policy": {"legal_basis": "consent", "jurisdiction_code": "*", "mechanism": "opt_in", "expires_after_days": None,
                        "confirm_within_days": None, "is_refused_by_gpc": False},
-    "consent_notices": {"notice_id": "web_banner", "minimum_version": 1},
+    "consent_notices": {"notice_id": "web_banner", "minimum_version": 1, "silence_version": None},
     "consent_links": {"split_at": None, "unlinked_at": None, "is_proved": True},
 }  # fmt: skip
 PLAIN: dict[type[pl.DataType], Any] = {

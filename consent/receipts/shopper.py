@@ -252,7 +252,10 @@ def policy_document(policy: Policy) -> dict[str, Any]:
             for code, purpose in policy.purposes.items()
         },
         "channels": sorted(policy.channels),
-        "notices": {code: {"minimum_version": notice.minimum_version} for code, notice in policy.notices.items()},
+        "notices": {
+            code: {"minimum_version": notice.minimum_version, "silence_version": notice.silence_version}
+            for code, notice in policy.notices.items()
+        },
         "jurisdictions": sorted(policy.jurisdictions),
         "gpc_purposes": sorted(policy.gpc_purposes),
         "rules": sorted(rules, key=lambda row: (row["purpose_code"], row["channel_code"], row["jurisdiction_code"])),

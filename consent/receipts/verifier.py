@@ -710,9 +710,12 @@ class Question:
         return None if days is None else event.happened_at + timedelta(days=days)
 
     def is_current(self, event: Event) -> bool:
-        """Whether the event's notice still counts; none never does."""
+        """Whether the event's notice still counts, and says what silence means where that is asked; none never does."""
         notice, version = self.policy["notices"].get(event.said["notice_id"]), event.said["notice_version"]
-        return notice is not None and version is not None and version >= notice["minimum_version"]
+        if notice is None or version is None:
+            return False
+        least = notice["silence_version" if event.kind == "notice_shown" else "minimum_version"]
+        return least is not None and bool(version >= least)
 
 
 def rank(found: Standing) -> tuple[Any, int, int]:
@@ -739,7 +742,9 @@ def check_policy(value: object) -> dict[str, Any]:
         text(purpose["legal_basis"], what, 100)
         asked |= {(code, text(channel, what, 100)) for channel in items(purpose["channels"], what, 1_000)}
     for notice in policy["notices"].values():
-        whole(fields(notice, what, "minimum_version")["minimum_version"], what)
+        for name, least in fields(notice, what, "minimum_version", "silence_version").items():
+            if least is not None or name == "minimum_version":
+                whole(least, what)
     found = []
     for row in items(policy["rules"], what, 100_000):
         names = ("purpose_code", "channel_code", "jurisdiction_code")

@@ -19,6 +19,7 @@ POLICY_SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(("expires_after_days", "confirm_within_days"), pl.Int64()),
     "is_refused_by_gpc": pl.Boolean(),
 }
+NOTICES_SCHEMA = {"notice_id": pl.String(), "minimum_version": pl.Int64(), "silence_version": pl.Int64()}
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,15 @@ class Purpose:
 
 @dataclass(frozen=True)
 class Notice:
-    """A text shown when asking; a grant under a version below the minimum is stale."""
+    """A text shown when asking; a grant under a version below the minimum is stale.
+
+    `silence_version`: from which version on the text says where silence is a yes; under older ones, or where none says so, it is not.
+    """
 
     notice_id: str
     current_version: int
     minimum_version: int
+    silence_version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,13 @@ class Policy:
             return min(fewest, default=None)
         return place.confirm_within_days.get((purpose_code, channel_code))
 
-    def is_current(self, notice_id: str | None, notice_version: int | None) -> bool:
-        """Whether a grant under this notice and version still counts."""
+    def is_current(self, notice_id: str | None, notice_version: int | None, *, of_silence: bool = False) -> bool:
+        """Whether a grant, or silence, under this notice and version still counts."""
         notice = self.notices.get(notice_id or "")
-        return notice is not None and notice_version is not None and notice_version >= notice.minimum_version
+        if notice is None or notice_version is None:
+            return False
+        least = notice.silence_version if of_silence else notice.minimum_version
+        return least is not None and notice_version >= least
 
 
 def read_policy(path: Path = POLICY_FILE) -> Policy:
@@ -134,8 +142,8 @@ def policy_frame(policy: Policy) -> pl.DataFrame:
 
 def notices_frame(policy: Policy) -> pl.DataFrame:
     """The raw table `consent_notices`. One row per notice."""
-    rows = [(notice.notice_id, notice.minimum_version) for notice in policy.notices.values()]
-    return pl.DataFrame(rows, schema={"notice_id": pl.String(), "minimum_version": pl.Int64()}, orient="row")
+    rows = [(each.notice_id, each.minimum_version, each.silence_version) for each in policy.notices.values()]
+    return pl.DataFrame(rows, schema=NOTICES_SCHEMA, orient="row")
 
 
 def _purpose(code: str, value: object, channels: Mapping[str, str]) -> Purpose:
@@ -160,11 +168,16 @@ def _purpose(code: str, value: object, channels: Mapping[str, str]) -> Purpose:
 
 def _notice(code: str, value: object) -> Notice:
     at = f"notices.{code}"
-    found = _mapping(at, value, ("current_version", "minimum_version"))
-    current, minimum = (_whole(f"{at}.{name}", found[name]) for name in ("current_version", "minimum_version"))
+    names = ("current_version", "minimum_version", "silence_version")
+    found = _mapping(at, value, names)
+    current, minimum, silence = (None if found[name] is None else _whole(f"{at}.{name}", found[name]) for name in names)
+    if current is None or minimum is None:
+        raise _wrong(at, "a current_version and a minimum_version", "none")
     if minimum > current:
         raise _wrong(f"{at}.minimum_version", f"at most the current version {current}", str(minimum))
-    return Notice(code, current, minimum)
+    if silence is not None and not minimum <= silence <= current:
+        raise _wrong(f"{at}.silence_version", f"a version from {minimum} to {current}, or null", str(silence))
+    return Notice(code, current, minimum, silence)
 
 
 def _gpc_purposes(found: object, purposes: Mapping[str, Purpose]) -> frozenset[str]:

@@ -256,7 +256,8 @@ def _said(recorded: Recorded, mine: Sequence[Recorded], asked: _Asked) -> _Said:
         reason = DENIALS.get(event.event_type, "refused")
         return _Said(event.event_type, ranked_at, Standing(False, reason, ranked_at, None, leaf_index))
     since_at = _happened_at(event)
-    clock, is_current = since_at, asked.policy.is_current(event.notice_id, event.notice_version)
+    clock, is_silent = since_at, event.event_type == "notice_shown"
+    is_current = asked.policy.is_current(event.notice_id, event.notice_version, of_silence=is_silent)
     days = asked.policy.days(asked.purpose_code, event.jurisdiction_code)
     if event.event_type == "grant":
         clock, is_current = _renewed(event, is_current, days, mine, asked)
@@ -410,8 +411,13 @@ def _reached(
         .drop("asked_code", "legal_basis", "is_refused_by_gpc")
         .join(policy_frame(policy).lazy().drop("legal_basis", "is_refused_by_gpc"), on=[*_ASKED, "jurisdiction_code"])
         .join(notices_frame(policy).lazy(), on="notice_id", how="left")
-        .with_columns((pl.col("notice_version") >= pl.col("minimum_version")).fill_null(False).alias("is_current"))
+        .with_columns((pl.col("notice_version") >= _least_version()).fill_null(False).alias("is_current"))
     )
+
+
+def _least_version() -> pl.Expr:
+    """From which version of its notice on an event counts."""
+    return pl.when(pl.col("event_type") == "notice_shown").then("silence_version").otherwise("minimum_version")
 
 
 def judged_frame(

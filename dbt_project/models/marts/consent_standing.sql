@@ -68,7 +68,12 @@ reaching as (
         {%- for term in ('mechanism', 'expires_after_days', 'confirm_within_days') %}
         case when own.purpose_code is not null then own.{{ term }} else anywhere.{{ term }} end as {{ term }},
         {%- endfor %}
-        coalesce(said.notice_version >= notices.minimum_version, false) as is_current
+        coalesce(
+            said.notice_version >= case
+                when said.event_type = 'notice_shown' then notices.silence_version else notices.minimum_version
+            end,
+            false
+        ) as is_current
     from said
     inner join asked
         on asked.legal_basis <> 'contract'

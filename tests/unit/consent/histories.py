@@ -28,8 +28,8 @@ purposes:
   service: {description: Deliver., legal_basis: contract, channels: ["*"], expires_after_days: null}
 channels: {email: E-mail., sms: Text message.}
 notices:
-  banner: {current_version: 2, minimum_version: 1}
-  terms: {current_version: 2, minimum_version: 2}
+  banner: {current_version: 2, minimum_version: 1, silence_version: 2}
+  terms: {current_version: 2, minimum_version: 2, silence_version: null}
 gpc_purposes: [sharing, analytics]
 jurisdictions:
   "*": {mechanism: opt_in}

@@ -74,7 +74,9 @@ def test_the_frame_has_a_row_for_every_purpose_asked_channel_and_jurisdiction() 
 
 
 def test_the_notices_frame_has_a_row_per_notice() -> None:
-    assert notices_frame(POLICY).rows() == [(n.notice_id, n.minimum_version) for n in POLICY.notices.values()]
+    assert notices_frame(POLICY).rows() == [
+        (n.notice_id, n.minimum_version, n.silence_version) for n in POLICY.notices.values()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,8 @@ def test_the_notices_frame_has_a_row_per_notice() -> None:
         (lambda p: p["purposes"]["marketing"].pop("description"), "an entry description, found none"),
         (lambda p: p["purposes"]["marketing"].update(colour="red"), "found colour"),
         (lambda p: p["notices"]["web_banner"].update(minimum_version=9), "at most the current version 2, found 9"),
+        (lambda p: p["notices"]["web_banner"].update(silence_version=3), "a version from 1 to 2, or null, found 3"),
+        (lambda p: p["notices"]["web_banner"].update(current_version=None), "expected a current_version and a minimum"),
         (lambda p: p.pop("notices"), "policy: expected an entry notices, found none"),
         (lambda p: p.update(purposes=["marketing"]), "purposes: expected named entries, found list"),
     ],

@@ -283,7 +283,10 @@ def test_whoever_opted_out_can_opt_in_again() -> None:
 
 MAILED: dict[str, Any] = {"purpose_code": "marketing", "channel_code": "email"}
 IN_GERMANY: dict[str, Any] = {**MAILED, "jurisdiction_code": "DE"}
-SHOWN: dict[str, Any] = {"event_type": "notice_shown", "purpose_code": "analytics", "jurisdiction_code": "GB"}
+SHOWN: dict[str, Any] = {
+    "event_type": "notice_shown", "purpose_code": "analytics", "jurisdiction_code": "GB",
+    "notice_id": "preference_centre", "notice_version": 2,
+}  # fmt: skip
 
 
 def test_a_renewal_moves_the_end_of_a_grant_and_never_its_rank() -> None:
@@ -370,6 +373,8 @@ def test_where_silence_after_a_notice_is_a_yes_the_yes_rests_on_the_notice() -> 
     assert ask(recorded(shown), "analytics", at=MONDAY + 730 * DAY) == Standing(False, "expired", MONDAY, None, 0)
     for other in ({"notice_id": "rumour"}, {"jurisdiction_code": "US-OR"}, {"channel_code": "email"}):
         assert ask(recorded(replace(shown, **other)), "analytics").reason_code == "never_asked"
+    for silent in ({"notice_version": 1}, {"notice_version": None}, {"notice_id": "web_banner"}):  # they do not say so
+        assert ask(recorded(replace(shown, **silent)), "analytics").reason_code == "never_asked"
     assert ask(recorded(shown), "personalization").reason_code == "never_asked"
 
 
@@ -387,7 +392,7 @@ def test_a_notice_shown_since_under_another_law_ends_the_yes_of_silence() -> Non
 
 def test_a_legitimate_interest_needs_a_notice_and_yields_to_an_objection(tmp_path: Path) -> None:
     policy = policy_of(tmp_path)
-    shown = event(event_type="notice_shown", purpose_code="*", jurisdiction_code="DE", notice_id="banner")
+    shown = event(**{**SHOWN, "purpose_code": "*", "jurisdiction_code": "DE", "notice_id": "banner"})
     found = ask(recorded(shown), "fraud", policy=policy, at=MONDAY + DAY)
     assert found == Standing(True, "notice_given", MONDAY, MONDAY + 5 * DAY, 0)
     objects = event(MONDAY + DAY, event_type="object", purpose_code="*")
@@ -399,7 +404,7 @@ def test_a_legitimate_interest_needs_a_notice_and_yields_to_an_objection(tmp_pat
 
 
 def test_privacy_control_refuses_what_the_policy_lists_also_where_silence_is_a_yes(tmp_path: Path) -> None:
-    shown = event(**SHOWN, notice_id="banner")
+    shown = event(**{**SHOWN, "notice_id": "banner"})
     seen = event(MONDAY - DAY, event_type="signal_seen", capture_method="gpc")
     assert ask(recorded(shown), "analytics", at=MONDAY, policy=policy_of(tmp_path)).is_allowed
     assert ask(recorded(shown, seen), "analytics", at=MONDAY, policy=policy_of(tmp_path)).reason_code == "gpc"
