@@ -156,7 +156,9 @@ def _serve(source: IO[bytes], to: IO[bytes]) -> None:
     told = b""
     try:
         while (length := _HEAD.unpack(source.read(_HEAD.size))[0]) > 0:
-            for prepared in _prepared(pl.read_ipc(BytesIO(source.read(length)))):
+            if len(frame := source.read(length)) < length:
+                return  # whoever asked is gone
+            for prepared in _prepared(pl.read_ipc(BytesIO(frame))):
                 ahead.put(prepared)
     except ConsentError as fault:
         told = str(fault).encode()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -128,6 +130,16 @@ def test_a_killed_process_is_told_and_nothing_half_is_given(large: pl.DataFrame)
         take()
     assert 0 < len(given) < 65
     assert said(given) == said(list(prepared_of(large[: BATCH * len(given)])))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_second_process_whose_asker_is_gone_ends_without_a_word(share: float, large: pl.DataFrame) -> None:
+    frame = BytesIO()
+    large.write_ipc(frame)
+    asked = preparing._HEAD.pack(frame.tell(), 0) + frame.getvalue()
+    command = [sys.executable, "-m", "consent.ledger.preparing"]
+    ended = subprocess.run(command, input=asked[: int(len(asked) * share)], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
 def second_processes() -> list[int]:
