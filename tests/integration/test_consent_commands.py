@@ -2,11 +2,8 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,14 +12,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-import uvicorn
 from typer.testing import CliRunner, Result
 
 from consent.ledger.opening import ORIGIN, open_ledger, signer_of
 from consent.log.audit import verify_export
 from consent.log.note import COSIGNATURE, Ed25519Signer, MLDSA44Signer, Signer
 from consent.log.tiles import verify_tiles
-from consent.log.witness import Witness, witness_app
+from consent.log.witness import Witness
 from consent.receipts import verifier
 from consent.rule.policy import read_policy
 from models.baseline import Baseline, Fitted
@@ -35,6 +31,7 @@ from orchestration.errors import MISUSE, RunError
 from serving import keys
 from serving.hub.links import Links
 from serving.hub.webhooks import NewDestination, Outbox
+from tests.integration.witnesses import served
 from tests.unit.consent.builders import ALMA, MONDAY, erasure, event, subject
 from tests.unit.consent.histories import BORIS
 from troth.clock import FixedClock, SystemClock
@@ -167,18 +164,11 @@ def witnessing(home: Home, folder: Path, signer: Signer) -> Iterator[str]:
     """A policy line of a witness on loopback that knows the home's ledger."""
     folder.mkdir()
     witness = Witness(folder / "witness.db", [signer], {ORIGIN: [signer_of(home).verifier]}, FixedClock(MONDAY))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(witness_app(witness), log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"{signer.verifier.text} http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=30)
-            witness.close()
+    try:
+        with served(witness) as address:
+            yield f"{signer.verifier.text} {address}"
+    finally:
+        witness.close()
 
 
 def policy_file(path: Path, needed: int, *lines: str) -> str:

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from consent.log.merkle import EMPTY_ROOT, VerificationError, consistency_proof, tree_root
 from consent.log.note import (
@@ -40,13 +38,12 @@ from consent.log.witness import (
     add_checkpoint,
     ask_witness,
     cosign,
-    witness_app,
 )
+from tests.integration.witnesses import LOOPBACK, served
 from tests.unit.consent import signed_note
 from tests.unit.consent.test_tlog_proof import tree
 from troth.clock import FixedClock
 
-LOOPBACK = "127.0.0.1"
 MONDAY = datetime(2025, 3, 3, 10, tzinfo=UTC)
 PIER = Ed25519Signer("pier.example/ledger", b"p" * 32)
 ORIGIN = PIER.verifier.name
@@ -80,22 +77,6 @@ def witness(tmp_path: Path) -> Iterator[Witness]:
     opened = open_witness(tmp_path)
     yield opened
     opened.close()
-
-
-@contextmanager
-def served(witness: Witness) -> Iterator[str]:
-    """The witness's address on loopback."""
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(witness_app(witness), log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield f"http://{LOOPBACK}:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=30)
 
 
 @pytest.fixture
