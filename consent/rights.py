@@ -30,6 +30,7 @@ from consent.log.entry import prefix_of
 from consent.log.merkle import VerificationError, canonical
 from consent.log.note import Signer, Verifier, open_note, sign_note
 from troth.home import Home
+from troth.sqlite import write_ahead
 
 FILE = "rights.db"
 CERTIFICATE = "troth erasure certificate 1"
@@ -136,7 +137,8 @@ class RightsLog:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         try:
-            for pragma in ("journal_mode = wal", "synchronous = full", "secure_delete = on", "foreign_keys = on"):
+            write_ahead(self._connection)
+            for pragma in ("synchronous = full", "secure_delete = on", "foreign_keys = on"):
                 self._connection.execute(f"pragma {pragma}")
             self._connection.executescript(_SCHEMA)
         except sqlite3.DatabaseError as fault:

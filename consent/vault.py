@@ -19,6 +19,7 @@ from consent.errors import ConsentError
 from consent.ledger.databases import one_writer
 from consent.ledger.keyring import NONCE_BYTES, kek_id
 from troth.home import Home
+from troth.sqlite import write_ahead
 
 _AT_ONCE = 10_000  # SQLite binds up to 32,766 values in a statement
 _TABLE = """
@@ -40,7 +41,7 @@ class Vault:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         try:
-            self._connection.execute("pragma journal_mode = wal")
+            write_ahead(self._connection)
             self._connection.execute("pragma synchronous = full")
             self._connection.execute("pragma secure_delete = on")
             self._prepare(former)

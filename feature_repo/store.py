@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
 from feature_repo.packed import Layout, Row
+from troth.sqlite import write_ahead
 
 if TYPE_CHECKING:
     import polars as pl
@@ -253,7 +254,7 @@ class PackedStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=60)
         try:
-            connection.execute("pragma journal_mode = wal")
+            write_ahead(connection)
             connection.execute("pragma synchronous = normal")  # after a power cut the store is published again
             connection.executescript(_TABLES)
             connection.execute("begin immediate")

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from consent.errors import LedgerError
+from troth.sqlite import write_ahead
 
 HEAD = "0001"  # newest migration
 _PATIENCE = 60  # seconds to wait for others who write
@@ -175,7 +176,7 @@ class SQLiteDatabase:
         return connection
 
     def _prepare(self, path: Path) -> None:
-        self._writer.execute("pragma journal_mode = wal")
+        write_ahead(self._writer, _PATIENCE)
         found = self._version()
         if found is None:
             from sqlalchemy import URL

@@ -34,6 +34,7 @@ from consent.log.note import (
 )
 from consent.log.tlog_proof import TrustPolicy
 from troth.clock import Clock
+from troth.sqlite import write_ahead
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -251,7 +252,7 @@ class Witness:
         self._clock = clock
         self._lock = threading.Lock()
         self._state = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        self._state.execute("pragma journal_mode = wal")
+        write_ahead(self._state)
         self._state.execute("pragma synchronous = full")
         self._state.executescript(_STATE)
 

@@ -25,6 +25,7 @@ from serving.errors import ServingError
 from serving.hub.addresses import check_url
 from serving.hub.preferences import Ledger
 from troth.home import Home
+from troth.sqlite import write_ahead
 
 OUTBOX_FILE = "webhooks.db"
 MOST_DESTINATIONS = 100
@@ -132,9 +133,8 @@ class Outbox:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         self._connection.row_factory = sqlite3.Row
         try:
-            self._connection.executescript(
-                f"pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on; {_SCHEMA}"
-            )
+            write_ahead(self._connection)
+            self._connection.executescript(f"pragma synchronous = full; pragma foreign_keys = on; {_SCHEMA}")
         except sqlite3.DatabaseError as fault:
             self._connection.close()
             raise ServingError(f"{path.name}: expected a SQLite database, found {fault}. Restore it.") from fault

@@ -35,7 +35,7 @@ class Writers:
                 yield said
             else:
                 break
-        assert problems == []
+        assert not problems, "\n".join(problems)
 
 
 @contextmanager
