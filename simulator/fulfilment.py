@@ -9,8 +9,9 @@ from simulator.demand import CLICK_AND_COLLECT, DROP_SHIP, MARKETPLACE
 from simulator.formats import ecommerce, wms
 from simulator.formats.ecommerce import CANCELLED, FULFILLED, PARTIAL
 from simulator.formats.loyalty import ACCUMULATE
+from simulator.parcels import Parcels, tracking_numbers
 from simulator.points import Points
-from simulator.spelling import moments, typed
+from simulator.spelling import fractions, moments, typed
 from simulator.stores import BACK_SCHEMA, HANDOVER_SCHEMA, Stores
 from simulator.webshop import CANCEL, LINE_SCHEMA, NO_RESTOCK, ORDER_SCHEMA, REFUND_SCHEMA, RETURN, Due, Webshop
 from simulator.world import World
@@ -23,13 +24,14 @@ class Fulfilment:
 
     def __init__(self, world: World, shop: Webshop, stores: Stores, points: Points) -> None:
         self.world, self.shop, self.stores, self.points = world, shop, stores, points
+        self.parcels = Parcels(world)
         self.sent_back: dict[int, list[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]] = defaultdict(list)
 
     def fulfil(self, day: int, due: Due, granted: np.ndarray) -> None:
         """Book what was found, refund what was not, and say so in picks, shipping advice and a new version of each order."""
         world, rng = self.world, self.world.random(91, day)
         whole = due.lines.with_columns(granted=pl.Series(granted, dtype=pl.Int64), position=pl.Series(due.position)).join(
-            due.orders.select("order", "place", "method", "source", "person", "is_signed_in", at="due"), on="order", how="inner", maintain_order="left"
+            due.orders.select("order", "place", "method", "source", "person", "is_signed_in", "shipping", at="due"), on="order", how="inner", maintain_order="left"
         )  # fmt: skip
         stocked = whole.filter(pl.col("position") >= 0)
         position, units, found = (stocked[name].to_numpy() for name in ("position", "quantity", "granted"))
@@ -41,16 +43,21 @@ class Fulfilment:
         deaf = world.places.is_unheard[stocked["place"].to_numpy()]
         np.add.at(world.stock.unheard, position[deaf], found[deaf].astype(np.int32))
         self._write_picks(day, rng, stocked.with_columns(finished=pl.Series(finished)).filter(pl.Series(~center)))
-        self._write_shipments(day, stocked.filter(pl.Series(center)))
-        missing = whole.filter(pl.col("granted") < pl.col("quantity")).with_columns(
+        labels = self._write_shipments(day, stocked.filter(pl.Series(center)))
+        nothing = (pl.col("granted").sum().over("order") == 0) & pl.col("order").is_first_distinct()
+        missing = whole.with_columns(shipping=pl.when(nothing).then("shipping").otherwise(0)).filter(
+            pl.col("granted") < pl.col("quantity")
+        ).with_columns(
             net=pl.col("net") * (pl.col("quantity") - pl.col("granted")) // pl.col("quantity"),
             tax=pl.col("tax") * (pl.col("quantity") - pl.col("granted")) // pl.col("quantity"),
-            quantity=pl.col("quantity") - pl.col("granted"), restock=pl.lit(CANCEL), at=pl.col("at") + 600,
+            quantity=pl.col("quantity") - pl.col("granted"), restock=pl.lit(CANCEL), at=pl.col("at") + 600, at_till=pl.lit(False),
         )  # fmt: skip
         self.shop.refunds.append(missing.select(typed(REFUND_SCHEMA)))
-        self._settle(day, rng, due, whole, missing)
+        self._settle(day, rng, due, whole, missing, labels)
 
-    def _settle(self, day: int, rng: np.random.Generator, due: Due, whole: pl.DataFrame, missing: pl.DataFrame) -> None:
+    def _settle(
+        self, day: int, rng: np.random.Generator, due: Due, whole: pl.DataFrame, missing: pl.DataFrame, labels: pl.DataFrame
+    ) -> None:
         """The order as it stands afterwards, points for what was sent, collection, and returns to come."""
         result = whole.group_by("order", maintain_order=True).agg(
             asked=pl.col("quantity").sum(), got=pl.col("granted").sum()
@@ -67,13 +74,17 @@ class Fulfilment:
             refunded_cents=pl.col("lost").fill_null(0) + pl.when(pl.col("status") == CANCELLED).then("shipping").otherwise(0),
         )  # fmt: skip
         orders = orders.select(typed(ORDER_SCHEMA))
-        self.shop.close(orders, due.lines)
+        sent = orders.filter(pl.col("status") != CANCELLED)
+        met = self.parcels.send(day, sent, whole.filter(pl.col("granted") > 0), labels)
+        orders = orders.drop("fulfilled").join(
+            sent.select("order", fulfilled=met), on="order", how="left", maintain_order="left"
+        )
+        self.shop.close(orders.select(typed(ORDER_SCHEMA)), due.lines)
         kept = whole.filter(pl.col("granted") > 0).with_columns(
             net=pl.col("net") - pl.col("net") * (pl.col("quantity") - pl.col("granted")) // pl.col("quantity"),
             tax=pl.col("tax") - pl.col("tax") * (pl.col("quantity") - pl.col("granted")) // pl.col("quantity"),
         )  # fmt: skip
         self._earn(day, kept)
-        sent = orders.filter(pl.col("status") != CANCELLED)
         self._collect(day, rng, sent.filter(pl.col("method") == CLICK_AND_COLLECT))
         self._schedule(day, rng, sent, kept, due.lines)
 
@@ -95,8 +106,12 @@ class Fulfilment:
         """Fetched within three days, by a receipt without lines at the till."""
         later = day + rng.integers(1, 4, len(orders))
         place = orders["place"].to_numpy()
+        misnamed = pl.Series(fractions(93, orders["order"].to_numpy()) < self.world.scale.misnamed_handover_rate)
+        self.world.landing.count("misnamed_handovers", "raw_pos__transactions", int((misnamed.to_numpy() & (later < self.world.scale.days)).sum()))
+        name = ecommerce.order_names(orders["order"])
         frame = pl.DataFrame({
-            "place": place, "second": self.stores.open_second(rng, place), "person": orders["person"], "order_name": ecommerce.order_names(orders["order"]),
+            "place": place, "second": self.stores.open_second(rng, place), "person": orders["person"],
+            "order_name": pl.select(pl.when(misnamed).then(name.str.replace("#", "#0", literal=True)).otherwise(name)).to_series(),
         }, schema=HANDOVER_SCHEMA)  # fmt: skip
         frame = frame.with_columns(later=pl.Series(later)).filter(pl.Series(later < self.world.scale.days))
         for when, part in _by_day(frame).items():
@@ -131,6 +146,7 @@ class Fulfilment:
         frame = goods.select("person", "sku", "discount", "net", "tax", "later", quantity="granted").with_columns(
             place=pl.Series(place), second=pl.Series(self.stores.open_second(rng, place)), discount=pl.lit(0, pl.Int64),
             reference=pl.select(pl.concat_str([pl.lit("<OrderReference>"), name, pl.lit("</OrderReference>")])).to_series(),
+            origin=ecommerce.order_ids(goods["order"]),
         )  # fmt: skip
         for when, part in _by_day(frame).items():
             self.stores.returns[when].append(part.select(typed(BACK_SCHEMA)))
@@ -146,7 +162,7 @@ class Fulfilment:
         at = world.epoch(center, day, np.full(len(goods), 15 * 3600))
         refunds = goods.with_columns(
             quantity=pl.col("granted"), restock=pl.Series(np.where(restocked, RETURN, NO_RESTOCK)),
-            place=pl.Series(np.where(restocked, center, -1)), at=pl.Series(at),
+            place=pl.Series(np.where(restocked, center, -1)), at=pl.Series(at), shipping=pl.lit(0, pl.Int64), at_till=pl.col("way") == NO_RESTOCK,
         )  # fmt: skip
         self.shop.refunds.append(refunds.select(typed(REFUND_SCHEMA)))
         position = world.position(center, goods["sku"].to_numpy())
@@ -175,7 +191,8 @@ class Fulfilment:
             moments(finished).alias("finished_at"), pl.when(pl.Series(found > 0)).then(moments(finished + 240)).alias("packed_at"),
         ))  # fmt: skip
 
-    def _write_shipments(self, day: int, lines: pl.DataFrame) -> None:
+    def _write_shipments(self, day: int, lines: pl.DataFrame) -> pl.DataFrame:
+        """Shipping advice of each centre. Gives the shipment of each order."""
         world = self.world
         first = world.take("shipment", lines["order"].n_unique())
         lines = lines.select(
@@ -187,11 +204,14 @@ class Fulfilment:
             shipped="granted",
             shipment=pl.col("order").rank("dense").cast(pl.Int64) - 1 + first,
         ).sort("shipment", maintain_order=True)
-        lines = lines.with_columns(order_name=ecommerce.order_names(lines["order"]))
+        lines = lines.with_columns(
+            order_name=ecommerce.order_names(lines["order"]), tracking=tracking_numbers(lines["shipment"].to_numpy())
+        )
         for place in range(world.places.centers):
             own = lines.filter(pl.col("place") == place)
             if len(own):
                 wms.write_shipments(world.landing, day, place, world.places, world.products, own)
+        return lines.select("order", "shipment").unique(maintain_order=True)
 
 
 def _by_day(frame: pl.DataFrame) -> dict[int, pl.DataFrame]:

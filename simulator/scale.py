@@ -48,6 +48,8 @@ class Scale:
     # What goes wrong on the way here.
     void_line_rate: float = 0.010
     false_receipt_rate: float = 0.006
+    lost_receipt_rate: float = 0.02
+    misnamed_handover_rate: float = 0.005
     nameless_event_rate: float = 0.05
     corrected_event_rate: float = 0.02
     duplicated_record_rate: float = 0.002
@@ -118,6 +120,8 @@ TINY = Scale(
     transit_loss_rate=0.05,
     void_line_rate=0.05,
     false_receipt_rate=0.05,
+    lost_receipt_rate=0.10,
+    misnamed_handover_rate=0.10,
     nameless_event_rate=0.15,
     corrected_event_rate=0.15,
     duplicated_record_rate=0.03,

@@ -82,6 +82,12 @@ def fractions(*parts: int | np.ndarray) -> np.ndarray:
     return (scatter(*parts) >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
+def moment_of(seconds: str | pl.Series) -> pl.Expr:
+    """Seconds since the epoch, of a column or a series, as the UTC times of the truth."""
+    column = pl.col(seconds) if isinstance(seconds, str) else pl.lit(seconds)
+    return (column * 1_000_000).cast(pl.Datetime("us", "UTC"))
+
+
 def json_lines(frame: pl.DataFrame) -> pl.Series:
     """One JSON object per row."""
     return frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()

@@ -10,7 +10,7 @@ from simulator.formats import pos
 from simulator.formats.loyalty import ACCUMULATE, ADJUST
 from simulator.people import NEVER
 from simulator.points import Points
-from simulator.spelling import DAY, typed
+from simulator.spelling import DAY, fractions, moment_of, typed
 from simulator.world import World
 
 RETURN_DAYS = 20
@@ -26,7 +26,7 @@ LINE_SCHEMA = {
 }  # fmt: skip
 BACK_SCHEMA = {
     "place": pl.Int64, "second": pl.Int64, "person": pl.Int64, "sku": pl.Int64, "quantity": pl.Int64, "discount": pl.Int64,
-    "net": pl.Int64, "tax": pl.Int64, "reference": pl.String,
+    "net": pl.Int64, "tax": pl.Int64, "reference": pl.String, "origin": pl.String,
 }  # fmt: skip
 HANDOVER_SCHEMA = {"place": pl.Int64, "second": pl.Int64, "person": pl.Int64, "order_name": pl.String}
 
@@ -114,12 +114,17 @@ class Stores:
         ]
         lines = due.select("sku", pl.col("sku").alias("true_sku"), "quantity", "discount", "net", "tax").with_columns(
             receipt=pl.Series(receipt), line_number=pl.lit(1, pl.Int64), is_keyed=pl.lit(False), is_void=pl.lit(False), is_return=pl.lit(True),
-            is_restocked=pl.Series(restocked), link=pl.concat_str([due["reference"], disposition]),
+            is_restocked=pl.Series(restocked), link=pl.concat_str([due["reference"], disposition], ignore_nulls=True),
         ).select(typed(LINE_SCHEMA))  # fmt: skip
         receipts = due.select("place", "second", "person").with_columns(
             receipt=pl.Series(receipt), kind=pl.lit(pos.RETURN, pl.Int64), shows_card=pl.Series(rng.random(count) < CARD_SHOWN),
             pays_card=pl.Series(rng.random(count) < CARD_PAID), order_name=pl.lit(None, pl.String),
         ).select(typed(RECEIPT_SCHEMA))  # fmt: skip
+        at = self.world.epoch(due["place"].to_numpy(), day, due["second"].to_numpy())
+        self.world.truth.append("refunds", due.select(
+            order_id="origin", source_name=pl.lit("pos"), refunded_at=moment_of(pl.Series(at)), net_cents="net",
+            tax_cents="tax", shipping_cents=pl.lit(0, pl.Int64),
+        ))  # fmt: skip
         return receipts, lines
 
     def _handed_over(self, day: int) -> pl.DataFrame:
@@ -197,7 +202,8 @@ class Stores:
         world.truth.append("orders", sales.select(
             order_id=pl.concat_str([pl.lit("pos/"), "name"]), order_name=pl.lit(None, pl.String), source_name=pl.lit("pos"),
             person_id=world.people.text("person_id", sales["person"].to_numpy()),
-            ordered_at=(pl.col("at") * 1_000_000).cast(pl.Datetime("us", "UTC")), line_count=pl.col("count").cast(pl.Int64),
+            ordered_at=moment_of("at"), line_count=pl.col("count").cast(pl.Int64), promised_at=pl.lit(None, pl.Datetime("us", "UTC")),
+            fulfilled_at=moment_of("at"),
             net_cents="net", tax_cents="tax", shipping_cents=pl.lit(0, pl.Int64), order_status=pl.lit("completed"), is_test=pl.lit(False),
         ))  # fmt: skip
 
@@ -221,9 +227,13 @@ class Stores:
         person, place = chosen["person"].to_numpy(), chosen["place"].to_numpy()
         place = np.where(rng.random(len(chosen)) < 0.9, place, world.people.second[person])
         due = day + rng.integers(1, max(2, min(RETURN_DAYS, world.scale.days)), len(chosen))
-        frame = chosen.select("person", "sku", "quantity", "discount", "net", "tax", "reference").with_columns(
-            place=pl.Series(place), second=pl.Series(self.open_second(rng, place)), due=pl.Series(due)
+        shown = pl.Series(fractions(72, due, person, chosen["sku"].to_numpy()) >= world.scale.lost_receipt_rate)
+        frame = chosen.select("person", "sku", "quantity", "discount", "net", "tax").with_columns(
+            place=pl.Series(place), second=pl.Series(self.open_second(rng, place)), due=pl.Series(due),
+            reference=pl.when(shown).then(chosen["reference"]),
+            origin=pl.when(shown).then(pl.concat_str([pl.lit("pos/"), chosen["name"]])),
         ).filter(pl.col("due") < world.scale.days)  # fmt: skip
+        world.landing.count("lost_receipts", "raw_pos__sale_lines", frame["reference"].null_count())
         for key, part in frame.partition_by("due", as_dict=True, maintain_order=True).items():
             self.returns[key[0]].append(part.select(typed(BACK_SCHEMA)))
 

@@ -111,6 +111,7 @@ class Trading:
         self.warehouse.write(day)
         moved = world.write_truth(day)
         self.webshop.write(day, moved)
+        self.fulfilment.parcels.write(day, orders, lines)
         self.audience.trade(day, day_of_year, trips, orders, lines)
         self.points.spend(day)
         joined = world.people.member_day

@@ -16,14 +16,15 @@ from simulator.demand import (
 )
 from simulator.formats import ecommerce
 from simulator.formats.ecommerce import CANCELLED, OPEN, ORDER_STATUS
-from simulator.spelling import typed
+from simulator.parcels import promised_by
+from simulator.spelling import DAY, moment_of, typed
 from simulator.stock import rationed
 from simulator.world import World
 
 ORDER_SCHEMA = {
     "order": pl.Int64, "person": pl.Int64, "place": pl.Int64, "method": pl.Int64, "source": pl.Int64, "created": pl.Int64, "updated": pl.Int64,
     "offset": pl.Int64, "is_signed_in": pl.Boolean, "status": pl.Int64, "cancel_reason": pl.String, "refunded_cents": pl.Int64,
-    "shipping": pl.Int64, "due": pl.Int64, "shipment": pl.Int64,
+    "shipping": pl.Int64, "due": pl.Int64, "promised": pl.Int64, "fulfilled": pl.Int64, "shipment": pl.Int64,
 }  # fmt: skip
 LINE_SCHEMA = {
     "order": pl.Int64, "line": pl.Int64, "sku": pl.Int64, "quantity": pl.Int64, "price": pl.Int64, "discount": pl.Int64, "net": pl.Int64,
@@ -31,7 +32,7 @@ LINE_SCHEMA = {
 }  # fmt: skip
 REFUND_SCHEMA = {
     "order": pl.Int64, "line": pl.Int64, "sku": pl.Int64, "quantity": pl.Int64, "restock": pl.Int64, "place": pl.Int64, "net": pl.Int64,
-    "tax": pl.Int64, "at": pl.Int64,
+    "tax": pl.Int64, "shipping": pl.Int64, "at": pl.Int64, "at_till": pl.Boolean,
 }  # fmt: skip
 CANCEL, RETURN, NO_RESTOCK = range(3)
 
@@ -101,13 +102,14 @@ class Webshop:
             "quantity": wanted.quantity[kept], "price": world.products.price[wanted.sku[kept]], "discount": discount, "net": net, "tax": tax,
         }, schema=LINE_SCHEMA)  # fmt: skip
         sums = np.bincount(owner, net, minlength=len(used)).astype(np.int64)
-        due_day, due = self._due(rng, day, place[used], method[used], second[used], created[used])
+        due_day, due, promised = self._due(rng, day, home[used], place[used], method[used], second[used], created[used])
         orders = pl.DataFrame({
             "order": np.arange(len(used)) + number, "person": person[used], "place": place[used], "method": method[used], "source": source[used],
             "created": created[used], "updated": created[used], "offset": world.places.offset_minutes[home[used], day],
             "is_signed_in": signed[used], "status": np.full(len(used), OPEN),
             "cancel_reason": pl.Series([None], dtype=pl.String).new_from_index(0, len(used)),
             "refunded_cents": np.zeros(len(used), np.int64), "shipping": ecommerce.shipping_cents(method[used], sums), "due": due,
+            "promised": promised, "fulfilled": pl.Series([None], dtype=pl.Int64).new_from_index(0, len(used)),
             "shipment": np.full(len(used), -1),
         }, schema=ORDER_SCHEMA)  # fmt: skip
         self.versions.append((orders, lines))
@@ -127,12 +129,13 @@ class Webshop:
         self,
         rng: np.random.Generator,
         day: int,
+        home: np.ndarray,
         place: np.ndarray,
         method: np.ndarray,
         second: np.ndarray,
         created: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Day and UTC second at which each order is picked or shipped."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Day and UTC second at which each order is picked or shipped, and the UTC second by which it is promised."""
         places, at = self.world.places, np.maximum(place, 0)
         wait = rng.random(len(place))
         store = np.maximum(second, places.opens[at] + 600) + 1_800 + (wait * 5_400).astype(np.int64)
@@ -153,7 +156,9 @@ class Webshop:
             if len(at)
             else moment
         )
-        return day + days, np.maximum(due, created + 900)
+        begun = np.where(store_today, np.maximum(second, places.opens[at] + 600), places.opens[at] + DAY)
+        ready = np.maximum(self.world.epoch(at, day, begun), created)
+        return day + days, np.maximum(due, created + 900), promised_by(self.world, day, home, method, days, ready)
 
     def _announce(self, day: int, orders: pl.DataFrame, lines: pl.DataFrame) -> None:
         """Promise the units, and let the shop announce each new level at once, unless it is deaf to that store."""
@@ -188,9 +193,10 @@ class Webshop:
             updated=pl.col("created") + 1_200, status=pl.lit(CANCELLED, pl.Int64), cancel_reason=pl.lit("customer"),
             refunded_cents=money["total"],
         )  # fmt: skip
-        self.refunds.append(
-            gone.with_columns(restock=pl.lit(CANCEL), at=pl.col("created") + 1_200).select(typed(REFUND_SCHEMA))
-        )
+        first = pl.when(pl.col("order").is_first_distinct()).then("shipping").otherwise(0)
+        self.refunds.append(gone.with_columns(
+            shipping=first, restock=pl.lit(CANCEL), at=pl.col("created") + 1_200, at_till=pl.lit(False)
+        ).select(typed(REFUND_SCHEMA)))  # fmt: skip
         self.close(cancelled, lines)
 
     def _test(self, day: int, rng: np.random.Generator, orders: pl.DataFrame, lines: pl.DataFrame, number: int) -> None:
@@ -228,12 +234,19 @@ class Webshop:
         sums = lines.group_by("order").agg(pl.col("net", "tax").sum(), count=pl.len())
         whole = orders.join(sums, on="order", how="inner", maintain_order="left")
         world.truth.append("orders", whole.select(
-            order_id=pl.concat_str([pl.lit("ecommerce/"), (pl.col("order") + ecommerce.FIRST_ORDER_ID).cast(pl.String)]),
+            order_id=ecommerce.order_ids(whole["order"]),
             order_name=ecommerce.order_names(whole["order"]), source_name=pl.lit("ecommerce"),
             person_id=world.people.text("person_id", whole["person"].to_numpy()),
-            ordered_at=(pl.col("created") * 1_000_000).cast(pl.Datetime("us", "UTC")), line_count=pl.col("count").cast(pl.Int64),
-            net_cents="net", tax_cents="tax", shipping_cents="shipping",
+            ordered_at=moment_of("created"), line_count=pl.col("count").cast(pl.Int64),
+            promised_at=moment_of("promised"), fulfilled_at=moment_of("fulfilled"), net_cents="net", tax_cents="tax", shipping_cents="shipping",
             order_status=pl.Series(ORDER_STATUS)[whole["status"]], is_test=pl.Series(whole["person"].to_numpy() < 0),
+        ))  # fmt: skip
+
+    def _truth_of_refunds(self, refunds: pl.DataFrame) -> None:
+        """Money given back; what a till paid is in its own books."""
+        self.world.truth.append("refunds", refunds.select(
+            order_id=ecommerce.order_ids(refunds["order"]), source_name=pl.lit("ecommerce"), refunded_at=moment_of("at"), net_cents="net",
+            tax_cents="tax", shipping_cents="shipping",
         ))  # fmt: skip
 
     def write(self, day: int, moved: np.ndarray) -> None:
@@ -259,6 +272,7 @@ class Webshop:
             )
             refunds = refunds.sort("refund", "refund_line")
             texts = ecommerce.refunds_text(refunds, world.places, world.products)
+            self._truth_of_refunds(refunds.filter(~pl.col("at_till")))
             world.landing.write_records(ecommerce.REFUNDS, day, f"refunds_{date_text}.jsonl", texts)
         position = np.union1d(moved, self.committed_today)
         offered = world.offered(position)

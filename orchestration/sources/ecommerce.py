@@ -13,8 +13,13 @@ from orchestration.sources.web_messages import (
     Buyer,
     Context,
     Customer,
+    DeliveryMethod,
+    Destination,
     Device,
     EmailConsent,
+    FulfilledLine,
+    Fulfillment,
+    FulfillmentOrder,
     InventoryLevel,
     Line,
     Message,
@@ -24,6 +29,7 @@ from orchestration.sources.web_messages import (
     Refund,
     RefundLine,
     System,
+    Transaction,
     Variant,
 )
 
@@ -96,6 +102,13 @@ ORDERS = Contract(
         Column("created_at", "timestamp", "Order placed.", required=True),
         Column("updated_at", "timestamp", "This version of the order.", required=True),
         Column("cancelled_at", "timestamp", "Order cancelled."),
+        Column(
+            "cancel_reason",
+            "text",
+            "Who or what ended it.",
+            values=("customer", "declined", "fraud", "inventory", "other", "staff"),
+        ),
+        Column("marketplace_order_id", "text", "What the marketplace it was placed on calls the order."),
         Column("account_id", "text", "Shop's customer id; null for guests.", personal="identifier"),
         Column(
             "account_ref", "text", "Token of the account.", personal="identifier", token_of=("account", "account_id")
@@ -160,6 +173,23 @@ ORDER_LINES = Contract(
         Column("tax_cents", "integer", "Tax on the line.", required=True),
     ),
 )
+REFUNDS = Contract(
+    table="raw_ecommerce__refunds",
+    description="Refunds as they were paid, and what of them is for no line: shipping, and the difference from what was due. "
+    "One row per refund.",
+    key=("refund_id",),
+    columns=(
+        Column("refund_id", "text", "Shop's refund id.", required=True),
+        Column("order_id", "text", "Order refunded; null where the source cannot say."),
+        Column("created_at", "timestamp", "When.", required=True),
+        Column("paid_cents", "integer", "What the payment service was told to give back.", required=True),
+        Column("shipping_cents", "integer", "Of it for shipping, before tax.", required=True),
+        Column("shipping_tax_cents", "integer", "Of it for tax on shipping.", required=True),
+        Column("adjustment_cents", "integer", "Given beyond what was due; negative where less was.", required=True),
+        Column("adjustment_tax_cents", "integer", "Tax of that.", required=True),
+        Column("currency_code", "text", "ISO 4217 code.", required=True),
+    ),
+)
 REFUND_LINES = Contract(
     table="raw_ecommerce__refund_lines",
     description="Refunded lines. A refund is not a restock: `restock_type` says what became of the goods. "
@@ -192,6 +222,62 @@ REFUND_LINES = Contract(
         Column("net_cents", "integer", "Money given back before tax, not negative.", required=True, minimum=0),
         Column("tax_cents", "integer", "Tax given back, not negative.", required=True, minimum=0),
         Column("currency_code", "text", "ISO 4217 code.", required=True),
+    ),
+)
+FULFILLMENT_ORDERS = Contract(
+    table="raw_ecommerce__fulfillment_orders",
+    description="What the shop asks a location or supplier to do for an order, with what was promised to the shopper. "
+    "One row per fulfilment order and change.",
+    key=("fulfillment_order_id", "updated_at"),
+    columns=(
+        Column("fulfillment_order_id", "text", "Shop's id of the fulfilment order.", required=True),
+        Column("order_id", "text", "Order to fulfil.", required=True),
+        Column("created_at", "timestamp", "When it was asked for.", required=True),
+        Column("updated_at", "timestamp", "This version of it.", required=True),
+        Column("status_code", "text", "open, in_progress, scheduled, on_hold, incomplete, closed or cancelled."),
+        Column("method_type", "text", "shipping, pick_up, local, retail or none."),
+        Column("location_id", "text", "Shop's id of the location it was given to; null for a supplier."),
+        Column("promised_from_at", "timestamp", "Promised no earlier than this."),
+        Column("promised_at", "timestamp", "Promised by this time: delivered, or ready to be picked up."),
+        Column("fulfill_by_at", "timestamp", "Goods are to leave, or to be ready, by this time."),
+        Column("email", "text", "E-mail of whoever it goes to.", personal="contact"),
+        Column("email_ref", "text", "Token of the e-mail.", personal="identifier", token_of=("email", "email")),
+    ),
+)
+FULFILLMENTS = Contract(
+    table="raw_ecommerce__fulfillments",
+    description="Lines on their way to the shopper and how far they have come, each time it changed. "
+    "One row per fulfilment, line and change.",
+    key=("fulfillment_id", "line_id", "updated_at"),
+    columns=(
+        Column("fulfillment_id", "text", "Shop's fulfilment id.", required=True),
+        Column("order_id", "text", "Order fulfilled.", required=True),
+        Column("line_id", "text", "Shop's line id.", required=True),
+        Column("created_at", "timestamp", "When the goods were ready or left.", required=True),
+        Column("updated_at", "timestamp", "This version of it.", required=True),
+        Column(
+            "status_code",
+            "text",
+            "Whether the fulfilment stands.",
+            values=("pending", "open", "success", "cancelled", "error", "failure"),
+        ),
+        Column(
+            "shipment_status",
+            "text",
+            "How far it has come; null until somebody says.",
+            values=(
+                *("label_printed", "label_purchased", "confirmed", "ready_for_pickup", "in_transit", "out_for_delivery"),
+                *("attempted_delivery", "delivered", "failure"),
+            ),
+        ),
+        Column("service_name", "text", "Who fulfils: manual for the retailer, else a supplier or service."),
+        Column("location_id", "text", "Shop's id of the location it left; null for a supplier."),
+        Column("carrier_name", "text", "Carrier."),
+        Column("tracking_number", "text", "Carrier's number of the parcel."),
+        Column("sku", "text", "Retailer's item code.", required=True),
+        Column("quantity_units", "integer", "Pieces.", required=True, minimum=1),
+        Column("email", "text", "E-mail of whoever it goes to.", personal="contact"),
+        Column("email_ref", "text", "Token of the e-mail.", personal="identifier", token_of=("email", "email")),
     ),
 )
 INVENTORY_LEVELS = Contract(
@@ -251,7 +337,10 @@ ADJUSTMENTS = Contract(
     ),
     freshness_hours=24 * 365,
 )
-CONTRACTS = (PRODUCTS, CUSTOMERS, ORDERS, ORDER_LINES, REFUND_LINES, INVENTORY_LEVELS, EVENTS, ADJUSTMENTS)
+CONTRACTS = (
+    *(PRODUCTS, CUSTOMERS, ORDERS, ORDER_LINES, FULFILLMENT_ORDERS, FULFILLMENTS, REFUNDS, REFUND_LINES),
+    *(INVENTORY_LEVELS, EVENTS, ADJUSTMENTS),
+)
 
 # Webhook topics whose bodies are what the file says; any other (customers/redact) is set aside as `wrong_topic`.
 TOPICS = {
@@ -265,14 +354,17 @@ TOPICS = {
         "orders/partially_fulfilled",
         "orders/fulfilled",
     ),
-    REFUND_LINES.table: ("refunds/create",),
+    REFUNDS.table: ("refunds/create",),
+    FULFILLMENT_ORDERS.table: ("fulfillment_orders/order_routing_complete", "fulfillment_orders/rescheduled"),
+    FULFILLMENTS.table: ("fulfillments/create", "fulfillments/update"),
     INVENTORY_LEVELS.table: ("inventory_levels/connect", "inventory_levels/update"),
 }
-Body = TypeVar("Body", Product, Customer, Order, Refund, InventoryLevel)
-HasId = Product | Variant | Customer | Buyer | Order | Line | Refund
+Body = TypeVar("Body", Product, Customer, Order, FulfillmentOrder, Fulfillment, Refund, InventoryLevel)
+HasId = Product | Variant | Customer | Buyer | Order | Line | Refund | FulfillmentOrder | Fulfillment | FulfilledLine
 METHODS = frozenset(ORDERS.column("fulfillment_method").values)
 NO_ADDRESS, NO_CONSENT, NO_CONTEXT = Address(), EmailConsent(), Context()
 NO_DEVICE, NO_SYSTEM, NO_PROPERTIES, NO_LINE = Device(), System(), Properties(), Line()
+NO_DELIVERY, NO_DESTINATION = DeliveryMethod(), Destination()
 
 
 def read_products(path: Path) -> Reading:
@@ -353,7 +445,8 @@ def read_orders(path: Path) -> Reading:
         lines,
         order_id=texts([_id(o) for o in orders]),
         order_name=texts([o.name for o in orders]),
-        **_fields(orders, {name: name for name in ("created_at", "updated_at", "cancelled_at")}),
+        **_fields(orders, {name: name for name in ("created_at", "updated_at", "cancelled_at", "cancel_reason")}),
+        marketplace_order_id=texts([o.source_identifier for o in orders]),
         account_id=texts([_id(o.customer) if o.customer else None for o in orders]),
         **_fields(orders, _ORDER_FIELDS),
         fulfillment_method=pl.Series([_method(o) for o in orders], dtype=pl.String()),
@@ -420,17 +513,27 @@ def _discount(line: Line) -> Scalar:
 
 
 def read_refunds(path: Path) -> Reading:
-    """Refunded lines: Shopify refund bodies. Ids above 2^53 may be rounded where the body gives no gid for them."""
-    lines = _bodies(path, Refund, REFUND_LINES.table, Children("refund_line_items", RefundLine, REFUND_LINES.table))
+    """Refunds and their lines: Shopify refund bodies. Ids above 2^53 may be rounded where the body gives no gid for them."""
+    lines = _bodies(path, Refund, REFUNDS.table, Children("refund_line_items", RefundLine, REFUND_LINES.table))
     refunds = lines.records
-    owners = _by_record(
+    whole = _by_record(
         lines,
         refund_id=texts([_id(r) for r in refunds]),
         order_id=texts([r.order_id for r in refunds]),
         created_at=texts([r.created_at for r in refunds]),
-        currency_code=texts([next((t.currency for t in r.transactions or () if t.currency), None) for r in refunds]),
+        currency_code=texts([_currency(r) for r in refunds]),
+        paid_cents=texts([total([t.amount for t in r.transactions or () if _is_paid_back(t)]) for r in refunds]),
+        shipping_cents=texts([_for_shipping(r, "subtotal_amount_set", "amount") for r in refunds]),
+        shipping_tax_cents=texts([_for_shipping(r, "tax_amount_set", "tax_amount") for r in refunds]),
+        adjustment_cents=texts([_adjusted(r, "refund_discrepancy", "amount") for r in refunds]),
+        adjustment_tax_cents=texts([_adjusted(r, "refund_discrepancy", "tax_amount") for r in refunds]),
+    ).with_columns(
+        _cents("paid_cents", "shipping_cents", "shipping_tax_cents", "adjustment_cents", "adjustment_tax_cents")
     )
-    items, frame = _children(owners, [r.refund_line_items for r in refunds])
+    items, frame = _children(
+        whole.select("refund_id", "order_id", "created_at", "currency_code", "record_offset"),
+        [r.refund_line_items for r in refunds],
+    )
     sold = [i.line_item or NO_LINE for i in items]
     money = [
         (i.subtotal_set and i.subtotal_set.shop_money, i.total_tax_set and i.total_tax_set.shop_money) for i in items
@@ -446,7 +549,79 @@ def read_refunds(path: Path) -> Reading:
         tax_cents=texts([tax.amount if tax else i.total_tax for i, (_, tax) in zip(items, money, strict=True)]),
         currency_code=pl.coalesce("currency_code", texts([net.currency_code if net else None for net, _ in money])),
     ).with_columns(_cents("net_cents", "tax_cents"))
-    return Reading({REFUND_LINES.table: frame}, lines.rejections)
+    return Reading({REFUNDS.table: whole, REFUND_LINES.table: frame}, lines.rejections)
+
+
+def _currency(refund: Refund) -> Scalar:
+    paid = (t.currency for t in refund.transactions or () if t.currency)
+    lines = (i.subtotal_set.shop_money for i in refund.refund_line_items or () if i.subtotal_set)
+    shipping = (s.subtotal_amount_set.shop_money for s in refund.refund_shipping_lines or () if s.subtotal_amount_set)
+    return next(chain(paid, (m.currency_code for m in chain(lines, shipping) if m and m.currency_code)), None)
+
+
+def _is_paid_back(transaction: Transaction) -> bool:
+    return transaction.kind in (None, "refund") and transaction.status in (None, "success")
+
+
+def _for_shipping(refund: Refund, field: str, adjusted: str) -> Scalar:
+    """What the refunded shipping lines sum to; older bodies say it as an adjustment of the order instead."""
+    if not refund.refund_shipping_lines:
+        return _adjusted(refund, "shipping_refund", adjusted)
+    sets = [getattr(line, field) for line in refund.refund_shipping_lines]
+    return total([each.shop_money.amount if each and each.shop_money else "0" for each in sets])
+
+
+def _adjusted(refund: Refund, kind: str, field: str) -> Scalar:
+    """What adjustments of a kind give back: the shop writes them from its own side, negative."""
+    amount = total([getattr(each, field) or "0" for each in refund.order_adjustments or () if each.kind == kind])
+    if isinstance(amount, str):
+        return amount[1:] if amount.startswith("-") else f"-{amount}" if amount.strip("0.") else amount
+    return -amount if amount else amount
+
+
+def read_fulfillment_orders(path: Path) -> Reading:
+    """What the shop asked for and promised: Shopify fulfilment orders."""
+    lines = _bodies(path, FulfillmentOrder, FULFILLMENT_ORDERS.table)
+    asked = lines.records
+    frame = _by_record(
+        lines,
+        fulfillment_order_id=texts([_id(f) for f in asked]),
+        **_fields(asked, {name: name for name in ("order_id", "created_at", "updated_at")}),
+        **_fields(asked, {"status_code": "status", "location_id": "assigned_location_id", "fulfill_by_at": "fulfill_by"}),
+        **_fields([f.delivery_method or NO_DELIVERY for f in asked], _DELIVERY_FIELDS),
+        email=texts([(f.destination or NO_DESTINATION).email for f in asked]),
+    )
+    return Reading({FULFILLMENT_ORDERS.table: frame}, lines.rejections)
+
+
+_DELIVERY_FIELDS = {
+    "method_type": "method_type",
+    "promised_from_at": "min_delivery_date_time",
+    "promised_at": "max_delivery_date_time",
+}
+
+
+def read_fulfillments(path: Path) -> Reading:
+    """Lines on their way: Shopify fulfilment bodies."""
+    lines = _bodies(path, Fulfillment, FULFILLMENTS.table, Children("line_items", FulfilledLine, FULFILLMENTS.table))
+    sent = lines.records
+    owners = _by_record(lines, fulfillment_id=texts([_id(f) for f in sent]), **_fields(sent, _FULFILLMENT_FIELDS))
+    items, frame = _children(owners, [f.line_items for f in sent])
+    frame = frame.with_columns(
+        line_id=texts([_id(i) for i in items]),
+        sku=texts([i.sku for i in items]),
+        quantity_units=column([i.quantity for i in items]),
+    )
+    return Reading({FULFILLMENTS.table: frame}, lines.rejections)
+
+
+_FULFILLMENT_FIELDS = {
+    **{name: name for name in ("order_id", "created_at", "updated_at", "shipment_status", "location_id", "email")},
+    "status_code": "status",
+    "service_name": "service",
+    "carrier_name": "tracking_company",
+    "tracking_number": "tracking_number",
+}
 
 
 def read_inventory_levels(path: Path) -> Reading:
@@ -530,7 +705,9 @@ SOURCE = Source(
         FileKind("products_*.jsonl", (PRODUCTS.table,), read_products),
         FileKind("customers_*.jsonl", (CUSTOMERS.table,), read_customers),
         FileKind("orders_*.jsonl", (ORDERS.table, ORDER_LINES.table), read_orders),
-        FileKind("refunds_*.jsonl", (REFUND_LINES.table,), read_refunds),
+        FileKind("fulfillment_orders_*.jsonl", (FULFILLMENT_ORDERS.table,), read_fulfillment_orders),
+        FileKind("fulfillments_*.jsonl", (FULFILLMENTS.table,), read_fulfillments),
+        FileKind("refunds_*.jsonl", (REFUNDS.table, REFUND_LINES.table), read_refunds),
         FileKind("inventory_levels_*.jsonl", (INVENTORY_LEVELS.table,), read_inventory_levels),
         FileKind("events_*.jsonl", (EVENTS.table,), read_events),
     ),

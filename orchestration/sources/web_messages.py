@@ -113,6 +113,8 @@ class Order(Struct, gc=False):
     created_at: Scalar = None
     updated_at: Scalar = None
     cancelled_at: Scalar = None
+    cancel_reason: Scalar = None
+    source_identifier: Scalar = None
     customer: Buyer | None = None
     email: Scalar = None
     phone: Scalar = None
@@ -149,7 +151,21 @@ class RefundLine(Struct, gc=False):
 
 
 class Transaction(Struct, gc=False):
+    kind: Scalar = None
+    status: Scalar = None
+    amount: Scalar = None
     currency: Scalar = None
+
+
+class RefundedShipping(Struct, gc=False):
+    subtotal_amount_set: MoneySet | None = None
+    tax_amount_set: MoneySet | None = None
+
+
+class OrderAdjustment(Struct, gc=False):
+    kind: Scalar = None
+    amount: Scalar = None
+    tax_amount: Scalar = None
 
 
 class Refund(Struct, gc=False):
@@ -159,8 +175,60 @@ class Refund(Struct, gc=False):
     created_at: Scalar = None
     transactions: list[Transaction] | None = None
     refund_line_items: list[RefundLine] | None = None
+    refund_shipping_lines: list[RefundedShipping] | None = None
+    order_adjustments: list[OrderAdjustment] | None = None
     topic: Scalar = None
     body: "Refund | None" = None
+
+
+class Destination(Struct, gc=False):
+    email: Scalar = None
+
+
+class DeliveryMethod(Struct, gc=False):
+    method_type: Scalar = None
+    min_delivery_date_time: Scalar = None
+    max_delivery_date_time: Scalar = None
+
+
+class FulfillmentOrder(Struct, gc=False):
+    id: Scalar = None
+    admin_graphql_api_id: Scalar = None
+    order_id: Scalar = None
+    status: Scalar = None
+    created_at: Scalar = None
+    updated_at: Scalar = None
+    fulfill_by: Scalar = None
+    assigned_location_id: Scalar = None
+    destination: Destination | None = None
+    delivery_method: DeliveryMethod | None = None
+    topic: Scalar = None
+    body: "FulfillmentOrder | None" = None
+
+
+class FulfilledLine(Struct, gc=False):
+    id: Scalar = None
+    admin_graphql_api_id: Scalar = None
+    sku: Scalar = None
+    quantity: Scalar = None
+
+
+class Fulfillment(Struct, gc=False):
+    id: Scalar = None
+    admin_graphql_api_id: Scalar = None
+    order_id: Scalar = None
+    status: Scalar = None
+    shipment_status: Scalar = None
+    created_at: Scalar = None
+    updated_at: Scalar = None
+    service: Scalar = None
+    tracking_company: Scalar = None
+    tracking_number: Scalar = None
+    location_id: Scalar = None
+    email: Scalar = None
+    line_items: list[FulfilledLine] | None = None
+    topic: Scalar = None
+    body: "Fulfillment | None" = None
 
 
 class InventoryLevel(Struct, gc=False):

@@ -9,9 +9,10 @@ from simulator.people import NEVER, People
 from simulator.places import Places
 from simulator.products import Products
 from simulator.scale import Scale
-from simulator.spelling import DAY, epoch_day, json_lines, moments, money, offsets
+from simulator.spelling import DAY, epoch_day, json_lines, moments, money, offsets, scatter
 
 FIRST_ORDER_ID, FIRST_ORDER_NAME = 5_000_000_000_000, 10_001
+FIRST_FULFILLMENT_ORDER_ID, FIRST_FULFILLMENT_ID = 6_600_000_000_000, 4_900_000_000_000
 FIRST_LINE_ID, FIRST_REFUND_ID, FIRST_REFUND_LINE_ID = 13_000_000_000_000, 900_000_000_000, 400_000_000_000
 FIRST_VARIANT_ID, FIRST_INVENTORY_ITEM_ID = 45_000_000_000_001, 47_000_000_000_001
 # Product ids lie above 2^53: senders that keep numbers as doubles round them, and only the gid is exact.
@@ -25,7 +26,16 @@ CUSTOMERS = Kind(
     (("raw_ecommerce__customers", cut_short), ("raw_ecommerce__customers", spoiled(r'"created_at":"[^"]*"', '"created_at":"last spring"'))),
 )  # fmt: skip
 ORDERS = Kind("ecommerce", "raw_ecommerce__orders", (("raw_ecommerce__orders", cut_short),), may_wait=True)
-REFUNDS = Kind("ecommerce", "raw_ecommerce__refund_lines", (("raw_ecommerce__refund_lines", cut_short),), fragility=3.0)
+REFUNDS = Kind("ecommerce", "raw_ecommerce__refunds", (("raw_ecommerce__refunds", cut_short),), fragility=3.0)
+PROMISES = Kind(
+    "ecommerce", "raw_ecommerce__fulfillment_orders",
+    (("raw_ecommerce__fulfillment_orders", cut_short),
+     ("raw_ecommerce__fulfillment_orders", spoiled(r'"updated_at":"[^"]*"', '"updated_at":"soon"'))),
+    may_wait=True,
+)  # fmt: skip
+FULFILLMENTS = Kind(
+    "ecommerce", "raw_ecommerce__fulfillments", (("raw_ecommerce__fulfillments", cut_short),), may_wait=True
+)
 LEVELS = Kind(
     "ecommerce", "raw_ecommerce__inventory_levels",
     (("raw_ecommerce__inventory_levels", cut_short),
@@ -149,11 +159,7 @@ def orders_text(
     )
     signed = whole["is_signed_in"] & (whole["person"] >= 0)
     tester = pl.Series(person < 0)
-    email = (
-        pl.when(tester).then(pl.lit("qa+1@retailer.example"))
-        .when(pl.Series(array["source"] == MARKETPLACE)).then(people.text("relay_email", person))
-        .when(signed).then(people.text("email", person)).otherwise(people.text("guest_email", person))
-    )  # fmt: skip
+    email = _emails(whole, people)
     phone = pl.when(tester | pl.Series(array["source"] == MARKETPLACE) | pl.Series(person % 4 == 1)).then(
         pl.lit(None, pl.String)
     )
@@ -175,6 +181,7 @@ def orders_text(
     return json_lines(pl.select(
         id=order_id, admin_graphql_api_id=_gid("Order", order_id), name=order_names(whole["order"]), created_at=created, updated_at=updated,
         cancelled_at=pl.when(cancelled).then(updated), cancel_reason=whole["cancel_reason"], currency=pl.lit("USD"), email=email,
+        source_identifier=pl.when(pl.Series(array["source"] == MARKETPLACE)).then(marketplace_refs(whole["order"])),
         phone=phone.when(signed).then(people.text("phone", person)).otherwise(people.text("guest_phone", person)),
         customer=pl.when(account.is_not_null()).then(pl.struct(id=account, admin_graphql_api_id=_gid("Customer", account))),
         source_name=pl.Series(SOURCES)[array["source"]], financial_status=paid, fulfillment_status=status,
@@ -189,6 +196,70 @@ def orders_text(
     ))  # fmt: skip
 
 
+def _emails(orders: pl.DataFrame, people: People) -> pl.Expr:
+    """The address each order was given: the account's, the guest's, or one that a marketplace forwards."""
+    person = orders["person"].to_numpy()
+    signed = orders["is_signed_in"] & (orders["person"] >= 0)
+    return (
+        pl.when(pl.Series(person < 0)).then(pl.lit("qa+1@retailer.example"))
+        .when(orders["source"] == MARKETPLACE).then(people.text("relay_email", person))
+        .when(signed).then(people.text("email", person)).otherwise(people.text("guest_email", person))
+    )  # fmt: skip
+
+
+def marketplace_refs(order: pl.Series) -> pl.Series:
+    """What the marketplace itself calls an order."""
+    digits = pl.Series(scatter(36, order.to_numpy()) % np.uint64(10**10)).cast(pl.String).str.zfill(10)
+    return pl.select(pl.concat_str([pl.lit("BZ-"), digits])).to_series()
+
+
+def order_ids(order: pl.Series) -> pl.Series:
+    """`ecommerce/<shop's id>`, as the truth and the platform write it."""
+    return pl.select(pl.concat_str([pl.lit("ecommerce/"), (FIRST_ORDER_ID + order).cast(pl.String)])).to_series()
+
+
+def fulfillment_orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: People, places: Places) -> pl.Series:
+    """One fulfilment order for each placed order, with what was promised at the checkout."""
+    items = lines.select("order", item=pl.struct(line_item_id=FIRST_LINE_ID + lines["line"], quantity=lines["quantity"]))
+    whole = orders.join(items.group_by("order", maintain_order=True).agg("item"), on="order", how="left", maintain_order="left")
+    number = FIRST_FULFILLMENT_ORDER_ID + whole["order"]
+    method, place = whole["method"].to_numpy(), whole["place"].to_numpy()
+    collected = pl.Series(np.isin(method, (CLICK_AND_COLLECT, CURBSIDE)))
+    created, promised = whole["created"].to_numpy(), whole["promised"].to_numpy()
+    return json_lines(pl.select(
+        id=number, order_id=FIRST_ORDER_ID + whole["order"], admin_graphql_api_id=_gid("FulfillmentOrder", number),
+        assigned_location_id=pl.when(pl.Series(place >= 0)).then(places.shop_id[np.maximum(place, 0)].cast(pl.Int64)),
+        status=pl.lit("open"), request_status=pl.lit("unsubmitted"), created_at=moments(created + 1), updated_at=moments(created + 1),
+        destination=pl.when(~collected).then(pl.struct(
+            email=_emails(whole, people), country=pl.lit("United States")
+        )),
+        delivery_method=pl.struct(
+            id=number + 7, method_type=pl.when(collected).then(pl.lit("pick_up")).otherwise(pl.lit("shipping")),
+            min_delivery_date_time=pl.lit(None, pl.String), max_delivery_date_time=moments(promised),
+        ),
+        line_items=whole["item"],
+    ))  # fmt: skip
+
+
+def fulfillments_text(parcels: pl.DataFrame, items: pl.DataFrame, people: People, places: Places, products: Products) -> pl.Series:
+    """Each fulfilment as it stands. `parcels` (PARCEL_SCHEMA) and `items` (ITEM_SCHEMA) belong together by version and fulfillment."""
+    line_id = FIRST_LINE_ID + items["line"]
+    listed = items.select("version", "fulfillment", item=pl.struct(
+        id=line_id, admin_graphql_api_id=_gid("LineItem", line_id), sku=products.sku[items["sku"]], quantity=items["quantity"]
+    )).group_by("version", "fulfillment", maintain_order=True).agg("item")  # fmt: skip
+    whole = parcels.join(listed, on=["version", "fulfillment"], how="left", maintain_order="left")
+    number, place = FIRST_FULFILLMENT_ID + whole["fulfillment"], whole["place"].to_numpy()
+    return json_lines(pl.select(
+        id=number, order_id=FIRST_ORDER_ID + whole["order"], name=pl.concat_str([order_names(whole["order"]), pl.lit(".1")]),
+        admin_graphql_api_id=_gid("Fulfillment", number), status=pl.lit("success"), created_at=moments(whole["created"].to_numpy()),
+        updated_at=moments(whole["updated"].to_numpy()),
+        service=pl.when(whole["method"] == DROP_SHIP).then(pl.lit("supplier-direct")).otherwise(pl.lit("manual")),
+        shipment_status=whole["state"], tracking_company=whole["carrier"], tracking_number=whole["tracking"],
+        location_id=pl.when(pl.Series(place >= 0)).then(places.shop_id[np.maximum(place, 0)].cast(pl.Int64)),
+        email=_emails(whole, people), line_items=whole["item"],
+    ))  # fmt: skip
+
+
 def order_names(order: pl.Series) -> pl.Series:
     """`#10001` and on."""
     return pl.select(pl.concat_str([pl.lit("#"), (FIRST_ORDER_NAME + order).cast(pl.String)])).to_series()
@@ -196,22 +267,27 @@ def order_names(order: pl.Series) -> pl.Series:
 
 def refunds_text(refunds: pl.DataFrame, places: Places, products: Products) -> pl.Series:
     """Refunds, one per order and moment. `refunds`: refund, refund_line, order, line, sku, quantity, restock (0 cancel, 1 return,
-    2 no_restock), place (-1 for none), net, tax, at, in order of refund."""
+    2 no_restock), place (-1 for none), net, tax, shipping, at, in order of refund."""
     place = refunds["place"].to_numpy()
-    amount = refunds["net"] + refunds["tax"]
-    items = refunds.select("refund", "order", "at", amount=amount, item=pl.struct(
+    amount = refunds["net"] + refunds["tax"] + refunds["shipping"]
+    items = refunds.select("refund", "order", "at", "shipping", amount=amount, item=pl.struct(
         id=FIRST_REFUND_LINE_ID + refunds["refund_line"], line_item_id=FIRST_LINE_ID + refunds["line"],
         line_item=pl.struct(sku=products.sku[refunds["sku"]]), quantity=refunds["quantity"],
         restock_type=pl.Series(["cancel", "return", "no_restock"])[refunds["restock"]],
         location_id=pl.when(pl.Series(place >= 0)).then(places.shop_id[np.maximum(place, 0)].cast(pl.Int64)),
         subtotal=money(refunds["net"].to_numpy()), total_tax=money(refunds["tax"].to_numpy()),
-    )).group_by("refund", maintain_order=True).agg(pl.col("order", "at").first(), pl.col("amount").sum(), "item")  # fmt: skip
+    )).group_by("refund", maintain_order=True).agg(pl.col("order", "at").first(), pl.col("amount", "shipping").sum(), "item")  # fmt: skip
     refund_id = FIRST_REFUND_ID + items["refund"]
     return json_lines(pl.select(
         id=refund_id, admin_graphql_api_id=_gid("Refund", refund_id), order_id=FIRST_ORDER_ID + items["order"],
         created_at=moments(items["at"].to_numpy()),
         transactions=pl.concat_list(pl.struct(kind=pl.lit("refund"), currency=pl.lit("USD"), amount=money(items["amount"].to_numpy()))),
         refund_line_items=items["item"],
+        refund_shipping_lines=pl.when(items["shipping"] > 0).then(pl.concat_list(pl.struct(
+            id=refund_id + 5_000, subtotal_amount_set=pl.struct(shop_money=pl.struct(
+                amount=money(items["shipping"].to_numpy()), currency_code=pl.lit("USD"))),
+            tax_amount_set=pl.struct(shop_money=pl.struct(amount=pl.lit("0.00"), currency_code=pl.lit("USD"))),
+        ))),
     ))  # fmt: skip
 
 

@@ -254,13 +254,12 @@ def write_stock_advice(
 def write_shipments(
     landing: Landing, day: int, place: int, places: Places, products: Products, lines: pl.DataFrame
 ) -> None:
-    """X12 945 of one distribution centre. `lines`: order_name, shipment, at, sku, ordered, shipped, in order of shipment."""
+    """X12 945 of one distribution centre. `lines`: order_name, shipment, tracking, at, sku, ordered, shipped, in order of shipment."""
     date_text = str(landing.date(day))
     lines = lines.with_columns(line=pl.int_range(pl.len()).over("shipment") + 1)
     missing = lines["ordered"] - lines["shipped"]
-    tracking = pl.Series(scatter(35, lines["shipment"].to_numpy()) % np.uint64(10**16)).cast(pl.String).str.zfill(16)
     loop = pl.concat_str([
-        pl.lit("LX*"), lines["line"].cast(pl.String), pl.lit("~\nMAN*CP*1Z"), tracking, pl.lit("~\nW12*"),
+        pl.lit("LX*"), lines["line"].cast(pl.String), pl.lit("~\nMAN*CP*"), lines["tracking"], pl.lit("~\nW12*"),
         pl.when(missing == 0).then(pl.lit("CL*")).otherwise(pl.lit("CP*")), lines["ordered"].cast(pl.String), pl.lit("*"),
         lines["shipped"].cast(pl.String), pl.lit("*"), missing.cast(pl.String), pl.lit("*EA*"), products.gtin[lines["sku"]],
         pl.lit("*SK*"), products.sku[lines["sku"]], pl.lit("~\n"),
