@@ -1,0 +1,175 @@
+"""What two records of people are compared by: the levels of agreement of each field, from most to least, as Splink compares them.
+
+A record is a row of normalised columns (`normalise.py`), any of which may be missing. Each level carries two expectations, how often it
+is seen between records of one person and between records of two people of one household: where training starts, and where few pairs
+were seen, what it ends near. They are guesses of common sense, to be overruled by data.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+EDITS, LIKENESS = "<edits>", "<likeness>"  # Damerau-Levenshtein distance and Jaro-Winkler similarity, as a dialect names them
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A degree of agreement: its name, its condition in SQL (none: what is left), and the share expected of it by class."""
+
+    name: str
+    condition: str
+    person: float
+    household: float
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Something two records agree on or not. The last level is what is left; where `missing` holds, nothing is said."""
+
+    name: str
+    columns: tuple[str, ...]
+    missing: str
+    levels: tuple[Level, ...]
+    frequency_of: str | None = None  # column whose rare values say more: agreement of the first level counts by its frequency
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        return tuple(level.name for level in self.levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Columns whose agreement makes two records worth comparing, and the levels of fields that are then reached: by field, the last."""
+
+    columns: tuple[str, ...]
+    reaches: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        return "__".join(self.columns)
+
+
+def _same(column: str) -> str:
+    return f"{column}_l = {column}_r"
+
+
+def _within(column: str, edits: int) -> str:
+    """At most so many letters added, left out, replaced or exchanged with a neighbour."""
+    return f"{EDITS}({column}_l, {column}_r) <= {edits}"
+
+
+def _alike(column: str, least: float) -> str:
+    return f"{LIKENESS}({column}_l, {column}_r) >= {least}"
+
+
+def _either_missing(column: str) -> str:
+    return f"({column}_l is null or {column}_r is null)"
+
+
+def _name_alike(column: str) -> str:
+    return f"({_within(column, 1)} and length({column}_l) > 3) or {_alike(column, 0.92)}"
+
+
+_EXCHANGED = (
+    f"((first_name_l = last_name_r and {LIKENESS}(last_name_l, first_name_r) >= 0.88) "
+    f"or (last_name_l = first_name_r and {LIKENESS}(first_name_l, last_name_r) >= 0.88))"
+)
+_INITIAL = (
+    "least(length(first_name_l), length(first_name_r)) = 1 and substr(first_name_l, 1, 1) = substr(first_name_r, 1, 1)"
+)
+_DAY_AND_MONTH_EXCHANGED = (
+    "substr(birth_date_l, 1, 4) = substr(birth_date_r, 1, 4) and substr(birth_date_l, 6, 2) = substr(birth_date_r, 9, 2) "
+    "and substr(birth_date_l, 9, 2) = substr(birth_date_r, 6, 2)"
+)
+
+FIELDS = (
+    Field("first_name", ("first_name", "given_root", "last_name"), _either_missing("first_name"), (
+        Level("same", _same("first_name"), .80, .02),
+        Level("short_form", _same("given_root"), .06, .002),
+        Level("names_exchanged", _EXCHANGED, .01, .0002),
+        Level("alike", _name_alike("first_name"), .08, .01),
+        Level("initial", _INITIAL, .01, .002),
+        Level("somewhat_alike", _alike("first_name", .80), .015, .05),
+        Level("different", "", .025, .92),
+    ), "first_name"),
+    Field("last_name", ("last_name", "first_name"), f"{_either_missing('last_name')} or ({_EXCHANGED})", (
+        Level("same", _same("last_name"), .85, .80),
+        Level("alike", _name_alike("last_name"), .08, .01),
+        Level("somewhat_alike", _alike("last_name", .80), .015, .01),
+        Level("different", "", .055, .18),
+    ), "last_name"),
+    Field("birth_date", ("birth_date",), _either_missing("birth_date"), (
+        Level("same", _same("birth_date"), .90, .01),
+        Level("slip", f"{_within('birth_date', 1)} or ({_DAY_AND_MONTH_EXCHANGED})", .06, .004),
+        Level("two_slips", _within("birth_date", 2), .01, .02),
+        Level("different", "", .03, .966),
+    )),
+    Field("email", ("email", "email_local", "email_number"), _either_missing("email"), (
+        Level("same", _same("email"), .70, .12),
+        Level("same_name_elsewhere", _same("email_local"), .05, .005),
+        Level("slip", f"{_within('email', 2)} and {_same('email_number')}", .08, .005),
+        Level("different", "", .17, .865),
+    )),
+    Field("phone", ("phone",), _either_missing("phone"), (
+        Level("same", _same("phone"), .75, .35),
+        Level("slip", _within("phone", 1), .03, .02),
+        Level("different", "", .22, .63),
+    )),
+    Field("identifier", ("identifier",), _either_missing("identifier"), (
+        Level("same", _same("identifier"), .90, .001),
+        Level("slip", _within("identifier", 1), .06, .001),
+        Level("different", "", .04, .998),
+    )),
+    Field("payment", ("payment",), _either_missing("payment"), (
+        Level("same", _same("payment"), .70, .20),
+        Level("different", "", .30, .80),
+    )),
+    Field("address", ("street_name", "house_number", "postal_code", "city"),
+          f"{_either_missing('street_name')} and {_either_missing('postal_code')} and {_either_missing('city')}", (
+        Level("same", f"{_same('house_number')} and {_same('street_name')} and ({_same('postal_code')} or {_same('city')})", .69, .88),
+        Level("alike", f"({_same('house_number')} and ({_same('street_name')} or {_same('postal_code')} or {_alike('street_name', .88)})) "
+              f"or ({_same('street_name')} and {_same('postal_code')})", .12, .06),
+        Level("same_street", f"{_same('street_name')} or ({_alike('street_name', .9)} and ({_same('postal_code')} or {_same('city')}))", .03, .01),
+        Level("same_place", f"{_same('postal_code')} or {_same('city')}", .08, .02),
+        Level("near_place", f"{_within('postal_code', 1)} or {_alike('city', .9)}", .02, .01),
+        Level("different", "", .06, .02),
+    )),
+)  # fmt: skip
+
+
+KEYS = (
+    Key(("identifier",), (("identifier", "same"),)),
+    Key(("email",), (("email", "same"),)),
+    Key(("phone",), (("phone", "same"),)),
+    Key(("payment",), (("payment", "same"),)),
+    Key(("email_local",), (("email", "same_name_elsewhere"),)),
+    Key(("names",), (("first_name", "names_exchanged"), ("last_name", "same"))),
+    Key(("first_start", "last_start"), (("first_name", "alike"), ("last_name", "alike"))),
+    Key(("first_start", "birth_date"), (("first_name", "alike"), ("birth_date", "same"))),
+    Key(("last_start", "birth_date"), (("last_name", "alike"), ("birth_date", "same"))),
+    Key(("last_start", "postal_code"), (("last_name", "alike"), ("address", "same_place"))),
+    Key(("last_start", "house_number"), (("last_name", "alike"), ("address", "alike"))),
+    Key(("first_start", "house_number"), (("first_name", "alike"), ("address", "alike"))),
+    Key(("street_start", "house_number"), (("address", "alike"),)),
+    Key(("last_name", "birth_date"), (("last_name", "same"), ("birth_date", "same"))),
+    Key(("given_root", "birth_date"), (("first_name", "short_form"), ("birth_date", "same"))),
+    Key(("last_name", "postal_code"), (("last_name", "same"), ("address", "same_place"))),
+    Key(("given_root", "postal_code"), (("first_name", "short_form"), ("address", "same_place"))),
+    Key(("given_root", "last_name", "city"), (("first_name", "short_form"), ("last_name", "same"), ("address", "same_place"))),
+    Key(("house_number", "street_name"), (("address", "alike"),)),
+    Key(("house_number", "postal_code"), (("address", "alike"),)),
+    Key(("street_name", "postal_code"), (("address", "alike"),)),
+    Key(("birth_date", "postal_code"), (("birth_date", "same"), ("address", "same_place"))),
+    Key(("birth_date",), (("birth_date", "same"),)),
+    Key(("last_name",), (("last_name", "same"),)),
+    Key(("given_root",), (("first_name", "short_form"),)),
+    Key(("postal_code",), (("address", "same_place"),)),
+)
+
+
+def fields_of(columns: Collection[str]) -> tuple[Field, ...]:
+    """The fields that records with these columns can be compared by. A column a condition names besides the first may be missing."""
+    return tuple(
+        field
+        for field in FIELDS
+        if field.columns[0] in columns or (field.name == "address" and not {"postal_code", "city"}.isdisjoint(columns))
+    )

@@ -1,0 +1,246 @@
+"""Compares records and says how likely two of them are of one person. Splink finds and compares the pairs, on DuckDB or Spark.
+
+What is learned (`Model`) is kept apart from where it is applied, so that one model may serve every run until another is adopted.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from models.identity.fields import EDITS, LIKENESS, Field, fields_of
+from models.identity.keys import Reach, Reached, chosen, column_of, pair_counts, with_keys
+from models.identity.mixture import STRANGERS, Mixture, expected, learned
+
+RANDOM_PAIRS = 400_000
+PAIRS_AT_ONCE = 2_000_000
+SEED = 20_260_302
+PAIR_SCHEMA = {"first": pl.Int64(), "second": pl.Int64(), "pattern": pl.Int64()}
+CLASS_NAMES = ("person", "household", "strangers")
+FREQUENT = 20  # records that share a value before its frequency is kept: what fewer share could point at someone
+
+
+@dataclass(frozen=True)
+class Model:
+    """Fields, keys, mixture and how frequent names are: what it takes to say of two records whether one person is behind them."""
+
+    fields: tuple[Field, ...]
+    keys: tuple[Reach, ...]
+    mixture: Mixture
+    frequencies: dict[str, pl.DataFrame]  # by column: value, share of records
+    records: int
+
+    @property
+    def names(self) -> list[str]:
+        return [field.name for field in self.fields]
+
+
+def prepared(records: pl.DataFrame) -> pl.DataFrame:
+    """Normalised records as they are compared: text columns only, those that conditions name added where missing."""
+    fields = fields_of([column for column in records.columns if records[column].null_count() < records.height])
+    needed = {column for field in fields for column in field.columns} | {"email_local"}
+    frame = records.with_columns(pl.lit(None, pl.String()).alias(column) for column in sorted(needed - set(records.columns)))
+    frame = frame.with_columns(pl.col("record_id").cast(pl.String), *(pl.col(column).cast(pl.String) for column in sorted(needed)))
+    made: dict[str, pl.Expr] = {"email_number": pl.col("email_local").str.replace_all(r"\D", "")}
+    if {"first_name", "last_name"} <= set(frame.columns):
+        root, last = pl.coalesce("given_root", "first_name"), pl.col("last_name")
+        made |= {
+            "given_root": root, "names": pl.min_horizontal(root, last) + " " + pl.max_horizontal(root, last),
+            "first_start": root.str.slice(0, 3), "last_start": last.str.slice(0, 4),
+        }  # fmt: skip
+    if "street_name" in frame.columns:
+        made["street_start"] = pl.col("street_name").str.slice(0, 6)
+    return frame.with_columns(value.alias(name) for name, value in made.items())
+
+
+class Matcher:
+    """Pairs of one set of records, which are known by their row from here on. `database`: Splink's, DuckDB in memory by default.
+
+    `is_linking`: only records of unlike `side` may be of one person.
+    """
+
+    def __init__(self, records: pl.DataFrame, database: Any = None, is_linking: bool = False) -> None:
+        quiet()
+        self.records = prepared(records)
+        self._database = database or _embedded()
+        self._is_linking = is_linking
+
+    def learn(self) -> tuple[Model, pl.DataFrame]:
+        """A model of these records, and the pairs it was learned from, compared."""
+        records = self.records
+        fields = fields_of([c for c in records.columns if records[c].null_count() < records.height])
+        present = np.array([self._present(field) for field in fields])
+        guess = [np.array([level.person for level in field.levels]) for field in fields]
+        keys = chosen(records, fields, guess, present)
+        linker = self._linker(fields, keys)
+        linker.training.estimate_u_using_random_sampling(max_pairs=RANDOM_PAIRS, seed=SEED)
+        start = expected(fields, _strangers(linker, fields), present, self._pairs(), records.height)
+        compared = self._compared(linker, fields, keys)
+        patterns = compared.group_by("pattern").len().sort("pattern")
+        counts = patterns["len"].to_numpy().astype(float)
+        numbers = levels_of(patterns["pattern"], fields)
+        mixture = learned(start, numbers, counts, self._pairs(), Reached(keys, len(fields)))
+        return Model(fields, tuple(keys), mixture, self._frequencies(fields), records.height), compared
+
+    def compared(self, model: Model) -> pl.DataFrame:
+        """first, second (rows), pattern: the pairs that share a key of the model, each once."""
+        return self._compared(self._linker(model.fields, model.keys), model.fields, model.keys)
+
+    def compared_these(self, model: Model, first: np.ndarray, second: np.ndarray) -> pl.DataFrame:
+        """The same of given pairs."""
+        linker = self._linker(model.fields, model.keys[:1])
+        pairs = pl.DataFrame({"join_key_l": first, "join_key_r": second, "match_key": ["0"] * len(first)})
+        linker.table_management.register_blocked_pairs_for_predict(self._database.register(pairs.to_arrow()))
+        return self._taken(linker, linker.inference.predict(warning_mode="never"), model.fields)
+
+    def scored(self, model: Model, compared: pl.DataFrame) -> pl.DataFrame:
+        """The pairs with `bits`, log2 of the odds that one person is behind both records, and `probability`."""
+        patterns = compared.select("pattern").unique()
+        numbers = levels_of(patterns["pattern"], model.fields)
+        logs = model.mixture.log_likelihoods(numbers) + np.log2(model.mixture.shares)
+        patterns = patterns.with_columns(pl.Series(name, logs[:, kind]) for kind, name in enumerate(CLASS_NAMES))
+        person, household, strangers = (pl.col(name) for name in CLASS_NAMES)
+        other, further = pl.max_horizontal(household, strangers + pl.col("rarity")), (household - strangers - pl.col("rarity")).abs()
+        bits = person - other - (1 + (-further * math.log(2)).exp()).log(2)
+        return (
+            compared.with_columns(rarity=self._rarity(model, compared))
+            .join(patterns, on="pattern", how="left", maintain_order="left")
+            .with_columns(bits=bits)
+            .with_columns(probability=1 / (1 + (-pl.col("bits") * math.log(2)).exp()))
+            .drop(CLASS_NAMES)
+        )
+
+    def _linker(self, fields: Sequence[Field], keys: Sequence[Reach]) -> Any:
+        from splink import Linker, SettingsCreator, block_on
+
+        settings = SettingsCreator(
+            link_type="link_only" if self._is_linking else "dedupe_only",
+            unique_id_column_name="row",
+            comparisons=[_comparison(field, self._database.sql_dialect) for field in fields],
+            blocking_rules_to_generate_predictions=[block_on(column_of(key)) for key in keys],
+            retain_matching_columns=True,  # without them, Splink leaves out the levels too
+        )
+        wanted = {column for field in fields for column in field.columns} | {"row"}
+        keyed = with_keys(self.records.with_row_index("row"), keys)
+        keyed = keyed.select(pl.col("row").cast(pl.Int64), *sorted(wanted - {"row"}), *(column_of(key) for key in keys),
+                             *(["side"] if self._is_linking else []))  # fmt: skip
+        if self._is_linking:
+            parts = keyed.partition_by("side", maintain_order=True, include_key=False)
+            return Linker([self._database.register(part.to_arrow()) for part in parts], settings)
+        return Linker(self._database.register(keyed.to_arrow()), settings)
+
+    def _compared(self, linker: Any, fields: Sequence[Field], keys: Sequence[Reach]) -> pl.DataFrame:
+        """In parts, so that no more than some millions of pairs lie in memory with all their columns."""
+        if not keys:
+            return pl.DataFrame(schema=PAIR_SCHEMA)
+        expected_pairs = sum(pair_counts(self.records, [each.key for each in keys]).values())
+        parts = max(1, math.ceil(expected_pairs / PAIRS_AT_ONCE))
+        return pl.concat(
+            self._taken(linker, linker.inference.predict_chunk((part, parts), (1, 1), warning_mode="never"), fields)
+            for part in range(1, parts + 1)
+        )
+
+    def _taken(self, linker: Any, predicted: Any, fields: Sequence[Field]) -> pl.DataFrame:
+        code = "0"
+        for field in fields:
+            code = f"({code}) * {len(field.levels) + 1} + gamma_{field.name} + 1"
+        table = linker.misc.query_sql(
+            "select least(row_l, row_r) as first, greatest(row_l, row_r) as second, "
+            f"cast({code} as bigint) as pattern from {predicted.physical_name}",
+            output_type="splinkdf",
+        )  # fmt: skip
+        frame = pl.from_arrow(table.as_pyarrow_table())
+        assert isinstance(frame, pl.DataFrame)
+        for each in (table, predicted):
+            each.drop_table_from_database_and_remove_from_cache()
+        return frame.cast(PAIR_SCHEMA)  # type: ignore[arg-type]
+
+    def _present(self, field: Field) -> float:
+        return float(1 - self.records[field.columns[0]].null_count() / self.records.height) ** 2
+
+    def _pairs(self) -> float:
+        count = float(self.records.height)
+        if self._is_linking:
+            sizes = self.records["side"].value_counts()["count"].to_numpy().astype(float)
+            return float((count**2 - (sizes**2).sum()) / 2)
+        return count * (count - 1) / 2
+
+    def _frequencies(self, fields: Sequence[Field]) -> dict[str, pl.DataFrame]:
+        found = {}
+        for column in (field.frequency_of for field in fields):
+            if column:
+                counts = self.records.select(value=column).drop_nulls().group_by("value").len()
+                frequent = counts.filter(pl.col("len") >= FREQUENT).sort("value")
+                found[column] = frequent.select("value", share=pl.col("len") / counts["len"].sum())
+        return found
+
+    def _rarity(self, model: Model, compared: pl.DataFrame) -> pl.Series:
+        """By how many bits strangers are likelier, or less likely, to agree in this very name than in names at large."""
+        total = np.zeros(compared.height)
+        levels = levels_of(compared["pattern"], model.fields)
+        least = FREQUENT / 2 / max(model.records, FREQUENT)
+        for number, field in enumerate(model.fields):
+            if field.frequency_of:
+                values = self.records.select(value=field.frequency_of).join(
+                    model.frequencies[field.frequency_of], on="value", how="left", maintain_order="left"
+                )
+                share = values["share"].fill_null(least).to_numpy()[compared["first"].to_numpy()]
+                usual = model.mixture.levels[number][STRANGERS, 0]
+                total += np.where(levels[:, number] == 0, np.log2(share / usual), 0.0)
+        return pl.Series("rarity", total)
+
+
+def levels_of(patterns: pl.Series, fields: Sequence[Field]) -> np.ndarray:
+    """Patterns x fields: the level of each, counted from the best, -1 for missing. Splink counts from what is left, in `gamma_`."""
+    rest = patterns.to_numpy().astype(np.int64)
+    columns = []
+    for field in reversed(fields):
+        count = len(field.levels)
+        gamma = rest % (count + 1) - 1
+        columns.append(np.where(gamma < 0, -1, count - 1 - gamma))
+        rest = rest // (count + 1)
+    return np.stack(columns[::-1], 1)
+
+
+def _embedded() -> Any:
+    from splink import DuckDBAPI
+
+    return DuckDBAPI()
+
+
+def quiet() -> None:
+    """Splink tells its progress as log lines; the command line has its own way."""
+    logging.getLogger("splink").setLevel(logging.CRITICAL)
+
+
+def _comparison(field: Field, dialect: Any) -> dict[str, Any]:
+    def sql(condition: str) -> str:
+        return condition.replace(EDITS, dialect.damerau_levenshtein_function_name).replace(LIKENESS, dialect.jaro_winkler_function_name)
+
+    return {
+        "output_column_name": field.name,
+        "comparison_levels": [
+            {"sql_condition": sql(field.missing), "label_for_charts": "missing", "is_null_level": True},
+            *(
+                {"sql_condition": sql(level.condition) or "ELSE", "label_for_charts": level.name, "m_probability": level.person}
+                for level in field.levels
+            ),
+        ],
+    }
+
+
+def _strangers(linker: Any, fields: Sequence[Field]) -> list[np.ndarray]:
+    """Shares of levels among random pairs; a level that none of them showed gets what one pair would."""
+    saved = linker.misc.save_model_to_json()
+    found = []
+    for field, comparison in zip(fields, saved["comparisons"], strict=True):
+        said = [level.get("u_probability") for level in comparison["comparison_levels"] if not level.get("is_null_level")]
+        shares = np.array([0.0 if value is None or isinstance(value, str) else value for value in said])
+        shares = np.maximum(shares, 0.5 / RANDOM_PAIRS)
+        found.append(shares / shares.sum())
+        assert len(shares) == len(field.levels)
+    return found
