@@ -1,0 +1,1 @@
+"""Who is who: source identities normalised, compared, linked and joined into customers, each step explained."""
