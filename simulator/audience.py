@@ -3,9 +3,10 @@
 import numpy as np
 import polars as pl
 
-from simulator.demand import Trips, drawn_people, picked
+from simulator.demand import MARKETPLACE, Trips, drawn_people, picked
+from simulator.duplicates import NEVER
 from simulator.formats import consent, ecommerce, events
-from simulator.people import NEVER
+from simulator.people import record_rows, tester_rows
 from simulator.spelling import DAY
 from simulator.world import World
 
@@ -18,10 +19,11 @@ class Audience:
 
     def __init__(self, world: World) -> None:
         self.world, people = world, world.people
-        everyone = np.arange(len(people))
-        self.seen = np.zeros((len(people), 3), bool)
+        everyone = np.arange(people.numbers)
+        self.seen = np.zeros((people.numbers, 3), bool)
         self.subscribed = consent.agrees(people, everyone, "marketing", "email", 0.66)
-        self.left_at = np.zeros(len(people), np.int64)
+        self.left_at = np.zeros(people.numbers, np.int64)
+        self.is_guest, self.is_relayed = np.zeros((2, people.numbers), bool)
         self.signals: dict[str, list[pl.Series]] = {}
 
     def _moment(self, day: np.ndarray, person: np.ndarray) -> np.ndarray:
@@ -32,7 +34,8 @@ class Audience:
         """What was known before the first day: accounts, and consent given when members enrolled."""
         world, people = self.world, self.world.people
         landing, date_text = world.landing, world.date(0)
-        old_accounts, old_members = np.flatnonzero(people.account_day < 0), np.flatnonzero(people.member_day < 0)
+        old_accounts = np.flatnonzero(people.duplicates.owns_account & (people.account_day < 0))
+        old_members = np.flatnonzero(people.duplicates.owns_card & (people.member_day < 0))
         for part, first in enumerate(range(0, len(old_accounts), BULK)):
             person = old_accounts[first : first + BULK]
             lines = self._accounts(person, self._moment(people.account_day[person], person))
@@ -65,6 +68,7 @@ class Audience:
     def trade(self, day: int, day_of_year: int, trips: Trips, orders: pl.DataFrame, lines: pl.DataFrame) -> None:
         """The day's sessions, banners, tablets, unsubscriptions and new accounts."""
         rng = self.world.random(100, day)
+        self._notice_guests(orders)
         stream = self._sessions(day, day_of_year, rng, orders, lines)
         self._banners(day, stream)
         self._tablets(day, rng, trips)
@@ -78,7 +82,7 @@ class Audience:
         self, day: int, day_of_year: int, rng: np.random.Generator, orders: pl.DataFrame, lines: pl.DataFrame
     ) -> pl.DataFrame:
         world, people = self.world, self.world.people
-        person = drawn_people(rng, people, len(people) * world.scale.browse_sessions_per_person_day)
+        person = drawn_people(rng, people, len(people) * world.scale.browse_sessions_per_person_day, day)
         device = (rng.random(len(person)) * people.device_count[person]).astype(np.int64)
         signed = (people.account_day[person] <= day) & (rng.random(len(person)) < 0.5)
         second = np.clip(rng.normal(17.0, 4.0, len(person)), 6.0, 23.7) * 3600
@@ -120,7 +124,10 @@ class Audience:
         """People who follow the unsubscribe link today."""
         people = self.world.people
         known = (np.minimum(people.member_day, people.account_day) < day) & self.subscribed & (self.left_at == 0)
-        person = np.flatnonzero(known & (rng.random(len(people)) < self.world.scale.unsubscribe_rate))
+        known[len(people) :] &= people.duplicates.owns_account[len(people) :]  # a second card has no e-mail of its own
+        second = self.world.random(101, day).random(people.numbers - len(people))
+        dice = np.r_[rng.random(len(people)), second]
+        person = np.flatnonzero(known & (dice < self.world.scale.unsubscribe_rate))
         at = self.world.epoch(people.home[person], day, 8 * 3600 + person * 13 % 40_000)
         self.left_at[person] = at
         if len(person):
@@ -133,7 +140,7 @@ class Audience:
     def _join(self, day: int, leavers: np.ndarray) -> None:
         """New accounts, changed accounts, and new members' consent."""
         world, people = self.world, self.world.people
-        new = np.flatnonzero(people.account_day == day)
+        new = np.flatnonzero(people.duplicates.owns_account & (people.account_day == day))
         changed = leavers[(people.account_day[leavers] < min(day, NEVER))]
         person = np.r_[new, changed]
         updated = np.r_[self._moment(people.account_day[new], new), self.left_at[changed]]
@@ -141,9 +148,32 @@ class Audience:
             world.landing.write_records(
                 ecommerce.CUSTOMERS, day, f"customers_{world.date(day)}.jsonl", self._accounts(person, updated)
             )
-        members = np.flatnonzero(people.member_day == day)
+        members = np.flatnonzero(people.duplicates.owns_card & (people.member_day == day))
         if len(members) and day > 0:
             number = world.take("signal", len(members))
             self.signals["loyalty_enrolment"] = [
                 consent.enrolment(people, members, self._moment(people.member_day[members], members), number)
             ]
+
+    def _notice_guests(self, orders: pl.DataFrame) -> None:
+        """Who gave an e-mail and no account today: their own, or the marketplace's in their place."""
+        guests = orders.filter(~pl.col("is_signed_in") & (pl.col("person") >= 0))
+        number, relayed = guests["person"].to_numpy(), guests["source"].to_numpy() == MARKETPLACE
+        people = self.world.people
+        self.is_guest[people.typist[number[~relayed]]] = True
+        self.is_relayed[people.duplicates.person[number[relayed]]] = True
+
+    def finish(self) -> None:
+        """The truth of every record by which a source knew somebody, testers last."""
+        world, people = self.world, self.world.people
+        for start in range(0, people.numbers, BULK):
+            number = np.arange(start, min(start + BULK, people.numbers))
+            is_open = people.account_day[number] < world.scale.days
+            is_enrolled = people.member_day[number] < world.scale.days
+            world.truth.append("records", pl.concat([
+                record_rows(people, number[people.duplicates.owns_account[number] & is_open], "account"),
+                record_rows(people, number[people.duplicates.owns_card[number] & is_enrolled], "member"),
+                record_rows(people, number[self.is_guest[number]], "guest"),
+                record_rows(people, number[self.is_relayed[number]], "relay"),
+            ]))  # fmt: skip
+        world.truth.append("records", tester_rows(ecommerce.tester_ids(world.scale)))

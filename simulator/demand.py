@@ -46,18 +46,19 @@ def year_swing(day_of_year: int) -> float:
     )
 
 
-def drawn_people(rng: np.random.Generator, people: People, expected: float) -> np.ndarray:
-    """A Poisson number of people, the active ones more often."""
+def drawn_people(rng: np.random.Generator, people: People, expected: float, day: int) -> np.ndarray:
+    """A Poisson number of people, the active ones more often, under the account and card they use on the day."""
     count = rng.poisson(expected)
-    return np.asarray(np.searchsorted(people.activity, rng.random(count) * people.activity[-1], side="right"))
+    person = np.searchsorted(people.activity, rng.random(count) * people.activity[-1], side="right")
+    return people.duplicates.acting(np.asarray(person), day)
 
 
 def trips(
-    rng: np.random.Generator, scale: Scale, people: People, places: Places, weekday: int, day_of_year: int
+    rng: np.random.Generator, scale: Scale, people: People, places: Places, day: int, weekday: int, day_of_year: int
 ) -> Trips:
     """Visits of a day: mostly to the nearest store, at hours when it is open, most in the late afternoon."""
     person = drawn_people(
-        rng, people, len(people) * scale.store_trips_per_person_day * STORE_WEEK[weekday] * year_swing(day_of_year)
+        rng, people, len(people) * scale.store_trips_per_person_day * STORE_WEEK[weekday] * year_swing(day_of_year), day
     )
     place = np.where(rng.random(len(person)) < 0.86, people.home[person], people.second[person])
     opens, closes = places.opens[place], places.closes[place]
@@ -91,7 +92,7 @@ def picked(
     habit = draws[3] < HABIT_SHARE
     which = rng.integers(0, HABITS, len(person))
     for row in range(3):
-        draws[row] = np.where(habit, fractions(21 + row, person * HABITS + which), draws[row])
+        draws[row] = np.where(habit, fractions(21 + row, people.duplicates.person[person] * HABITS + which), draws[row])
     wanted = people.taste[person] * np.where(habit[:, None], 1.0, season(products, day_of_year)).astype(np.float32)
     running = np.cumsum(wanted, axis=1)
     category = (draws[0][:, None] * running[:, -1:] >= running).sum(axis=1).clip(0, len(products.categories) - 1)
@@ -114,7 +115,7 @@ def _stocked(products: Products, category: np.ndarray) -> np.ndarray:
 
 def expected_units(scale: Scale, people: People, products: Products, places: Places) -> np.ndarray:
     """Expected daily demand of each place and SKU in units, place by place: what replenishment is planned on."""
-    share = people.taste.mean(axis=0)
+    share = people.taste[: len(people)].mean(axis=0)
     category_weight = np.array(
         [
             products.cumulative[stop] - products.cumulative[start]
@@ -124,8 +125,8 @@ def expected_units(scale: Scale, people: People, products: Products, places: Pla
     by_sku = share[products.category] * products.weight / category_weight[products.category]
     by_sku /= by_sku.sum()
     crowd = (
-        np.bincount(people.home, minlength=len(places)) * 0.86
-        + np.bincount(people.second, minlength=len(places)) * 0.14
+        np.bincount(people.home[: len(people)], minlength=len(places)) * 0.86
+        + np.bincount(people.second[: len(people)], minlength=len(places)) * 0.14
     )
     store_lines = scale.store_trips_per_person_day * scale.lines_per_trip
     web_lines = scale.web_orders_per_person_day * scale.lines_per_order

@@ -15,7 +15,7 @@ class Points:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.balance = np.zeros(len(world.people), np.int64)
+        self.balance = np.zeros(world.people.numbers, np.int64)
         self._clear()
 
     def _clear(self) -> None:
@@ -28,7 +28,9 @@ class Points:
     def add(
         self, person: np.ndarray, at: np.ndarray, kind: np.ndarray, points: np.ndarray, reference: pl.Series
     ) -> None:
+        """Entries for whoever was given the card that each number shows."""
         if len(person):
+            person = self.world.people.duplicates.card[person]
             self._person.append(person)
             self._at.append(at)
             self._kind.append(kind)
@@ -54,16 +56,20 @@ class Points:
     def carry_over(self) -> None:
         """What members had before the first day, as one adjusting entry each."""
         world = self.world
-        member = np.flatnonzero(world.people.member_day < 0)
+        member = np.flatnonzero(world.people.duplicates.owns_card & (world.people.member_day < 0))
         points = (world.random(81, 0).gamma(0.8, 350.0, len(member))).astype(np.int64)
         member, points = member[points > 0], points[points > 0]
         at = np.full(len(member), world.day_start(0) + 4 * 3600)
         nothing = pl.Series([None], dtype=pl.String).new_from_index(0, len(member))
         self.add(member, at, np.full(len(member), ADJUST), points, nothing)
 
-    def write(self, day: int, enrolled: np.ndarray) -> None:
-        """Entries of the day, and every member who is new or whose balance moved, as they stand at the night's export."""
+    def write(self, day: int) -> None:
+        """Entries of the day, and every member who is new, whose balance moved or whose account went to another card, as they stand
+        at the night's export."""
         world, people = self.world, self.world.people
+        joined = people.member_day if day else np.where(people.member_day < 0, 0, people.member_day)
+        is_new = people.duplicates.owns_card & (joined == day)
+        enrolled = np.flatnonzero(is_new | (people.duplicates.unlinked_day == day))
         entries = pl.Series([], dtype=pl.String)
         moved = enrolled
         if self._person:

@@ -59,7 +59,30 @@ class Scale:
     late_file_rate: float = 0.02
     out_of_order_file_rate: float = 0.10
     typo_rate: float = 0.05
+    # Who lives together: of households of two or more, of families of three or more, of those who live alone.
+    housemate_share: float = 0.14
+    twin_rate: float = 0.02
+    namesake_rate: float = 0.04
+    hall_share: float = 0.02
     shared_email_rate: float = 0.06
+    shared_phone_rate: float = 0.30
+    shared_payment_rate: float = 0.15
+    # Who comes twice, by account or by membership; second cards that take the account link along.
+    duplicate_account_rate: float = 0.06
+    duplicate_membership_rate: float = 0.07
+    transferred_link_share: float = 0.5
+    # What is written of a person: on one record of theirs, on the earlier one, on the loyalty form.
+    nickname_rate: float = 0.12
+    changed_name_rate: float = 0.03
+    moved_rate: float = 0.08
+    initial_rate: float = 0.02
+    swapped_name_rate: float = 0.01
+    work_phone_rate: float = 0.05
+    missing_birth_date_rate: float = 0.12
+    wrong_birth_date_rate: float = 0.02
+    placeholder_rate: float = 0.03
+    # Receipts without a card for which somebody at the till shows their own.
+    clerk_card_rate: float = 0.01
     blind_snapshot_rate: float = 0.25
     unheard_store_share: float = 0.10
 
@@ -131,6 +154,21 @@ TINY = Scale(
     late_file_rate=0.10,
     out_of_order_file_rate=0.30,
     typo_rate=0.15,
+    twin_rate=0.30,
+    namesake_rate=0.40,
+    hall_share=0.35,
     shared_email_rate=0.20,
+    shared_payment_rate=0.30,
+    duplicate_account_rate=0.25,
+    duplicate_membership_rate=0.30,
+    nickname_rate=0.25,
+    changed_name_rate=0.10,
+    moved_rate=0.15,
+    initial_rate=0.10,
+    swapped_name_rate=0.08,
+    work_phone_rate=0.12,
+    wrong_birth_date_rate=0.15,
+    placeholder_rate=0.25,
+    clerk_card_rate=0.10,
     unheard_store_share=0.34,
 )

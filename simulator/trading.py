@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator import demand, people, places, products
+from simulator import demand, people, places, products, records
 from simulator.audience import Audience
 from simulator.formats import ecommerce, wms
 from simulator.fulfilment import Fulfilment
 from simulator.landing import Landing
-from simulator.people import NEVER
 from simulator.points import Points
 from simulator.scale import Scale
 from simulator.stock import Stock, rationed
@@ -66,11 +65,15 @@ class Trading:
         self.warehouse.open_books()
         self.audience.open()
         self.points.carry_over()
-        for start in range(0, len(world.people), BLOCK):
-            stop = min(start + BLOCK, len(world.people))
+        count = len(world.people)
+        for start in range(0, count, BLOCK):
+            stop = min(start + BLOCK, count)
             truth.append("persons", people.identifiers(world.people, start, stop))
+            truth.append("households", records.household_rows(world.people.households, start, stop))
             truth.append("tastes", people.tastes(world.people, world.products, start, stop))
-        landing.count("shared_emails", "people", int(world.people.shares_email.sum()))
+        for start in range(count, world.people.numbers, BLOCK):
+            truth.append("persons", people.identifiers(world.people, start, min(start + BLOCK, world.people.numbers)))
+        landing.count("shared_emails", "people", int(world.people.households.shares_email.sum()))
         typed = world.people.texts.select(
             (
                 (world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"])
@@ -93,7 +96,7 @@ class Trading:
         orders, lines = self.webshop.open(day, day_of_year)
         due = self.webshop.due(day)
         rng = world.random(110, day)
-        trips = demand.trips(rng, scale, world.people, world.places, date.weekday(), day_of_year)
+        trips = demand.trips(rng, scale, world.people, world.places, day, date.weekday(), day_of_year)
         wanted = demand.baskets(rng, world.people, world.products, trips.person, scale.lines_per_trip, day_of_year)
         place = trips.place[wanted.owner]
         position = np.r_[world.position(place, wanted.sku), due.position]
@@ -114,8 +117,7 @@ class Trading:
         self.fulfilment.parcels.write(day, orders, lines)
         self.audience.trade(day, day_of_year, trips, orders, lines)
         self.points.spend(day)
-        joined = world.people.member_day
-        self.points.write(day, np.flatnonzero((joined == day) | ((joined < 0) & (day == 0) & (joined < NEVER))))
+        self.points.write(day)
 
 
 def simulate(home: Home, scale: Scale, seed: int, progress: Progress | None = None) -> SimulationReport:
@@ -130,6 +132,7 @@ def simulate(home: Home, scale: Scale, seed: int, progress: Progress | None = No
         say("trading", day, scale.days)
         trading.trade(day)
     trading.webshop.finish()
+    trading.audience.finish()
     world.truth.close({fault: dict(sorted(counts.items())) for fault, counts in sorted(world.landing.faults.items())})
     say("trading", scale.days, scale.days)
     return _report(world, time.perf_counter() - started)

@@ -71,6 +71,7 @@ class Webshop:
             * scale.web_orders_per_person_day
             * WEB_WEEK[(scale.first_day.weekday() + day) % 7]
             * year_swing(day_of_year),
+            day,
         )
         evening = rng.random(len(person)) < 0.6
         second = (

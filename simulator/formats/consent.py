@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from simulator.landing import Kind, Landing, cut_short, spoiled
-from simulator.people import People, device_ids, leans
+from simulator.people import People, leans
 from simulator.spelling import json_lines, moments
 
 TABLE = "raw_consent__signals"
@@ -109,7 +109,7 @@ def banner(
     gpc = pl.when(pl.Series(people.has_gpc[person])).then(True)
     version = 1 if day < BANNER_RENEWED else 2
     return _signals(
-        people, person, at, first_number, "device", device_ids(person, device), "web_banner", method, "subject",
+        people, person, at, first_number, "device", people.devices(person, device), "web_banner", method, "subject",
         _notice("web_banner", version, person), decisions, gpc,
     )  # fmt: skip
 

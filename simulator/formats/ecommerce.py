@@ -88,10 +88,11 @@ def customers_text(
     )
     return json_lines(pl.select(
         id=account, admin_graphql_api_id=_gid("Customer", account), email=text("email"), phone=text("phone"),
-        first_name=text("first_name"), last_name=text("last_name"), verified_email=pl.Series(person % 20 != 0),
+        first_name=text("account_first_name"), last_name=text("account_last_name"), verified_email=pl.Series(people.is_verified[person]),
         created_at=moments(created), updated_at=moments(updated), tags=pl.lit(""),
         default_address=pl.struct(
-            address1=text("street"), city=text("city"), province_code=text("region"), zip=text("postal"), country_code=pl.lit("US")
+            address1=text("account_street"), city=text("account_city"), province_code=text("account_region"), zip=text("account_postal"),
+            country_code=pl.lit("US")
         ),
         email_marketing_consent=pl.struct(
             state=state.otherwise(pl.lit("not_subscribed")),
@@ -101,11 +102,16 @@ def customers_text(
     ))  # fmt: skip
 
 
+def tester_ids(scale: Scale) -> pl.Series:
+    """Account numbers of the shop's own testers."""
+    return pl.Series(np.arange(6_800_000_000_001, 6_800_000_000_001 + max(1, scale.people // 5_000)))
+
+
 def tester_accounts(scale: Scale) -> pl.Series:
     """Accounts of the shop's own testers: tagged, and never real shoppers."""
-    count = max(1, scale.people // 5_000)
+    account = tester_ids(scale)
+    count = len(account)
     made = moments(np.full(count, epoch_day(scale.first_day) * DAY - 90 * DAY))
-    account = pl.Series(np.arange(6_800_000_000_001, 6_800_000_000_001 + count))
     number = pl.Series(np.arange(1, count + 1)).cast(pl.String)
     return json_lines(pl.select(
         id=account, admin_graphql_api_id=_gid("Customer", account),
@@ -220,8 +226,12 @@ def order_ids(order: pl.Series) -> pl.Series:
 
 def fulfillment_orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: People, places: Places) -> pl.Series:
     """One fulfilment order for each placed order, with what was promised at the checkout."""
-    items = lines.select("order", item=pl.struct(line_item_id=FIRST_LINE_ID + lines["line"], quantity=lines["quantity"]))
-    whole = orders.join(items.group_by("order", maintain_order=True).agg("item"), on="order", how="left", maintain_order="left")
+    items = lines.select(
+        "order", item=pl.struct(line_item_id=FIRST_LINE_ID + lines["line"], quantity=lines["quantity"])
+    )
+    whole = orders.join(
+        items.group_by("order", maintain_order=True).agg("item"), on="order", how="left", maintain_order="left"
+    )
     number = FIRST_FULFILLMENT_ORDER_ID + whole["order"]
     method, place = whole["method"].to_numpy(), whole["place"].to_numpy()
     collected = pl.Series(np.isin(method, (CLICK_AND_COLLECT, CURBSIDE)))
@@ -241,7 +251,9 @@ def fulfillment_orders_text(orders: pl.DataFrame, lines: pl.DataFrame, people: P
     ))  # fmt: skip
 
 
-def fulfillments_text(parcels: pl.DataFrame, items: pl.DataFrame, people: People, places: Places, products: Products) -> pl.Series:
+def fulfillments_text(
+    parcels: pl.DataFrame, items: pl.DataFrame, people: People, places: Places, products: Products
+) -> pl.Series:
     """Each fulfilment as it stands. `parcels` (PARCEL_SCHEMA) and `items` (ITEM_SCHEMA) belong together by version and fulfillment."""
     line_id = FIRST_LINE_ID + items["line"]
     listed = items.select("version", "fulfillment", item=pl.struct(

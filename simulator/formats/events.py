@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from simulator.landing import Kind, Landing, spoiled
-from simulator.people import People, device_ids, leans
+from simulator.people import People, leans
 from simulator.products import Products
 from simulator.spelling import fractions, json_lines, moments
 
@@ -97,7 +97,7 @@ def _conformed(frame: pl.DataFrame) -> pl.DataFrame:
 def text(events: pl.DataFrame, people: People, products: Products, first_number: int, first_order_id: int) -> pl.Series:
     """Messages in order of `events` (SCHEMA). Some devices' clocks are wrong, and wrong alike when they sent."""
     person, device, kind = (events[name].to_numpy() for name in ("person", "device", "event"))
-    owner = person * 4 + device
+    owner = people.duplicates.device[person] * 4 + device
     skewed = fractions(41, owner)
     skew = np.where(skewed < 0.04, (fractions(42, owner) * 7_200 - 3_600).astype(np.int64), 0)
     at = events["at"].to_numpy()
@@ -114,7 +114,7 @@ def text(events: pl.DataFrame, people: People, products: Products, first_number:
     return json_lines(pl.select(
         messageId=pl.concat_str([pl.lit("ajs-"), pl.Series(number).cast(pl.String).str.zfill(12)]),
         type=call, event=names, name=pl.when(pl.Series(kind == HOME)).then(pl.lit("Home")),
-        anonymousId=device_ids(person, device), userId=pl.when(events["signed"]).then(people.text("account_id", person)),
+        anonymousId=people.devices(person, device), userId=pl.when(events["signed"]).then(people.text("account_id", person)),
         originalTimestamp=moments(at + skew), sentAt=moments(at + skew + delay - 1), receivedAt=moments(at + delay),
         context=pl.struct(
             device=pl.struct(type=pl.Series([d[0] for d in _DEVICES])[hardware]),

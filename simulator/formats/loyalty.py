@@ -3,8 +3,9 @@
 import numpy as np
 import polars as pl
 
+from simulator.duplicates import NEVER
 from simulator.landing import Kind, Landing, cut_short, spoiled
-from simulator.people import NEVER, People
+from simulator.people import People
 from simulator.places import Places
 from simulator.spelling import csv_lines, moments
 
@@ -42,16 +43,16 @@ def members_text(
         return people.text(column, person)
 
     linked = people.is_linked[person] & (people.account_day[person] <= day) & (people.account_day[person] < NEVER)
+    linked &= people.duplicates.unlinked_day[person] > day
     store = places.master["pos_store_code"][people.home[person]]
     tier = np.digitize(balance, [600, 1500])
     return csv_lines(pl.select(
         text("member_id").alias("member_id"), text("card").alias("card_number"), moments(enrolled).alias("enrolled_at"),
         pl.when(pl.Series(person % 5 != 0)).then(store).alias("enrolled_store_code"), moments(updated).alias("updated_at"),
         text("form_first_name").alias("first_name"), text("form_last_name").alias("last_name"),
-        pl.when(pl.Series(person % 10 != 7)).then(text("form_email")).alias("email"),
-        pl.when(pl.Series(person % 4 != 2)).then(text("form_phone")).alias("phone"), text("birth_date").alias("birth_date"),
-        text("form_street").alias("street_address"), text("city").alias("city"), text("region").alias("region_code"),
-        text("postal").alias("postal_code"), pl.Series(["basic", "silver", "gold"])[tier].alias("tier_code"),
+        text("form_email").alias("email"), text("form_phone").alias("phone"), text("birth_date").alias("birth_date"),
+        text("form_street").alias("street_address"), text("form_city").alias("city"), text("form_region").alias("region_code"),
+        text("form_postal").alias("postal_code"), pl.Series(["basic", "silver", "gold"])[tier].alias("tier_code"),
         pl.Series(balance).alias("points_balance"), pl.when(pl.Series(linked)).then(text("account_id")).alias("account_id"),
     ))  # fmt: skip
 
