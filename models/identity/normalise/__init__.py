@@ -32,19 +32,14 @@ def normalised(records: pl.DataFrame, country: str = "US", *, today: date | None
     Raises: ModelsError when `record_id` is missing, null or repeated, or `country` is no ISO 3166 alpha-2 code.
     """
     _check(records, country)
-    said = records.select(
-        "record_id",
-        *(
-            as_text(pl.col(name), records.schema[name])
-            if name in records.columns
-            else pl.lit(None, pl.String).alias(name)
-            for name in INPUTS
-        ),
-    ).with_columns(places.country_codes(pl.col("country_code")).alias("country_code"))
+    nothing = pl.repeat(None, records.height, dtype=pl.String, eager=True)
+    said = pl.DataFrame({name: as_text(records[name]) if name in records.columns else nothing for name in INPUTS})
+    said = said.with_columns(places.country_codes(pl.col("country_code")).alias("country_code"))
     said = said.with_columns(pl.col("country_code").fill_null(country).alias("locale"))
     made = pl.concat(
         [
-            said.select("record_id", "country_code"),
+            records.select("record_id"),
+            said.select("country_code"),
             names.parsed(said.select(names.INPUTS)),
             contacts.email_addresses(said.select("email")),
             contacts.phone_numbers(said.select("phone", "locale")),

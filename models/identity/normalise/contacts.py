@@ -6,7 +6,7 @@ distinct value, by the library. A property test holds the two equal.
 
 import polars as pl
 
-from models.identity.normalise.spelling import LONGEST, any_of, placeholders, vocabulary
+from models.identity.normalise.spelling import LONGEST, placeholders, vocabulary
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 PLAIN_EMAIL = rf"^[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:{_LABEL}\.)+[a-z]{{2,24}}$"

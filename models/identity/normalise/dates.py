@@ -6,7 +6,7 @@ import polars as pl
 
 from models.identity.normalise.spelling import by_unique, folded, vocabulary
 
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 
 
 def birth_dates(frame: pl.DataFrame, today: date | None) -> pl.DataFrame:

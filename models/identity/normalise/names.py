@@ -4,12 +4,12 @@ from functools import lru_cache
 
 import polars as pl
 
-from models.identity.normalise.spelling import any_of, by_unique, folded, usable, vocabulary, words
+from models.identity.normalise.spelling import any_of, by_unique, usable, vocabulary, words
 
 INPUTS = ["first_name", "middle_name", "last_name", "name_suffix", "full_name", "locale"]
 OUTPUTS = ["first_name", "middle_name", "last_name", "name_suffix", "given_root"]
 _ASIDE = r"\([^)]*\)|\"[^\"]*\"|[“«][^”»]*[”»]"  # Robert (Bob) Smith
-_NO_FOLD = r"\p{Han}|\p{Hangul}|\p{Hiragana}|\p{Katakana}"  # scripts in which the family name comes first
+_FAMILY_FIRST = r"\p{Han}|\p{Hangul}|\p{Hiragana}|\p{Katakana}"  # scripts in which the family name comes first
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +45,7 @@ def parsed(frame: pl.DataFrame) -> pl.DataFrame:
     if whole["full_name"].null_count() < whole.height:
         split = by_unique(whole, whole.columns, _split)
     else:
-        split = pl.DataFrame({name: whole["full_name"] for name in ("given", "family", "full_suffix")})
+        split = pl.DataFrame(dict.fromkeys(("given", "family", "full_suffix"), whole["full_name"]))
     said = pl.concat([by_unique(frame, [name], _words) for name in direct], how="horizontal")
     return _assembled(said.hstack(split))
 
@@ -53,13 +53,14 @@ def parsed(frame: pl.DataFrame) -> pl.DataFrame:
 def _words(column: pl.DataFrame) -> pl.DataFrame:
     (name,) = column.columns
     kinds = {"first_name": ["first_names"], "last_name": []}.get(name, ["first_names", "not_in_names"])
-    return column.select(words(_one_line(usable(folded(pl.col(name)), "names", *kinds))))
+    column = usable(column, name, "names", *kinds)
+    return _one_line(column, name).select(words(pl.col(name)))
 
 
-def _one_line(text: pl.Expr) -> pl.Expr:
-    without = text.str.replace_all(_ASIDE, " ")
-    text = pl.when(without.str.contains(r"\p{L}")).then(without).otherwise(text)
-    return text.str.replace_all("[&+]", " and ")
+def _one_line(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Asides taken out of a name that has more to it, and one spelling of `and`."""
+    without = frame.select(pl.col(name).str.replace_all(_ASIDE, " ").str.replace_all("[&+]", " and ")).to_series()
+    return frame.with_columns(pl.when(without.str.contains(r"\p{L}")).then(without).otherwise(name).alias(name))
 
 
 def _vocabulary() -> tuple[str, str, str, str]:
@@ -90,29 +91,31 @@ def _split(frame: pl.DataFrame) -> pl.DataFrame:
     known = vocabulary()["names"]
     titles, _, particles, joint = _vocabulary()
     ending = any_of([*known["suffixes"], *known["degrees"]])
-    text = _one_line(usable(folded(pl.col("full_name")), "names", "not_in_names", "first_names"))
+    frame = _one_line(usable(frame, "full_name", "names", "not_in_names", "first_names"), "full_name")
+    text = pl.col("full_name")
     frame = frame.with_columns(
         before=words(text.str.extract("^([^,]*),")), after=words(text.str.extract("^[^,]*,(.*)$")),
         straight=words(text, hyphened=True),
     )  # fmt: skip
-    is_inverted = pl.col("before").is_not_null() & ~pl.col("after").str.contains(rf"^{ending}(?: {ending})*$")
     core, suffix = _stripped(pl.col("straight"))
     frame = frame.with_columns(
-        core=core, full_suffix=suffix, is_inverted=is_inverted.fill_null(value=False),
+        core=core, full_suffix=suffix,
+        is_inverted=pl.col("before").is_not_null() & ~pl.col("after").str.contains(rf"^{ending}(?: {ending})*$"),
         had_title=pl.col("straight").str.contains(titles),
-        family_first=pl.col("locale").is_in(known["family_first"]) | pl.col("straight").str.contains(_NO_FOLD),
+        family_first=pl.col("locale").is_in(known["family_first"]) | pl.col("straight").str.contains(_FAMILY_FIRST),
     )  # fmt: skip
-    western = pl.col("core").str.extract_groups(rf"^(.+?) ({particles}\S+)$")
-    eastern = pl.col("core").str.extract_groups(r"^(\S+) (.+)$")
-    swapped = pl.col("family_first").fill_null(value=False)
-    one = ~pl.col("core").str.contains(" ", literal=True)
+    frame = frame.with_columns(
+        western=pl.col("core").str.extract_groups(rf"^(.+?) ({particles}\S+)$"),
+        eastern=pl.col("core").str.extract_groups(r"^(\S+) (.+)$"),
+        one=~pl.col("core").str.contains(" ", literal=True),
+    )
     given = (
-        pl.when("is_inverted").then("after").when(one).then(pl.when(~pl.col("had_title")).then("core"))
-        .when(swapped).then(eastern.struct.field("2")).otherwise(western.struct.field("1"))
+        pl.when("is_inverted").then("after").when(pl.col("one") & ~pl.col("had_title")).then("core").when("one").then(None)
+        .when("family_first").then(pl.col("eastern").struct.field("2")).otherwise(pl.col("western").struct.field("1"))
     )  # fmt: skip
     family = (
-        pl.when("is_inverted").then("before").when(one).then(pl.when("had_title").then("core"))
-        .when(swapped).then(eastern.struct.field("1")).otherwise(western.struct.field("2"))
+        pl.when("is_inverted").then("before").when(pl.col("one") & pl.col("had_title")).then("core").when("one").then(None)
+        .when("family_first").then(pl.col("eastern").struct.field("1")).otherwise(pl.col("western").struct.field("2"))
     )  # fmt: skip
     frame = frame.select(given.alias("given"), family.alias("family"), "full_suffix")
     is_joint = pl.col("given").str.contains(rf" {joint}(?: |$)|^{joint} ")
@@ -121,33 +124,42 @@ def _split(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _assembled(said: pl.DataFrame) -> pl.DataFrame:
     known = vocabulary()
+    suffixes = known["names"]["suffixes"]
     _, _, _, joint = _vocabulary()
-    given, given_suffix = _stripped(pl.coalesce("first_name", "given").str.replace_all("-", " ", literal=True))
-    family, family_suffix = _stripped(pl.coalesce("last_name", "family").str.replace_all("-", " ", literal=True))
+    said = said.with_columns(
+        given=pl.coalesce("first_name", "given").str.replace_all("-", " ", literal=True),
+        family=pl.coalesce("last_name", "family").str.replace_all("-", " ", literal=True),
+    )
+    given, given_suffix = _stripped(pl.col("given"))
+    family, family_suffix = _stripped(pl.col("family"))
     said = said.select(
-        given=given, family=family, middle="middle_name",
-        suffix=pl.coalesce(
-            pl.col("name_suffix").str.extract(rf"(?:^| )({any_of(known['names']['suffixes'])})(?: |$)").replace(known["names"]["suffixes"]),
+        "middle_name", given=given, family=family,
+        name_suffix=pl.coalesce(
+            pl.col("name_suffix").str.extract(rf"(?:^| )({any_of(suffixes)})(?: |$)").replace(suffixes),
             family_suffix, "full_suffix", given_suffix,
         ),
+        is_joint=given.str.contains(rf" {joint}(?: |$)"),
     )  # fmt: skip
-    not_names = known["placeholders"]
-    first = pl.col("given").str.extract(r"^(\S+)")
-    two_people = pl.col("given").str.contains(rf" {joint}(?: |$)")
-    first = pl.when(
-        two_people.not_() & first.str.contains(r"\p{L}") & ~first.is_in(not_names["first_names"] + not_names["names"])
-    ).then(first)
     said = said.with_columns(
-        first_name=first, rest=pl.when(two_people.not_()).then(pl.col("given").str.extract(r"^\S+ (.+)$"))
+        "name_suffix",
+        first_name=pl.when(~pl.col("is_joint")).then(pl.col("given").str.extract(r"^(\S+)")),
+        middle_name=pl.coalesce(
+            "middle_name", pl.when(~pl.col("is_joint")).then(pl.col("given").str.extract(r"^\S+ (.+)$"))
+        ),
+        last_name=pl.col("family"),
     )
-    alone = pl.col("first_name").is_null() & pl.col("family").is_in(not_names["last_names_alone"])
-    last = pl.col("family")
+    nothing = known["placeholders"]
+    no_given = nothing["first_names"] + nothing["names"]
+    said = said.with_columns(
+        _said(name, no_given if name != "last_name" else nothing["names"])
+        for name in ("first_name", "middle_name", "last_name")
+    )
+    alone = pl.col("first_name").is_null() & pl.col("last_name").is_in(nothing["last_names_alone"])
     return said.select(
-        "first_name",
-        pl.when(pl.coalesce("middle", "rest").str.contains(r"\p{L}"))
-        .then(pl.coalesce("middle", "rest"))
-        .alias("middle_name"),
-        pl.when(last.str.contains(r"\p{L}") & ~alone & ~last.is_in(not_names["names"])).then(last).alias("last_name"),
-        pl.col("suffix").alias("name_suffix"),
+        "first_name", "middle_name", pl.when(alone.not_()).then("last_name").alias("last_name"), "name_suffix",
         pl.col("first_name").replace(given_roots()).alias("given_root"),
-    )
+    )  # fmt: skip
+
+
+def _said(name: str, nothing: list[str]) -> pl.Expr:
+    return pl.when(pl.col(name).str.contains(r"\p{L}") & ~pl.col(name).is_in(nothing)).then(name).alias(name)

@@ -24,7 +24,7 @@ _EDGES = " \t<>()[]{}\"'.,;:-_*?!#=~|"
 def vocabulary() -> dict[str, Any]:
     """The file of words; every scalar is text, `no` and `123` too."""
     text = Path(__file__).with_name("vocabulary.yml").read_text(encoding="utf-8")
-    return dict(yaml.load(text, Loader=yaml.BaseLoader))  # noqa: S506: it makes nothing but text, lists and mappings
+    return dict(yaml.load(text, Loader=yaml.BaseLoader))  # noqa: S506  makes text, lists and mappings only
 
 
 def placeholders(*kinds: str) -> list[str]:
@@ -38,13 +38,14 @@ def any_of(words: Iterable[str]) -> str:
     return "(?:" + "|".join(sorted(words, key=lambda word: (-len(word), word))) + ")"
 
 
-def as_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """A column as text: whole floats without their `.0`, times as ISO 8601, too long or blank as null."""
-    if dtype.is_float():
+def as_text(column: pl.Series) -> pl.Series:
+    """A column as text: whole floats without their `.0`, times as ISO 8601, blank or too long as null."""
+    if column.dtype.is_float():
         column = column.cast(pl.Int64, strict=False)
     text = column.cast(pl.String)
-    text = text.str.replace_all(r"[\p{Cc}\p{Z}]+", " ").str.strip_chars(" ")
-    return pl.when((text != "") & (text.str.len_chars() <= LONGEST)).then(text)
+    if text.str.contains(r"[\p{Cc}\p{Zl}\p{Zp}\u00a0\u2000-\u200a\u202f\u205f\u3000]|^ | $|  ").any():
+        text = text.str.replace_all(r"[\p{Cc}\p{Z}]+", " ").str.strip_chars(" ")
+    return text.set((text == "") | (text.str.len_chars() > LONGEST), None)
 
 
 def folded(text: pl.Expr) -> pl.Expr:
@@ -68,14 +69,15 @@ def words(text: pl.Expr, *, hyphened: bool = False) -> pl.Expr:
         text = text.str.replace_all(r"\s+-+|-+\s+|^-+|-+$", " ")
     kept = "-" if hyphened else ""
     apart = text.str.replace_all("'", "").str.replace_all(rf"[^\p{{L}}\p{{M}}\p{{N}}{kept}]+", " ").str.strip_chars(" ")
-    return pl.when(apart != "").then(apart)
+    return apart.replace("", None)  # `text` once only: an expression that stands twice is worked out twice
 
 
-def usable(text: pl.Expr, *kinds: str) -> pl.Expr:
-    """Folded text, null where it is a placeholder of these kinds."""
-    bare = text.str.replace_all(r"\s+", "").str.strip_chars(_EDGES)
+def usable(frame: pl.DataFrame, name: str, *kinds: str) -> pl.DataFrame:
+    """A frame with one column folded, null where it is a placeholder of these kinds."""
+    frame = frame.with_columns(folded(pl.col(name)))
+    bare = frame.select(pl.col(name).str.replace_all(" ", "", literal=True).str.strip_chars(_EDGES)).to_series()
     nothing = (bare == "") | bare.is_in(placeholders(*kinds)) | bare.str.contains(ONE_LETTER)
-    return pl.when(~nothing).then(text)
+    return frame.with_columns(pl.when(~nothing).then(name).alias(name))
 
 
 def by_unique(frame: pl.DataFrame, keys: list[str], make: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
