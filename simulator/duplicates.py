@@ -42,9 +42,10 @@ class Duplicates:
         return np.asarray(self.card == np.arange(len(self)))
 
     def acting(self, person: np.ndarray, day: int) -> np.ndarray:
-        """The number under which each person goes about on a day. A lost card never comes back; a first account may."""
+        """The number under which each goes about on a day; nobody (negative) stays nobody. A lost card never comes back, a first account
+        may."""
         for _ in range(2):
-            heir = self.heir[person]
+            heir = np.where(person < 0, -1, self.heir[person])
             follows = (heir >= 0) & (self.since[heir] <= day)
             last = self.heir[heir] < 0
             back = last & self.owns_account[heir] & (fractions(61, person, day) < FIRST_ACCOUNT_SHARE)

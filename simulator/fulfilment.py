@@ -56,7 +56,13 @@ class Fulfilment:
         self._settle(day, rng, due, whole, missing, labels)
 
     def _settle(
-        self, day: int, rng: np.random.Generator, due: Due, whole: pl.DataFrame, missing: pl.DataFrame, labels: pl.DataFrame
+        self,
+        day: int,
+        rng: np.random.Generator,
+        due: Due,
+        whole: pl.DataFrame,
+        missing: pl.DataFrame,
+        labels: pl.DataFrame,
     ) -> None:
         """The order as it stands afterwards, points for what was sent, collection, and returns to come."""
         result = whole.group_by("order", maintain_order=True).agg(
@@ -107,7 +113,11 @@ class Fulfilment:
         later = day + rng.integers(1, 4, len(orders))
         place = orders["place"].to_numpy()
         misnamed = pl.Series(fractions(93, orders["order"].to_numpy()) < self.world.scale.misnamed_handover_rate)
-        self.world.landing.count("misnamed_handovers", "raw_pos__transactions", int((misnamed.to_numpy() & (later < self.world.scale.days)).sum()))
+        self.world.landing.count(
+            "misnamed_handovers",
+            "raw_pos__transactions",
+            int((misnamed.to_numpy() & (later < self.world.scale.days)).sum()),
+        )
         name = ecommerce.order_names(orders["order"])
         frame = pl.DataFrame({
             "place": place, "second": self.stores.open_second(rng, place), "person": orders["person"],

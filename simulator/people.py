@@ -34,6 +34,7 @@ class People:
     marks: np.ndarray  # kind of record x number: `records.DIFFERENCES`
     households: Households
     duplicates: Duplicates
+    clerks: np.ndarray  # by place: a member who works at its tills
     home: np.ndarray  # nearest store
     second: np.ndarray  # second nearest
     activity: np.ndarray  # cumulative weights of being out shopping
@@ -111,11 +112,19 @@ def settle(scale: Scale, places: Places, products: Products, seed: int) -> Peopl
     told = records.written(np.random.default_rng([seed, 133]), scale, living, homes, twice, account_day, member_day)
     return People(
         texts=told.texts, addresses=homes.addresses, at=told.at, marks=told.marks, households=living, duplicates=twice,
-        home=homes.nearest[person], second=homes.second[person], activity=activity, taste=taste[person], favourite=favourite[person],
+        clerks=_clerks(len(places), homes.nearest, member_day[:count]), home=homes.nearest[person], second=homes.second[person], activity=activity, taste=taste[person], favourite=favourite[person],
         member_day=member_day.astype(np.int32), account_day=account_day.astype(np.int32),
         is_linked=is_linked[person] & (~second | (twice.owns_card & replaced)), is_verified=told.is_verified, typist=told.typist,
         has_gpc=has_gpc[person], wariness=wariness[person], device_count=device_count[person],
     )  # fmt: skip
+
+
+def _clerks(places: int, home: np.ndarray, member_day: np.ndarray) -> np.ndarray:
+    """The first old member who lives near each place; -1 where none does."""
+    clerks = np.full(places, -1)
+    members = np.flatnonzero(member_day < 0)[::-1]
+    clerks[home[members]] = members
+    return clerks
 
 
 def identifiers(people: People, start: int, stop: int) -> pl.DataFrame:

@@ -51,9 +51,7 @@ class Stores:
         false, false_lines = self._never_happened(rng, receipts, lines)
         struck = self._struck_out(rng, lines)
         receipts = pl.concat([receipts, back, over, false])
-        receipts = receipts.with_columns(
-            shows_card=pl.col("shows_card") & pl.Series(self._has_card(receipts["person"].to_numpy(), day))
-        )
+        receipts = self._with_cards(day, receipts)
         receipts = pos.numbered(receipts, rng, world.places, self.next_number)
         lines = pl.concat([lines, struck, back_lines, false_lines]).sort("receipt", "line_number", maintain_order=True)
         texts = pos.receipt_text(
@@ -63,8 +61,15 @@ class Stores:
         self._book(day, rng, receipts, lines, date_text)
         world.totals["store_lines"] += int((~(lines["is_void"] | lines["is_return"])).sum()) - len(false_lines)
 
-    def _has_card(self, person: np.ndarray, day: int) -> np.ndarray:
-        return np.asarray((person >= 0) & (self.world.people.member_day[np.maximum(person, 0)] < min(day, NEVER)))
+    def _with_cards(self, day: int, receipts: pl.DataFrame) -> pl.DataFrame:
+        """Whose card each receipt carries (`cardholder`, -1 for none): the shopper's, or one of somebody at the till who likes points."""
+        people, rate = self.world.people, self.world.scale.clerk_card_rate
+        person = people.duplicates.acting(receipts["person"].to_numpy(), day)
+        own = (person >= 0) & (people.member_day[person] < min(day, NEVER)) & receipts["shows_card"].to_numpy()
+        clerk = people.duplicates.acting(people.clerks[receipts["place"].to_numpy()], day)
+        scans = ~own & (receipts["kind"].to_numpy() == pos.SALE) & (self.world.random(72, day).random(len(own)) < rate)
+        holder = np.where(own, person, np.where(scans & (people.member_day[clerk] < day), clerk, -1))
+        return receipts.with_columns(cardholder=pl.Series(holder), shows_card=pl.Series(holder >= 0))
 
     def _sales(
         self, day: int, rng: np.random.Generator, trips: Trips, baskets: Baskets, granted: np.ndarray
@@ -190,7 +195,7 @@ class Stores:
         world.stock.book("return", position[shelved], units[shelved], when[shelved])
         sums = whole.group_by("receipt", maintain_order=True).agg(
             pl.col("net", "tax").sum(),
-            pl.col("is_return", "name", "at", "person", "shows_card", "place").first(),
+            pl.col("is_return", "name", "at", "person", "shows_card", "cardholder", "place").first(),
             count=pl.len(),
         )
         self._truth(sums.filter(~pl.col("is_return")))
@@ -206,6 +211,13 @@ class Stores:
             fulfilled_at=moment_of("at"),
             net_cents="net", tax_cents="tax", shipping_cents=pl.lit(0, pl.Int64), order_status=pl.lit("completed"), is_test=pl.lit(False),
         ))  # fmt: skip
+        shopper, holder = (sales[name].to_numpy() for name in ("person", "cardholder"))
+        own = world.people.duplicates.person[shopper] == world.people.duplicates.person[holder]
+        lent = pl.Series(~own & (holder >= 0))
+        world.truth.append("lent_cards", sales.filter(lent).select(
+            order_id=pl.concat_str([pl.lit("pos/"), "name"]), person_id=world.people.text("person_id", shopper[lent]),
+            card_number=world.people.text("card", holder[lent]),
+        ))  # fmt: skip
 
     def _points(self, sums: pl.DataFrame) -> None:
         """A point per dollar when the card is shown; a return takes them back."""
@@ -213,7 +225,7 @@ class Stores:
         back = earned["is_return"].to_numpy()
         points = earned["net"].to_numpy() // 100
         self.points.add(
-            earned["person"].to_numpy(),
+            earned["cardholder"].to_numpy(),
             earned["at"].to_numpy(),
             np.where(back, ADJUST, ACCUMULATE),
             np.where(back, -points, points),

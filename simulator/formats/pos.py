@@ -96,7 +96,7 @@ def receipt_text(
     receipts: pl.DataFrame, lines: pl.DataFrame, places: Places, products: Products, people: People, day_start: int, date_text: str, day: int
 ) -> pl.Series:  # fmt: skip
     """`<Transaction>` of each numbered receipt, in order. `receipts` has receipt, place, till, number, second, kind,
-    person, shows_card, pays_card, order_name; `lines` has receipt as well, and is in order of it."""
+    person, cardholder, shows_card, pays_card, order_name; `lines` has receipt as well, and is in order of it."""
     bodies = (
         lines.select("receipt", xml=lines_text(lines, products))
         .group_by("receipt", maintain_order=True)
@@ -108,7 +108,7 @@ def receipt_text(
     )
     whole = receipts.join(bodies, on="receipt", how="left", maintain_order="left").join(
         sums, on="receipt", how="left", maintain_order="left"
-    ).with_columns(pl.col("net", "tax", "count").fill_null(0), pl.col("person").fill_null(-1), pl.col("shows_card", "pays_card").fill_null(False))  # fmt: skip
+    ).with_columns(pl.col("net", "tax", "count").fill_null(0), pl.col("person", "cardholder").fill_null(-1), pl.col("shows_card", "pays_card").fill_null(False))  # fmt: skip
     place, second, kind = (whole[name].to_numpy() for name in ("place", "second", "kind"))
     offset = pl.select(
         pl.when(pl.Series(places.writes_offset[place]))
@@ -123,7 +123,7 @@ def receipt_text(
         pl.concat_str(
             [
                 pl.lit("<LoyaltyAccount><LoyaltyCardNumber>"),
-                people.text("card", person),
+                people.text("card", whole["cardholder"].to_numpy()),
                 pl.lit("</LoyaltyCardNumber></LoyaltyAccount>"),
             ]
         )
