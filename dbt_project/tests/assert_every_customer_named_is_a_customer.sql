@@ -5,6 +5,8 @@ with named as (
     union all
     select customer_id, 'returns' from {{ ref('returns') }}
     union all
+    select customer_id, 'refunds' from {{ ref('refunds') }}
+    union all
     select customer_id, 'loyalty_members' from {{ ref('loyalty_members') }}
     union all
     select customer_id, 'web_events' from {{ ref('web_events') }}

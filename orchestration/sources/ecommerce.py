@@ -152,7 +152,12 @@ ORDERS = Contract(
             personal="identifier",
             token_of=("payment", "payment_token"),
         ),
-        Column("postal_code", "text", "Postal code shipped to.", personal="address"),
+        Column("first_name", "text", "First name of who pays, else of who receives.", personal="name"),
+        Column("last_name", "text", "Their last name.", personal="name"),
+        Column("street_address", "text", "Street and number billed, else shipped to.", personal="address"),
+        Column("city", "text", "City of that address.", personal="address"),
+        Column("region_code", "text", "Its state or province.", personal="address"),
+        Column("postal_code", "text", "Postal code shipped to, else billed.", personal="address"),
         Column("country_code", "text", "Country shipped to, ISO 3166 alpha-2 or a name where the source gives one."),
         Column("is_test", "boolean", "Test order: never a real sale.", required=True),
     ),
@@ -182,7 +187,7 @@ REFUNDS = Contract(
         Column("refund_id", "text", "Shop's refund id.", required=True),
         Column("order_id", "text", "Order refunded; null where the source cannot say."),
         Column("created_at", "timestamp", "When.", required=True),
-        Column("paid_cents", "integer", "What the payment service was told to give back.", required=True),
+        Column("paid_cents", "integer", "What the payment service gave back; null where the refund does not say."),
         Column("shipping_cents", "integer", "Of it for shipping, before tax.", required=True),
         Column("shipping_tax_cents", "integer", "Of it for tax on shipping.", required=True),
         Column("adjustment_cents", "integer", "Given beyond what was due; negative where less was.", required=True),
@@ -432,6 +437,15 @@ def _is_tagged_test(tags: str | list[str] | None) -> bool:
     return any(name.strip().lower() == "test" for name in names)
 
 
+_BUYER_FIELDS = {
+    "first_name": "first_name",
+    "last_name": "last_name",
+    "street_address": "address1",
+    "city": "city",
+    "region_code": "province_code",
+}
+
+
 def read_orders(path: Path) -> Reading:
     """Orders and their lines: Shopify order bodies.
 
@@ -440,7 +454,8 @@ def read_orders(path: Path) -> Reading:
     """
     lines = _bodies(path, Order, ORDERS.table, Children("line_items", Line, ORDER_LINES.table))
     orders = lines.records
-    addresses = [o.shipping_address or NO_ADDRESS for o in orders]
+    addresses = [o.shipping_address or o.billing_address or NO_ADDRESS for o in orders]
+    buyers = [o.billing_address or o.shipping_address or NO_ADDRESS for o in orders]
     frame = _by_record(
         lines,
         order_id=texts([_id(o) for o in orders]),
@@ -452,6 +467,7 @@ def read_orders(path: Path) -> Reading:
         fulfillment_method=pl.Series([_method(o) for o in orders], dtype=pl.String()),
         shipping_cents=texts([_shipping(o) for o in orders]),
         payment_token=texts([o.payment_details.card_token if o.payment_details else None for o in orders]),
+        **_fields(buyers, _BUYER_FIELDS),
         postal_code=texts([a.zip for a in addresses]),
         country_code=texts([a.country_code or a.country for a in addresses]),
         is_test=column([False if o.test is None else o.test for o in orders]),

@@ -119,7 +119,7 @@ returned as (
         customer_id,
         {{ age_days('returned_at') }} as age_days
     from {{ ref('returns') }}
-    where customer_id is not null and restock_type <> 'cancel'
+    where customer_id is not null
 ),
 
 return_measures as (

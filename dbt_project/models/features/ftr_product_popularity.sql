@@ -39,7 +39,6 @@ return_days as (
         {{ age_days('returned_at') }} as age_days,
         sum(quantity_units) as units
     from {{ ref('returns') }}
-    where restock_type <> 'cancel'
     group by sku, {{ age_days('returned_at') }}
 ),
 

@@ -36,8 +36,8 @@ left_already as (
 
 given_up as (
     select order_id, sku, sum(quantity_units) as units
-    from {{ ref('returns') }}
-    where restock_type = 'cancel'
+    from {{ ref('refunds') }}
+    where refund_type = 'cancelled'
     group by order_id, sku
 ),
 

@@ -3,30 +3,35 @@ with orders as (
 ),
 
 lines as (
+    select * from {{ ref('int_order_lines__placed') }}
+),
+
+sent as (
     select
-        receipt_line_id as order_line_id,
-        receipt_id as order_id,
-        line_number,
-        sku,
-        quantity_units,
-        unit_price_cents,
-        discount_cents,
-        net_cents,
-        tax_cents
-    from {{ ref('int_receipt_lines__timed') }}
-    where line_type = 'sale'
-    union all
+        order_line_id,
+        sum(quantity_units) as units
+    from {{ ref('stg_ecommerce__fulfillments') }}
+    where is_latest and is_standing
+    group by order_line_id
+),
+
+refunded as (
     select
-        order_id || '/' || line_id as order_line_id,
-        order_id,
-        cast(row_number() over (partition by order_id order by length(line_id), line_id) as integer) as line_number,
-        sku,
-        quantity_units,
-        unit_price_cents,
-        discount_cents,
-        net_cents,
-        tax_cents
-    from {{ ref('stg_ecommerce__order_lines') }}
+        order_line_id,
+        sum(gross_cents) as gross_cents,
+        sum(case when refund_type = 'cancelled' then quantity_units else 0 end) as cancelled_units
+    from {{ ref('refunds') }}
+    where order_line_id is not null
+    group by order_line_id
+),
+
+returned as (
+    select
+        order_line_id,
+        sum(quantity_units) as units
+    from {{ ref('returns') }}
+    where order_line_id is not null
+    group by order_line_id
 ),
 
 final as (
@@ -41,6 +46,10 @@ final as (
         lines.net_cents,
         lines.tax_cents,
         lines.net_cents + lines.tax_cents as gross_cents,
+        cast(case when orders.source_name = 'pos' then lines.quantity_units else sent.units end as bigint) as sent_units,
+        cast(coalesce(refunded.cancelled_units, 0) as bigint) as cancelled_units,
+        cast(coalesce(returned.units, 0) as bigint) as returned_units,
+        cast(coalesce(refunded.gross_cents, 0) as bigint) as refunded_cents,
         orders.currency_code,
         orders.customer_id,
         orders.location_code,
@@ -50,6 +59,12 @@ final as (
     from lines
     inner join orders
         on lines.order_id = orders.order_id
+    left join sent
+        on lines.order_line_id = sent.order_line_id
+    left join refunded
+        on lines.order_line_id = refunded.order_line_id
+    left join returned
+        on lines.order_line_id = returned.order_line_id
 )
 
 select * from final

@@ -1,124 +1,79 @@
-with receipt_lines as (
-    select * from {{ ref('int_receipt_lines__timed') }}
-    where line_type = 'sale'
+with placed as (
+    select * from {{ ref('int_orders__placed') }}
 ),
 
-web_orders as (
-    select * from {{ ref('stg_ecommerce__orders') }} where not is_test
+followed as (
+    select * from {{ ref('int_orders__followed') }}
 ),
 
-identities as (
-    select * from {{ ref('int_identities__proved') }}
-),
-
-locations as (
-    select location_code, ecommerce_location_id from {{ ref('stg_wms__locations') }}
-),
-
--- Only what was sold makes an order: a receipt of returns alone, or of a hand-over, has no sale line.
-receipts as (
+refunded as (
     select
-        receipt_id,
-        min(receipt_name) as receipt_name,
-        min(loyalty_card_ref) as loyalty_card_ref,
-        min(location_code) as location_code,
-        min(occurred_at) as occurred_at,
-        min(business_date) as business_date,
-        min(currency_code) as currency_code,
-        sum(net_cents) as net_cents,
-        sum(discount_cents) as discount_cents,
-        sum(tax_cents) as tax_cents
-    from receipt_lines
-    group by receipt_id
+        order_id,
+        currency_code,
+        sum(gross_cents) as refunded_cents
+    from {{ ref('refunds') }}
+    where order_id is not null
+    group by order_id, currency_code
 ),
 
-till_sales as (
+returned as (
     select
-        receipts.receipt_id as order_id,
-        receipts.receipt_name as order_name,
-        'pos' as source_name,
-        'store' as channel_type,
-        'in_store' as fulfillment_method,
-        identities.customer_id,
-        coalesce(identities.is_test, false) as is_test,
-        receipts.location_code,
-        receipts.occurred_at as ordered_at,
-        receipts.business_date as order_date,
-        receipts.currency_code,
-        receipts.net_cents,
-        receipts.discount_cents,
-        0 as shipping_cents,
-        receipts.tax_cents,
-        receipts.net_cents + receipts.tax_cents as gross_cents,
-        'completed' as order_status
-    from receipts
-    left join identities
-        on identities.identity_type = 'card'
-        and receipts.loyalty_card_ref = identities.identity_ref
+        order_id,
+        sum(quantity_units) as returned_units
+    from {{ ref('returns') }}
+    where order_id is not null
+    group by order_id
 ),
 
-web_sales as (
+exceptions as (
     select
-        web_orders.order_id,
-        web_orders.order_name,
-        'ecommerce' as source_name,
-        case web_orders.source_name
-            when 'web' then 'web'
-            when 'app' then 'app'
-            when 'pos' then 'store'
-            else 'marketplace'
-        end as channel_type,
-        web_orders.fulfillment_method,
-        identities.customer_id,
-        coalesce(identities.is_test, false) as is_test,
-        locations.location_code,
-        web_orders.created_at as ordered_at,
-        cast(web_orders.created_at as date) as order_date,
-        web_orders.currency_code,
-        web_orders.net_cents,
-        web_orders.discount_cents,
-        web_orders.shipping_cents,
-        web_orders.tax_cents,
-        web_orders.gross_cents,
-        case
-            when web_orders.cancelled_at is not null or web_orders.fulfillment_status = 'restocked' then 'cancelled'
-            else coalesce(web_orders.fulfillment_status, 'open')
-        end as order_status
-    from web_orders
-    left join identities
-        on identities.identity_type = case when web_orders.account_ref is null then 'email' else 'account' end
-        and coalesce(web_orders.account_ref, web_orders.email_ref) = identities.identity_ref
-    left join locations
-        on web_orders.location_id = locations.ecommerce_location_id
-),
-
-sales as (
-    select * from till_sales
-    union all
-    select * from web_sales
+        order_id,
+        count(*) as exception_count
+    from {{ ref('order_exceptions') }}
+    where order_id is not null
+    group by order_id
 ),
 
 final as (
     select
-        order_id,
-        order_name,
-        source_name,
-        channel_type,
-        fulfillment_method,
-        customer_id,
-        location_code,
-        ordered_at,
-        order_date,
-        currency_code,
-        cast(net_cents as bigint) as net_cents,
-        cast(discount_cents as bigint) as discount_cents,
-        cast(shipping_cents as bigint) as shipping_cents,
-        cast(tax_cents as bigint) as tax_cents,
-        cast(gross_cents as bigint) as gross_cents,
-        order_status,
-        order_status = 'cancelled' as is_cancelled
-    from sales
-    where not is_test
+        placed.order_id,
+        placed.order_name,
+        placed.marketplace_order_id,
+        placed.source_name,
+        placed.channel_type,
+        placed.fulfillment_method,
+        placed.customer_id,
+        placed.location_code,
+        placed.ordered_at,
+        placed.order_date,
+        placed.currency_code,
+        placed.net_cents,
+        placed.discount_cents,
+        placed.shipping_cents,
+        placed.tax_cents,
+        placed.gross_cents,
+        followed.order_status,
+        followed.is_cancelled,
+        followed.order_stage,
+        followed.promised_at,
+        followed.promise_type,
+        followed.fulfilled_at,
+        followed.is_late,
+        followed.late_minutes,
+        cast(coalesce(refunded.refunded_cents, 0) as bigint) as refunded_cents,
+        cast(coalesce(returned.returned_units, 0) as bigint) as returned_units,
+        cast(coalesce(exceptions.exception_count, 0) as bigint) as exception_count,
+        followed.last_event_at,
+        followed.known_at
+    from placed
+    inner join followed
+        on placed.order_id = followed.order_id
+    left join refunded
+        on placed.order_id = refunded.order_id and placed.currency_code = refunded.currency_code
+    left join returned
+        on placed.order_id = returned.order_id
+    left join exceptions
+        on placed.order_id = exceptions.order_id
 )
 
 select * from final

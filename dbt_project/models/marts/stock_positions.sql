@@ -20,11 +20,11 @@ web_lines as (
 ),
 
 cancelled_units as (
-    select returns.sku, returns.quantity_units, returns.returned_at, orders.location_code
-    from {{ ref('returns') }} as returns
+    select refunds.sku, refunds.quantity_units, refunds.refunded_at, orders.location_code
+    from {{ ref('refunds') }} as refunds
     inner join {{ ref('orders') }} as orders
-        on returns.order_id = orders.order_id
-    where returns.restock_type = 'cancel' and not orders.is_cancelled and orders.location_code is not null
+        on refunds.order_id = orders.order_id
+    where refunds.refund_type = 'cancelled' and not orders.is_cancelled and orders.location_code is not null
 ),
 
 -- The shop knows its orders at once and hears of every other movement but their shipping and picking, which would count
@@ -36,7 +36,7 @@ told as (
     union all
     select location_code, sku, 'ecommerce', -quantity_units, ordered_at from web_lines
     union all
-    select location_code, sku, 'ecommerce', quantity_units, returned_at from cancelled_units
+    select location_code, sku, 'ecommerce', quantity_units, refunded_at from cancelled_units
     union all
     select location_code, sku, 'wms', units, told_at
     from movements

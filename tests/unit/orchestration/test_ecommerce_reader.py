@@ -73,10 +73,36 @@ REFUND = {
         }
     ],
 }
+FULFILLMENT_ORDER = {
+    "id": 81,
+    "order_id": 10,
+    "status": "open",
+    "created_at": "2026-03-01T10:00:01Z",
+    "updated_at": "2026-03-01T10:00:01Z",
+    "assigned_location_id": 7000000001,
+    "destination": {"email": "ida@example.com"},
+    "delivery_method": {"method_type": "shipping", "max_delivery_date_time": "2026-03-05T20:00:00-05:00"},
+}
+FULFILLMENT = {
+    "id": 91,
+    "admin_graphql_api_id": "gid://shopify/Fulfillment/9007199254740997",
+    "order_id": 10,
+    "status": "success",
+    "shipment_status": "delivered",
+    "created_at": "2026-03-02T10:00:00Z",
+    "updated_at": "2026-03-04T10:00:00Z",
+    "service": "manual",
+    "tracking_company": "UPS",
+    "tracking_number": "1z827wk74630",
+    "email": "ida@example.com",
+    "line_items": [LINE],
+}
 READERS = {
     ecommerce.read_products: "products_2026-03-01.jsonl",
     ecommerce.read_customers: "customers_2026-03-01.jsonl",
     ecommerce.read_orders: "orders_2026-03-01.jsonl",
+    ecommerce.read_fulfillment_orders: "fulfillment_orders_2026-03-01.jsonl",
+    ecommerce.read_fulfillments: "fulfillments_2026-03-01.jsonl",
     ecommerce.read_refunds: "refunds_2026-03-01.jsonl",
     ecommerce.read_inventory_levels: "inventory_levels_2026-03-01.jsonl",
     ecommerce.read_events: "events_2026-03-01.jsonl",
@@ -192,6 +218,49 @@ def test_a_refund_written_in_floats_is_read_to_the_cent(tmp_path):
     assert (row["restock_type"], row["location_id"], row["line_id"]) == ("return", "7000000001", "11")
 
 
+def test_a_refund_says_what_of_it_is_for_shipping_and_what_is_goodwill_whichever_way_the_shop_spells_it(tmp_path):
+    line = {"subtotal_amount_set": {"shop_money": {"amount": "4.95"}}, "tax_amount_set": {"shop_money": {"amount": "0.40"}}}
+    older = {"kind": "shipping_refund", "amount": "-4.95", "tax_amount": "-0.40"}
+    goodwill = {"kind": "refund_discrepancy", "amount": -2.5, "tax_amount": "0.00"}
+    paid = [{"kind": "refund", "status": "success", "amount": "20.65", "currency": "USD"}, {"kind": "refund", "status": "failure", "amount": "9"}]
+    new = REFUND | {"transactions": paid, "refund_shipping_lines": [line], "order_adjustments": [goodwill]}
+    old = REFUND | {"transactions": paid, "order_adjustments": [older, goodwill]}
+    for row in rows(read(tmp_path, ecommerce.read_refunds, new, old), ecommerce.REFUNDS):
+        assert (row["paid_cents"], row["shipping_cents"], row["shipping_tax_cents"]) == (2065, 495, 40)
+        assert (row["adjustment_cents"], row["adjustment_tax_cents"], row["currency_code"]) == (250, 0, "USD")
+
+
+def test_a_refund_without_lines_lands_with_what_was_paid(tmp_path):
+    kept = {key: value for key, value in REFUND.items() if key != "refund_line_items"}
+    reading = read(tmp_path, ecommerce.read_refunds, kept | {"transactions": [{"amount": "5.00", "currency": "USD"}]})
+    (row,) = rows(reading, ecommerce.REFUNDS)
+    assert (row["refund_id"], row["paid_cents"], rows(reading, ecommerce.REFUND_LINES)) == ("5", 500, [])
+
+
+def test_a_promise_is_the_latest_time_the_shop_gave_at_the_checkout(tmp_path):
+    (row,) = rows(read(tmp_path, ecommerce.read_fulfillment_orders, FULFILLMENT_ORDER), ecommerce.FULFILLMENT_ORDERS)
+    assert (row["promised_at"].isoformat(), row["method_type"]) == ("2026-03-06T01:00:00+00:00", "shipping")
+    assert (row["order_id"], row["location_id"], row["email_ref"]) == ("10", "7000000001", "email")
+
+
+def test_a_fulfilment_gives_a_row_for_each_line_with_how_far_it_has_come(tmp_path):
+    sent = FULFILLMENT | {"line_items": [LINE, LINE | {"admin_graphql_api_id": None, "quantity": 1}]}
+    found = rows(read(tmp_path, ecommerce.read_fulfillments, sent), ecommerce.FULFILLMENTS)
+    assert [(row["fulfillment_id"], row["line_id"], row["quantity_units"]) for row in found] == [
+        ("9007199254740997", "9007199254740995", 3),
+        ("9007199254740997", "11", 1),
+    ]
+    assert {(row["shipment_status"], row["carrier_name"], row["tracking_number"]) for row in found} == {
+        ("delivered", "UPS", "1z827wk74630")
+    }
+
+
+def test_an_order_keeps_the_marketplaces_own_id_and_who_cancelled_it(tmp_path):
+    ended = ORDER | {"source_identifier": "BZ-0000000007", "cancelled_at": ORDER["updated_at"], "cancel_reason": "inventory"}
+    (row,) = rows(read(tmp_path, ecommerce.read_orders, ended), ecommerce.ORDERS)
+    assert (row["marketplace_order_id"], row["cancel_reason"]) == ("BZ-0000000007", "inventory")
+
+
 def test_an_event_keeps_its_three_clocks_its_device_and_its_privacy_signal(tmp_path):
     (row,) = rows(read(tmp_path, ecommerce.read_events, MESSAGE), ecommerce.EVENTS)
     assert [row[name].second for name in ("occurred_at", "sent_at", "recorded_at")] == [0, 1, 2]
@@ -298,6 +367,7 @@ def test_every_file_kind_gives_the_tables_it_names(tmp_path):
 
 FUZZED = {
     ecommerce.read_orders: json.dumps(ORDER).encode(),
+    ecommerce.read_fulfillment_orders: json.dumps(FULFILLMENT_ORDER).encode(),
     ecommerce.read_refunds: json.dumps(REFUND).encode(),
     ecommerce.read_events: json.dumps(MESSAGE).encode(),
 }
@@ -348,6 +418,8 @@ def test_no_json_makes_a_reader_raise(tmp_path_factory, json_like):
         ("orders.create", ecommerce.read_orders, ecommerce.ORDER_LINES, 5),
         ("orders.cancelled", ecommerce.read_orders, ecommerce.ORDER_LINES, 5),
         ("refunds.create", ecommerce.read_refunds, ecommerce.REFUND_LINES, 5),
+        ("refunds.create", ecommerce.read_refunds, ecommerce.REFUNDS, 1),
+        ("fulfillments.create", ecommerce.read_fulfillments, ecommerce.FULFILLMENTS, 5),
         ("customers.create", ecommerce.read_customers, ecommerce.CUSTOMERS, 1),
     ],
 )

@@ -6,6 +6,7 @@ final as (
     select
         'ecommerce/' || order_id as order_id,
         order_name,
+        marketplace_order_id,
         {{ utc('created_at') }} as created_at,
         {{ utc('updated_at') }} as updated_at,
         {{ utc('cancelled_at') }} as cancelled_at,

@@ -5,6 +5,7 @@ with refund_lines as (
 final as (
     select
         'ecommerce/' || refund_id || '/' || refund_line_id as refund_line_id,
+        'ecommerce/' || refund_id as refund_id,
         'ecommerce/' || order_id as order_id,
         'ecommerce/' || order_id || '/' || line_id as order_line_id,
         account_ref,

@@ -17,6 +17,7 @@ final as (
         net_cents,
         tax_cents,
         gross_cents,
+        tendered_cents,
         loyalty_card_ref,
         order_name,
         {{ utc('received_at') }} as received_at

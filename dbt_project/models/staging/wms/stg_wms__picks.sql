@@ -11,7 +11,9 @@ final as (
         requested_units,
         picked_units,
         pick_status,
+        reason_code,
         {{ utc('finished_at') }} as finished_at,
+        {{ utc('packed_at') }} as packed_at,
         {{ utc('received_at') }} as received_at
     from picks
 )

@@ -10,6 +10,8 @@ final as (
         {{ utc('shipped_at') }} as shipped_at,
         ship_from_gln,
         ship_to_gln,
+        carrier_code,
+        tracking_number,
         sku,
         ordered_units,
         shipped_units,
