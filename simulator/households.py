@@ -48,7 +48,7 @@ class Households:
     @property
     def is_junior(self) -> np.ndarray:
         """The younger of two namesakes."""
-        return self.is_namesake & (np.arange(len(self.head)) != self.head)
+        return np.asarray(self.is_namesake & (np.arange(len(self.head)) != self.head))
 
 
 def formed(rng: np.random.Generator, names: np.random.Generator, scale: Scale) -> Households:
@@ -167,3 +167,19 @@ def _streets(rng: np.random.Generator, towns: pl.DataFrame) -> pl.DataFrame:
     return pl.select(
         street=long_way, short_street=short_way, city=towns["city"], region=towns["state"], postal=towns["zip"]
     )
+
+
+def person_ids(person: np.ndarray) -> pl.Series:
+    return "P" + pl.Series(person).cast(pl.String).str.zfill(7)
+
+
+def household_ids(household: np.ndarray) -> pl.Series:
+    return "H" + pl.Series(household).cast(pl.String).str.zfill(7)
+
+
+def household_rows(people: Households, start: int, stop: int) -> pl.DataFrame:
+    """The truth: who lives together, and as what. One row per person."""
+    return pl.DataFrame({
+        "person_id": person_ids(np.arange(start, stop)), "household_id": household_ids(people.household[start:stop]),
+        "household_type": pl.Series(KINDS)[people.kinds()[start:stop]],
+    })  # fmt: skip

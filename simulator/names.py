@@ -71,7 +71,8 @@ SHORT_FORMS = tuple(tuple(forms.split(",")) if forms else () for _, forms in _PA
 def drawn(rng: np.random.Generator, names: tuple[str, ...], count: int) -> np.ndarray:
     """Places of `count` names: the common ones often, the rare ones rarely (Zipf and Mandelbrot: 1 / (rank + 8))."""
     running = np.cumsum(1.0 / (np.arange(len(names)) + 8.0))
-    return np.searchsorted(running, rng.random(count) * running[-1], side="right").astype(np.int16)
+    places = np.searchsorted(running, rng.random(count) * running[-1], side="right")
+    return np.asarray(places, np.int16)
 
 
 def short_forms(rng: np.random.Generator, first: np.ndarray) -> tuple[np.ndarray, pl.Series]:

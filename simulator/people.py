@@ -176,7 +176,7 @@ def record_rows(people: People, number: np.ndarray, record_type: str) -> pl.Data
     frame = pl.DataFrame({
         "record_key": people.text(column, number), "card_number": people.text("card", number),
         "person_id": people.text("person_id", number),
-        "household_id": records.household_ids(people.households.household[person]),
+        "household_id": households.household_ids(people.households.household[person]),
         "differences": records.differences(differences),
     })  # fmt: skip
     return frame.select(

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from simulator.duplicates import NEVER, Duplicates
-from simulator.households import HALL, HOUSEMATES, KINDS, Homes, Households
+from simulator.households import HALL, HOUSEMATES, Homes, Households, person_ids
 from simulator.names import FIRST_NAMES, LAST_NAMES, drawn, short_forms
 from simulator.scale import Scale
 from simulator.spelling import scatter
@@ -118,13 +118,8 @@ def written(
         account_id=pl.when(has_account).then(pl.Series(6_900_000_000_000 + twice.account * 7).cast(pl.String)),
         payment="tok_" + pl.Series(scatter(11, np.where(people.shares_payment, people.head, np.arange(len(people.head)))[person])).cast(pl.String),
         relay_email="b" + pl.Series(scatter(13, person)).cast(pl.String) + "@relay.bazaar.example",
-        **pen.columns,
-    )  # fmt: skip
+    ).with_columns(**pen.columns)  # fmt: skip
     return Written(texts, at, pen.marks, is_verified, typist)
-
-
-def person_ids(person: np.ndarray) -> pl.Series:
-    return "P" + pl.Series(person).cast(pl.String).str.zfill(7)
 
 
 def _permuted(number: np.ndarray, factor: int, digits: int) -> pl.Series:
@@ -234,8 +229,8 @@ def _birth_dates(rng: np.random.Generator, scale: Scale, pen: _Pen, born: np.nda
     can_swap = pl.Series(np.arange(len(wrong)) % 2 == 0) & (day <= 12) & (day != month)
     other_year = year - year % 10 + (year % 10 + digit) % 10
     told[wrong] = pl.select(
-        pl.when(can_swap).then(pl.date(year, day.clip(1, 12), month.clip(1, 12)))
-        .otherwise(pl.date(other_year, month, day.clip(1, 28))).cast(pl.Int32)
+        pl.when(can_swap).then(pl.date(pl.lit(year), pl.lit(day.clip(1, 12)), pl.lit(month)))
+        .otherwise(pl.date(pl.lit(other_year), pl.lit(month), pl.lit(day.clip(1, 28)))).cast(pl.Int32)
     ).to_series().to_numpy()  # fmt: skip
     pen.mark(FORM, "wrong_birth_date", wrong)
     missing = np.flatnonzero(rng.random(len(born)) < scale.missing_birth_date_rate)
@@ -317,15 +312,3 @@ def differences(marks: np.ndarray) -> pl.Series:
     made, place = np.unique(marks, return_inverse=True)
     names = [[name for name in DIFFERENCES if mark & BIT[name]] for mark in made]
     return pl.Series(names, dtype=pl.List(pl.String))[place]
-
-
-def household_ids(household: np.ndarray) -> pl.Series:
-    return "H" + pl.Series(household).cast(pl.String).str.zfill(7)
-
-
-def household_rows(people: Households, start: int, stop: int) -> pl.DataFrame:
-    """The truth: who lives together, and as what. One row per person."""
-    return pl.DataFrame({
-        "person_id": person_ids(np.arange(start, stop)), "household_id": household_ids(people.household[start:stop]),
-        "household_type": pl.Series(KINDS)[people.kinds()[start:stop]],
-    })  # fmt: skip

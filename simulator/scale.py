@@ -59,6 +59,8 @@ class Scale:
     late_file_rate: float = 0.02
     out_of_order_file_rate: float = 0.10
     typo_rate: float = 0.05
+    blind_snapshot_rate: float = 0.25
+    unheard_store_share: float = 0.10
     # Who lives together: of households of two or more, of families of three or more, of those who live alone.
     housemate_share: float = 0.14
     twin_rate: float = 0.02
@@ -83,8 +85,6 @@ class Scale:
     placeholder_rate: float = 0.03
     # Receipts without a card for which somebody at the till shows their own.
     clerk_card_rate: float = 0.01
-    blind_snapshot_rate: float = 0.25
-    unheard_store_share: float = 0.10
 
     def __post_init__(self) -> None:
         for name in ("people", "stores", "distribution_centers", "skus", "days"):

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 
 from simulator.demand import Baskets, Trips
+from simulator.duplicates import NEVER
 from simulator.formats import pos
 from simulator.formats.loyalty import ACCUMULATE, ADJUST
-from simulator.people import NEVER
 from simulator.points import Points
 from simulator.spelling import DAY, fractions, moment_of, typed
 from simulator.world import World

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator import demand, people, places, products, records
+from simulator import demand, households, people, places, products
 from simulator.audience import Audience
 from simulator.formats import ecommerce, wms
 from simulator.fulfilment import Fulfilment
@@ -69,7 +69,7 @@ class Trading:
         for start in range(0, count, BLOCK):
             stop = min(start + BLOCK, count)
             truth.append("persons", people.identifiers(world.people, start, stop))
-            truth.append("households", records.household_rows(world.people.households, start, stop))
+            truth.append("households", households.household_rows(world.people.households, start, stop))
             truth.append("tastes", people.tastes(world.people, world.products, start, stop))
         for start in range(count, world.people.numbers, BLOCK):
             truth.append("persons", people.identifiers(world.people, start, min(start + BLOCK, world.people.numbers)))

@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 
 from simulator.demand import APP, CLICK_AND_COLLECT, CURBSIDE, DROP_SHIP, MARKETPLACE, METHODS, SOURCES
+from simulator.duplicates import NEVER
 from simulator.landing import Kind, Landing, cut_short, spoiled
-from simulator.people import NEVER, People
+from simulator.people import People
 from simulator.places import Places
 from simulator.products import Products
 from simulator.scale import Scale
@@ -198,6 +199,8 @@ def orders_text(
         payment_details=pl.struct(card_token=pl.when(pl.Series(array["source"] != MARKETPLACE)).then(people.text("payment", person))),
         shipping_lines=pl.concat_list(pl.struct(code=pl.Series(METHODS)[array["method"]])),
         shipping_address=pl.when(pl.Series(~collected & (person >= 0))).then(address),
+        # Marketplaces keep it to themselves; everywhere else who pays says who they are.
+        billing_address=pl.when(pl.Series((array["source"] != MARKETPLACE) & (person >= 0))).then(address),
         line_items=whole["item"],
     ))  # fmt: skip
 
