@@ -4,15 +4,23 @@ What most addresses and North American numbers look like is recognised by patter
 distinct value, by the library. A property test holds the two equal.
 """
 
+import re
+import unicodedata
+
 import polars as pl
 
-from models.identity.normalise.spelling import LONGEST, placeholders, vocabulary
+from models.identity.normalise.spelling import placeholders, vocabulary
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 PLAIN_EMAIL = rf"^[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:{_LABEL}\.)+[a-z]{{2,24}}$"
 # Reserved names (RFC 6761) and punycode are left to the library.
 _SPECIAL = r"--|[@.](?:arpa|invalid|local|localhost|onion|test|example|internal|alt)$"
 NORTH_AMERICAN = r"^(?:\+?1[ .-]?)?(?:\(([2-9][0-9]{2})\)|([2-9][0-9]{2}))[ .-]?([2-9][0-9]{2})[ .-]?([0-9]{4})$"
+# Digits, behind a label or before an extension; or seven letters and more, as on a dial, behind an area code.
+_DIALLED = re.compile(
+    r"(?:[a-z]{1,9}[.:]{0,2} ?)?(\+?[0-9 ().+/*-]{4,}?(?:(?:;?ext|x|#|extension|durchwahl|app)[.:=]* ?[0-9]{1,7})?"
+    r"|(?:\+?1[ .-]?)?\(?[2-9][0-9]{2}\)?[ .-]?[a-z-]{7,12})", re.IGNORECASE,
+)  # fmt: skip
 _NORTH_AMERICA = ["US", "CA", "PR", "VI", "GU", "AS", "MP"]
 _ONE_DIGIT = "(?:" + "|".join(f"{digit}{{7}}" for digit in range(10)) + ")$"
 
@@ -99,8 +107,13 @@ def library_phone(value: str, locale: str | None) -> str | None:
     from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult, format_number, parse
     from phonenumbers import is_possible_number_with_reason as reason
 
+    dialled = _DIALLED.fullmatch(unicodedata.normalize("NFKC", value).strip())
+    if not dialled:
+        return None
     try:
-        number = parse(value[:LONGEST], locale)
+        number = parse(dialled[1], locale)
+        if number.italian_leading_zero:  # a trunk zero that this country's own way of writing did not give away
+            number = parse(format_number(number, PhoneNumberFormat.E164))
     except NumberParseException:
         return None
     if reason(number) != ValidationResult.IS_POSSIBLE:

@@ -4,10 +4,23 @@ from functools import lru_cache
 
 import polars as pl
 
-from models.identity.normalise.spelling import any_of, by_unique, usable, vocabulary, words
+from models.identity.normalise.spelling import (
+    any_of,
+    by_unique,
+    folded,
+    usable,
+    vocabulary,
+    without_placeholders,
+    words,
+)
 
 INPUTS = ["first_name", "middle_name", "last_name", "name_suffix", "full_name", "locale"]
 OUTPUTS = ["first_name", "middle_name", "last_name", "name_suffix", "given_root"]
+_PLACEHOLDERS = {
+    "first_name": ["names", "first_names"],
+    "middle_name": ["names", "first_names", "not_in_names"],
+    "last_name": ["names"],  # and some more where the first name is none either
+}
 _ASIDE = r"\([^)]*\)|\"[^\"]*\"|[“«][^”»]*[”»]"  # Robert (Bob) Smith
 _FAMILY_FIRST = r"\p{Han}|\p{Hangul}|\p{Hiragana}|\p{Katakana}"  # scripts in which the family name comes first
 
@@ -35,7 +48,10 @@ def given_roots() -> dict[str, str]:
             roots[short] = listed[0]
         elif len(longs) == 1 and short not in has_short_forms:
             roots[short] = next(iter(longs))
-    return {short: roots.get(long, long) for short, long in roots.items()}
+    variants: dict[str, str] = vocabulary()["names"]["variants"]
+    return variants | {
+        short: variants.get(roots.get(long, long), roots.get(long, long)) for short, long in roots.items()
+    }
 
 
 def parsed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -52,9 +68,9 @@ def parsed(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _words(column: pl.DataFrame) -> pl.DataFrame:
     (name,) = column.columns
-    kinds = {"first_name": ["first_names"], "last_name": []}.get(name, ["first_names", "not_in_names"])
-    column = usable(column, name, "names", *kinds)
-    return _one_line(column, name).select(words(pl.col(name)))
+    if name == "name_suffix":  # iii is no placeholder here, and only known ones are read
+        return column.select(words(folded(pl.col(name))))
+    return _one_line(usable(column, name, *_PLACEHOLDERS[name]), name).select(words(pl.col(name)))
 
 
 def _one_line(frame: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -91,7 +107,7 @@ def _split(frame: pl.DataFrame) -> pl.DataFrame:
     known = vocabulary()["names"]
     titles, _, particles, joint = _vocabulary()
     ending = any_of([*known["suffixes"], *known["degrees"]])
-    frame = _one_line(usable(frame, "full_name", "names", "not_in_names", "first_names"), "full_name")
+    frame = _one_line(usable(frame, "full_name", *_PLACEHOLDERS["middle_name"]), "full_name")
     text = pl.col("full_name")
     frame = frame.with_columns(
         before=words(text.str.extract("^([^,]*),")), after=words(text.str.extract("^[^,]*,(.*)$")),
@@ -127,8 +143,8 @@ def _assembled(said: pl.DataFrame) -> pl.DataFrame:
     suffixes = known["names"]["suffixes"]
     _, _, _, joint = _vocabulary()
     said = said.with_columns(
-        given=pl.coalesce("first_name", "given").str.replace_all("-", " ", literal=True),
-        family=pl.coalesce("last_name", "family").str.replace_all("-", " ", literal=True),
+        given=pl.coalesce("first_name", "given").str.replace_all("[- ]+", " ").str.strip_chars(" "),
+        family=pl.coalesce("last_name", "family").str.replace_all("[- ]+", " ").str.strip_chars(" "),
     )
     given, given_suffix = _stripped(pl.col("given"))
     family, family_suffix = _stripped(pl.col("family"))
@@ -148,18 +164,11 @@ def _assembled(said: pl.DataFrame) -> pl.DataFrame:
         ),
         last_name=pl.col("family"),
     )
-    nothing = known["placeholders"]
-    no_given = nothing["first_names"] + nothing["names"]
-    said = said.with_columns(
-        _said(name, no_given if name != "last_name" else nothing["names"])
-        for name in ("first_name", "middle_name", "last_name")
-    )
-    alone = pl.col("first_name").is_null() & pl.col("last_name").is_in(nothing["last_names_alone"])
+    for name, kinds in _PLACEHOLDERS.items():
+        said = without_placeholders(said, name, *kinds)
+        said = said.with_columns(pl.when(pl.col(name).str.contains(r"\p{L}")).then(name).alias(name))
+    alone = pl.col("first_name").is_null() & pl.col("last_name").is_in(known["placeholders"]["last_names_alone"])
     return said.select(
         "first_name", "middle_name", pl.when(alone.not_()).then("last_name").alias("last_name"), "name_suffix",
         pl.col("first_name").replace(given_roots()).alias("given_root"),
     )  # fmt: skip
-
-
-def _said(name: str, nothing: list[str]) -> pl.Expr:
-    return pl.when(pl.col(name).str.contains(r"\p{L}") & ~pl.col(name).is_in(nothing)).then(name).alias(name)

@@ -4,7 +4,15 @@ from typing import Any
 
 import polars as pl
 
-from models.identity.normalise.spelling import any_of, by_unique, placeholders, usable, vocabulary, words
+from models.identity.normalise.spelling import (
+    any_of,
+    by_unique,
+    placeholders,
+    usable,
+    vocabulary,
+    without_placeholders,
+    words,
+)
 
 INPUTS = ["street_address", "house_number", "street_name", "unit", "city", "region_code", "postal_code", "locale"]
 _NUMBER = r"[0-9]+(?: ?[a-z]\b)?(?:[-/][0-9]*[a-z]?)?"
@@ -40,13 +48,12 @@ def _respelled(name: str, spellings: dict[str, str]) -> pl.Expr:
 
 def _streets(frame: pl.DataFrame) -> pl.DataFrame:
     known = vocabulary()["streets"]
-    for name in ("street_address", "street_name"):
-        frame = usable(frame, name, "not_in_names", "addresses")
-    for name in ("house_number", "unit"):
-        frame = usable(frame, name)
-    unit = pl.col("unit").str.replace(rf"^ ?(?:{any_of(known['units'])}\b|#) ?", "")
+    kinds = {"street_address": ("addresses",), "street_name": ("addresses",), "house_number": (), "unit": ()}
+    for name, kind in kinds.items():
+        frame = usable(frame, name, "not_in_names", *kind)
+    unit = words(pl.col("unit")).str.replace(rf"^(?:{any_of(known['units'])}(?: |$))+", "").replace("", None)
     frame = frame.select(
-        line=_lined(pl.col("street_address")), name=words(pl.col("street_name")), house="house_number", unit=words(unit),
+        line=_lined(pl.col("street_address")), name=words(pl.col("street_name")), house="house_number", unit=unit,
         country=pl.col("locale"),
     )  # fmt: skip
     frame = _without_number(_without_units(frame, known), known)
@@ -54,7 +61,10 @@ def _streets(frame: pl.DataFrame) -> pl.DataFrame:
         "country", street=pl.coalesce("line", "name"), unit=pl.coalesce("parted", "unit").str.replace_all("[- ]+", " "),
         house_number=_house(pl.coalesce("number", "house")),
     )  # fmt: skip
-    return _spelled(frame, known).select("house_number", street_name="street", unit="unit")
+    frame = _spelled(frame, known).select("house_number", street_name="street", unit="unit")
+    for name in frame.columns:  # a placeholder may come to light only now
+        frame = without_placeholders(frame, name, "not_in_names", *kinds[name])
+    return frame
 
 
 def _house(text: pl.Expr) -> pl.Expr:
@@ -138,15 +148,18 @@ def _spelled(frame: pl.DataFrame, known: dict[str, Any]) -> pl.DataFrame:
 
 
 def _cities(frame: pl.DataFrame) -> pl.DataFrame:
-    frame = usable(frame, "city", "not_in_names", "names", "addresses")
+    kinds = ("not_in_names", "names", "addresses")
+    frame = usable(frame, "city", *kinds)
     frame = frame.select(words(pl.col("city").str.replace(r",\s*[a-z]{2}\.?$", "")))
-    return frame.select(_respelled("city", vocabulary()["cities"])).select(
+    frame = frame.select(_respelled("city", vocabulary()["cities"]))
+    return without_placeholders(frame, "city", *kinds).select(
         pl.when(pl.col("city").str.contains(r"\p{L}")).then("city")
     )
 
 
 def _regions(frame: pl.DataFrame) -> pl.DataFrame:
     frame = usable(frame, "region_code", "not_in_names").with_columns(words(pl.col("region_code")))
+    frame = without_placeholders(frame, "region_code", "not_in_names")
     code = pl.col("region_code")
     for country, names in vocabulary()["regions"].items():
         bare = code.str.replace(rf"^{country.lower()} ([a-z]{{2,3}})$", "$1")  # US-CA, ISO 3166-2
@@ -162,8 +175,6 @@ def _postal_codes(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.with_columns(
         code.str.to_uppercase().str.replace(r"^[A-Z]{1,3}-([0-9]{4})", "$1").str.replace_all("[^A-Z0-9]", "")
     )
-    is_code = code.str.contains("[0-9]") & (code.str.len_bytes() <= 10) & ~code.is_in(nothing)
-    frame = frame.with_columns(pl.when(is_code).then(code))
     for form in known["postal_codes"]:
         full = code
         if "digits" in form:  # a spreadsheet drops the leading zero
@@ -172,4 +183,6 @@ def _postal_codes(frame: pl.DataFrame) -> pl.DataFrame:
         frame = frame.with_columns(
             pl.when(pl.col("locale").is_in(form["countries"])).then(here).otherwise(code).alias("postal_code")
         )
-    return frame.select(code)
+    bare = code.str.replace_all("[ -]", "")
+    is_code = bare.str.contains("[0-9]") & (bare.str.len_bytes() <= 10) & ~bare.is_in(nothing)
+    return frame.select(pl.when(is_code).then(code))

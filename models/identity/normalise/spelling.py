@@ -14,7 +14,7 @@ import yaml
 
 LONGEST = 300  # characters: longer than any name, e-mail (254, RFC 5321) or address line that a person writes
 ONE_LETTER = "^(?:" + "|".join(f"{letter}{{3,}}" for letter in ascii_lowercase) + ")$"
-_APOSTROPHES = "[\u2018\u2019\u201b\u02bc\u02b9\u2032`\u00b4]"
+_APOSTROPHES = "[\u2018\u2019\u201b\u02bc\u02b9\u2032`]"
 # Letters that decompose into nothing simpler; what is left of them differs between writers.
 _LETTERS = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ħ": "h", "ı": "i", "ς": "σ"}  # fmt: skip
 _EDGES = " \t<>()[]{}\"'.,;:-_*?!#=~|"
@@ -51,9 +51,10 @@ def as_text(column: pl.Series) -> pl.Series:
 def folded(text: pl.Expr) -> pl.Expr:
     """Lower case, one form of apostrophe, no accents, no invisible characters; letters of other scripts stay."""
     return (
-        text.str.replace_all(_APOSTROPHES, "'")
+        text.str.replace_all("\u00b4", "'", literal=True)  # would decompose into a blank and an accent
         .str.normalize("NFKD")
         .str.to_lowercase()
+        .str.replace_all(_APOSTROPHES, "'")
         .str.replace_all(r"[\u0300-\u036f\p{Cf}\p{Co}\p{Cn}]", "")
         .str.replace_many(list(_LETTERS), list(_LETTERS.values()))
         .str.normalize("NFC")
@@ -74,7 +75,11 @@ def words(text: pl.Expr, *, hyphened: bool = False) -> pl.Expr:
 
 def usable(frame: pl.DataFrame, name: str, *kinds: str) -> pl.DataFrame:
     """A frame with one column folded, null where it is a placeholder of these kinds."""
-    frame = frame.with_columns(folded(pl.col(name)))
+    return without_placeholders(frame.with_columns(folded(pl.col(name))), name, *kinds)
+
+
+def without_placeholders(frame: pl.DataFrame, name: str, *kinds: str) -> pl.DataFrame:
+    """A frame with one column of folded text null where it is a placeholder of these kinds."""
     bare = frame.select(pl.col(name).str.replace_all(" ", "", literal=True).str.strip_chars(_EDGES)).to_series()
     nothing = (bare == "") | bare.is_in(placeholders(*kinds)) | bare.str.contains(ONE_LETTER)
     return frame.with_columns(pl.when(~nothing).then(name).alias(name))
