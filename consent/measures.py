@@ -17,9 +17,11 @@ from consent.rule.policy import EVERY, Policy, policy_frame
 from consent.rule.standing import (
     ALLOWED,
     GRANTING_LINKS,
+    IDENTITIES,
     REFUSALS,
     judged_frame,
     last_words_frame,
+    proved_groups,
     standing_frame,
     subject_frame,
 )
@@ -89,7 +91,7 @@ def measure(
     """Count every answer at a time, from what was known by `known_at`, and every leaf.
 
     `events`: the ledger's frame. `destroyed_count`: its leaves that cannot be opened, counted by themselves. `links`
-    (customer_id, identity_ref, link_type): with them a yes stands only where it stands for the identity's customers.
+    (customer_id, identity_ref, link_type, group_ref): with them a yes stands only where it stands for the identity's customers.
     Raises: ConsentError with both numbers where a leaf is counted twice or not at all.
     """
     _refuse_other("leaves", ledger_size, events["leaf_index"].n_unique() + destroyed_count)
@@ -160,11 +162,12 @@ def _standing_now(
     is_yes = pl.col("outcome") == "yes"
     told = answers.join(stands, on=_PAIR, how="left", maintain_order="left")
     if links is not None:
-        known = links.select("customer_id", "identity_ref", "link_type")
-        heard = known.join(
-            judged.select("subject_id").unique(), left_on="identity_ref", right_on="subject_id", how="semi"
+        known = proved_groups(links).select(IDENTITIES)
+        is_heard = pl.col("identity_ref").is_in(judged["subject_id"].unique().implode())
+        is_grouped = pl.col("group_ref").n_unique().over("customer_id") > 1  # where silence is a no as well
+        several = known.filter(is_heard | is_grouped).filter(
+            (pl.len().over("customer_id") > 1) | ~pl.col("link_type").is_in(GRANTING_LINKS)
         )
-        several = heard.filter((pl.len().over("customer_id") > 1) | ~pl.col("link_type").is_in(GRANTING_LINKS))
         refused = (
             standing_frame(events, several, policy, at, known_at, together)
             .filter(~pl.col("is_allowed"))

@@ -20,14 +20,13 @@ from consent.receipts.decisions import DecisionReceipt, Question, Replayed, Use
 from consent.receipts.shopper import policy_hash
 from consent.rule.policy import read_policy
 from models.errors import ModelsError
-from models.permission import FrameStanding
+from models.permission import LINKS, FrameStanding, identities
 from models.tables import naive
 from models.training import ANY_CHANNEL, NEVER_ASKED, PURPOSE, Keep
 from troth.clock import Clock
 from troth.home import Home
 from troth.ids import file_hash
 
-LINKS = "customer_identities"
 VERSION_CHARACTERS = 32  # of a published version's hash, in its name
 _COLUMNS = ("is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
 
@@ -130,7 +129,7 @@ def _links(home: Home, hashed: str) -> pl.DataFrame:
     path = _links_file(home, hashed[:VERSION_CHARACTERS])
     if file_hash(path) != hashed:
         raise VerificationError(f"published table {LINKS}", f"hash {hashed}", file_hash(path), "It was changed")
-    return pl.read_parquet(path, columns=["customer_id", "identity_ref", "link_type"])
+    return identities(path)
 
 
 def _links_file(home: Home, version: str) -> Path:

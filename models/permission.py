@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Self
 
 import polars as pl
+import polars.selectors as cs
 
 from consent.events import SCHEMA
-from consent.rule.identity import LINK_EVENTS
 from consent.rule.policy import EVERY, POLICY_FILE, Policy, read_policy
-from consent.rule.standing import ALL_REACHING, standing_frame
+from consent.rule.standing import IDENTITIES, standing_frame, touching
 from models.errors import ModelsError
 from models.tables import read
 from troth.home import Home
 from troth.ids import file_hash
+from troth.published import current
 
+LINKS = "customer_identities"
 # A message over these channels needs a purpose that people are asked about channel by channel, or a contract.
 WRITTEN_TO = ("email", "sms", "push", "post")
 
@@ -62,7 +65,7 @@ class FrameStanding:
         """From the published tables; events may be handed in from the ledger itself."""
         return cls(
             events=_published_events(home) if events is None else events,
-            links=read(home, "customer_identities", ("customer_id", "identity_ref", "link_type")),
+            links=identities(current(home, LINKS)),
             policy=read_policy(),
         )
 
@@ -77,16 +80,18 @@ class FrameStanding:
         """Asks for this purpose and channel alone: the policy and the events are narrowed to what can touch them."""
         moment = at.replace(tzinfo=UTC)
         purpose = replace(self.policy.purposes[purpose_code], channels=(channel_code,))
-        touching = pl.col("purpose_code").is_in([purpose_code, EVERY]) | pl.col("event_type").is_in(
-            (*ALL_REACHING, *LINK_EVENTS)
-        )
         return standing_frame(
-            self.events.filter(touching),
+            self.events.filter(touching(purpose_code)),
             self.links,
             replace(self.policy, purposes={purpose_code: purpose}),
             moment,
             known_at=moment,
         ).select("customer_id", "is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
+
+
+def identities(path: Path) -> pl.DataFrame:
+    """Whose identities are whose, of a published version; one from before there were groups has no group_ref."""
+    return pl.scan_parquet(path).select(cs.by_name(*IDENTITIES, require_all=False)).collect()
 
 
 def _published_events(home: Home) -> pl.DataFrame:

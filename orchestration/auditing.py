@@ -51,7 +51,7 @@ def trace(home: Home, subject: str) -> dict[str, Any]:
     events = []
     with reading(home) as ledger:
         size, root = ledger.size, ledger.root()
-        for subject_id, link in identities:
+        for subject_id, link, _ in identities:
             for recorded in ledger.events_of(subject_id):
                 index, event = recorded.leaf_index, recorded.event
                 verify_inclusion(ledger.leaf_hash(index), index, size, ledger.inclusion_proof(index), root)
@@ -78,19 +78,22 @@ def trace(home: Home, subject: str) -> dict[str, Any]:
     }
 
 
-def identities_of(home: Home, subject: str) -> list[tuple[str, str]]:
+def identities_of(home: Home, subject: str) -> list[tuple[str, str, str]]:
+    """Identity, link type and proved group of each of a customer's identities, or of the one named."""
     import re
 
     import polars as pl
 
+    from consent.rule.standing import IDENTITIES, proved_groups
+    from models.permission import LINKS, identities
     from troth.published import current
 
     if re.fullmatch(r"[a-z]+_[a-z2-7]{22}", subject) and not subject.startswith("cus_"):
-        return [(subject, "itself")]
+        return [(subject, "itself", subject)]
     found = []
     if subject.startswith("cus_"):
-        rows = pl.scan_parquet(current(home, "customer_identities")).filter(pl.col("customer_id") == subject)
-        found = list(rows.select("identity_ref", "link_type").sort("identity_ref").collect().iter_rows())
+        mine = proved_groups(identities(current(home, LINKS))).filter(pl.col("customer_id") == subject)
+        found = list(mine.select(IDENTITIES[1:]).sort("identity_ref").iter_rows())
     if not found:
         raise RunError(
             "subject: expected the id of a customer (cus_...) or an identifier token (email_...), found neither. "
@@ -114,24 +117,24 @@ def show(home: Home, subject: str, at: "datetime", known_at: "datetime | None") 
     """Standing of a subject, or of a customer over all its identities, for every purpose and channel that is asked."""
     from consent.rule.explanations import explain
     from consent.rule.policy import read_policy
-    from consent.rule.standing import Standing, merged, standing
+    from consent.rule.standing import Standing, merged_groups, standing
     from serving.hub.preferences import history as heard_of
 
     policy = read_policy()
     with reading(home) as ledger:
         identities = identities_of(home, subject)
         size, root = ledger.size, ledger.root().hex()
-        said = [(one, link, heard_of(ledger, one)) for one, link in identities]
+        said = [(one, link, group, heard_of(ledger, one)) for one, link, group in identities]
     rows, words = [], {}
     for code, purpose in policy.purposes.items():
         for channel in purpose.channels:
             answers = [
-                (link, standing(events, one, code, channel, at, policy=policy, known_at=known_at))
-                for one, link, events in said
+                (group, link, standing(events, one, code, channel, at, policy=policy, known_at=known_at))
+                for one, link, group, events in said
             ]
             alone = subject == said[0][0]
-            found = Standing(True, "contract") if purpose.rests_on_contract else merged(answers)
-            found = answers[0][1] if alone else found
+            found = Standing(True, "contract") if purpose.rests_on_contract else merged_groups(answers)
+            found = answers[0][2] if alone else found
             rows.append(
                 {
                     "purpose": code,
@@ -163,7 +166,7 @@ def history(home: Home, subject: str) -> dict[str, Any]:
     with reading(home) as ledger:
         identities = identities_of(home, subject)
         rows = []
-        for number, (one, _) in enumerate(identities, start=1):
+        for number, (one, _, _) in enumerate(identities, start=1):
             for leaf in ledger.leaves_of(one):
                 opened = ledger.opened(leaf)
                 row: dict[str, Any] = {"leaf": leaf, "event": "(erased)"}
@@ -187,7 +190,7 @@ def history(home: Home, subject: str) -> dict[str, Any]:
         size = ledger.size
     rows.sort(key=lambda row: row["leaf"])
     known_as = [
-        {"identity": number, "token": one, "link": link} for number, (one, link) in enumerate(identities, start=1)
+        {"identity": number, "token": one, "link": link} for number, (one, link, _) in enumerate(identities, start=1)
     ]
     return {"subject": subject, "ledger_size": size, "identities": known_as, "events": rows}
 

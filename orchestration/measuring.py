@@ -146,14 +146,11 @@ def _signed(ledger: "Ledger") -> "pl.DataFrame":
 
 def _links(home: Home) -> "pl.DataFrame | None":
     """Whose identities are whose, where tables were published."""
-    import polars as pl
-
+    from models.permission import LINKS, identities
     from troth.published import current
 
     try:
-        return pl.read_parquet(
-            current(home, "customer_identities"), columns=["customer_id", "identity_ref", "link_type"]
-        )
+        return identities(current(home, LINKS))
     except TrothError:
         return None
 

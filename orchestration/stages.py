@@ -84,10 +84,7 @@ def _new_links(home: Home, known: pl.DataFrame) -> pl.DataFrame:
 
     if not (home.published / "customer_identities" / POINTER).exists():
         return known.clear()
-    believed = pl.read_parquet(
-        current(home, "customer_identities"),
-        columns=["customer_id", "identity_ref", "link_type", "linked_at", "is_test"],
-    )
+    believed = pl.read_parquet(current(home, "customer_identities"))
     return record_links(known, believed.filter(~pl.col("is_test")), known_until(home))
 
 

@@ -1,7 +1,7 @@
 """Standing in process, for online use: the vectorised answers as arrays, and what the ledger has heard since.
 
 A gate answers from the moment it was built (an earlier time is answered as that moment); a yes ends by itself. What it does not know
-is a no. It decides nothing itself: `standing_frame` fills it, `standing` and `merged` decide again whom an overlay touches.
+is a no. It decides nothing itself: `standing_frame` fills it, `standing` and `merged_groups` decide again whom an overlay touches.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,7 +19,7 @@ from consent.errors import ConsentError
 from consent.events import Recorded
 from consent.rule.identity import HUB, Joined, Readable, company, joined_of
 from consent.rule.policy import EVERY, Policy
-from consent.rule.standing import REASONS, Standing, merged, standing
+from consent.rule.standing import IDENTITIES, REASONS, Standing, merged_groups, proved_groups, standing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -64,7 +64,7 @@ class Gate:
 
     @classmethod
     def build(cls, rows: pl.DataFrame, policy: Policy, links: pl.DataFrame | None = None) -> "Gate":
-        """A gate of the rows of `standing_frame`; `links` are their customers' identities, each one its own where not given.
+        """A gate of the rows of `standing_frame`; `links` are the identities they were made for, each customer its own where not given.
 
         Raises: ConsentError when the rows do not answer everything the policy asks, once for each customer.
         """
@@ -174,17 +174,20 @@ class Gate:
     def _decide(self, customer_id: str, history: "_Overlaid", at: datetime) -> None:
         """Every answer of one customer, from the events of each of its identities."""
         position = self.positions[customer_id]
-        identities = [(kind, one, _links_of(history, one)) for kind, one in self._owned.identities_of(customer_id)]
+        identities = [
+            (group, kind, one, _links_of(history, one)) for group, kind, one in self._owned.identities_of(customer_id)
+        ]
         for code, purpose in self.policy.purposes.items():
             for channel in purpose.channels if not purpose.rests_on_contract else ():
-                found = merged(
+                found = merged_groups(
                     (
+                        group,
                         kind,
                         _UNREAD
                         if links is None
                         else standing(history, one, code, channel, at, policy=self.policy, links=links),
                     )
-                    for kind, one, links in identities
+                    for group, kind, one, links in identities
                 )
                 self._slots[code, channel][position] = _packed(found)
 
@@ -193,24 +196,24 @@ class Gate:
 class _Owned:
     """Whose identities are whose, sorted both ways and looked up by halving: few are ever asked for, so no object is made of each."""
 
-    by_customer: tuple[list[str], list[str], list[str]]  # customer, link type, identity
+    by_customer: tuple[list[str], list[str], list[str], list[str]]  # customer, identity, link type, group
     by_identity: tuple[list[str], list[str]]  # identity, customer
 
     @classmethod
     def of(cls, links: pl.DataFrame) -> "_Owned":
+        links = proved_groups(links)
         one_way, other_way = links.sort("customer_id"), links.sort("identity_ref")
-        customers, kinds, identities = (
-            one_way[name].to_list() for name in ("customer_id", "link_type", "identity_ref")
-        )
+        customers, identities, kinds, groups = (one_way[name].to_list() for name in IDENTITIES)
         return cls(
-            (customers, kinds, identities), (other_way["identity_ref"].to_list(), other_way["customer_id"].to_list())
+            (customers, identities, kinds, groups),
+            (other_way["identity_ref"].to_list(), other_way["customer_id"].to_list()),
         )
 
-    def identities_of(self, customer_id: str) -> list[tuple[str, str]]:
-        """(link type, identity)."""
-        customers, kinds, identities = self.by_customer
+    def identities_of(self, customer_id: str) -> list[tuple[str, str, str]]:
+        """(group, link type, identity)."""
+        customers, identities, kinds, groups = self.by_customer
         mine = slice(bisect_left(customers, customer_id), bisect_right(customers, customer_id))
-        return list(zip(kinds[mine], identities[mine], strict=True))
+        return list(zip(groups[mine], kinds[mine], identities[mine], strict=True))
 
     def customers_of(self, identity: str) -> list[str]:
         identities, customers = self.by_identity

@@ -19,8 +19,9 @@ import polars as pl
 from consent.events import Event, Recorded
 
 LINK_EVENTS = LINKED, UNLINKED = ("identity_linked", "identity_unlinked")
-HUB, DETERMINISTIC = "hub", "deterministic"
-PROVED = (HUB, DETERMINISTIC)  # every other type of link is a contact: two identifiers in one record
+HUB, DETERMINISTIC, PROBABILISTIC = "hub", "deterministic", "probabilistic"
+# Every other type of link is a contact: two identifiers in one record, or two groups of identities that look alike (probabilistic).
+PROVED = (HUB, DETERMINISTIC)
 JOINED_SCHEMA: dict[str, pl.DataType] = {
     **dict.fromkeys(("subject_id", "other_subject_id"), pl.String()),
     **dict.fromkeys(("linked_at", "split_at", "unlinked_at"), pl.Datetime("us", "UTC")),

@@ -9,7 +9,16 @@ from hashlib import sha256
 import polars as pl
 
 from consent.events import FIELDS, SCHEMA
-from consent.rule.identity import DETERMINISTIC, EVERY_TYPE, HUB, LINK_EVENTS, LINKED, PROVED, UNLINKED
+from consent.rule.identity import (
+    DETERMINISTIC,
+    EVERY_TYPE,
+    HUB,
+    LINK_EVENTS,
+    LINKED,
+    PROBABILISTIC,
+    UNLINKED,
+)
+from consent.rule.standing import GRANTING_LINKS, IDENTITIES, proved_groups
 
 _LINK = ("first_id", "second_id", "link_type")
 
@@ -17,13 +26,14 @@ _LINK = ("first_id", "second_id", "link_type")
 def record_links(ledger: pl.DataFrame, current: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """The link events to append so that the ledger says what the warehouse believes now: rows with the event's columns.
 
-    `ledger`: its rows. `current`: customer_id, identity_ref, link_type, and linked_at (naive UTC) where known. Each customer's
-    identities are linked to its hub, two events a link, one for each side. Left out is who was erased, with every customer proved
-    to be them, but for what was first seen since. Events are named by the link and how often it was made before, so appending
-    what was appended already changes nothing; what was linked at this very time is unlinked at a later one.
+    `ledger`: its rows. `current`: customer_id, identity_ref, link_type, group_ref (without it a customer is one proved group), and
+    linked_at (naive UTC) where known. Each group's identities are linked to its hub, and the hubs of a customer's groups to one
+    another, two events a link, one for each side. Left out is who was erased, with every group proved to be them, but for what
+    was first seen since. Events are named by the link and how often it was made before, so appending what was appended already
+    changes nothing; what was linked at this very time is unlinked at a later one.
     """
     said, erased = _links_said(ledger), _erased(ledger)
-    held, meant = _held(said, erased), _stars(_without_erased(current, erased))
+    held, meant = _held(said, erased), _meant(_without_erased(current, erased))
     changes = pl.concat(
         [
             held.filter(pl.col("on_at") < at)
@@ -96,36 +106,48 @@ def _held(said: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
 def _without_erased(current: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
     """What is believed of those who were not erased, or of what was first seen after that."""
     first_seen = pl.col("linked_at") if "linked_at" in current.columns else pl.lit(None, pl.Datetime("us"))
-    known = current.select("customer_id", "identity_ref", "link_type", linked_at=first_seen)
+    known = proved_groups(current).select(*IDENTITIES, linked_at=first_seen)
     gone = known.join(
         erased.with_columns(pl.col("erased_at").dt.replace_time_zone(None)),
         left_on="identity_ref",
         right_on="subject_id",
     ).filter(~(pl.col("linked_at") > pl.col("erased_at")).fill_null(False))
-    customers = gone.filter(pl.col("link_type").is_in(PROVED)).select("customer_id")
+    groups = gone.filter(pl.col("link_type").is_in(GRANTING_LINKS)).select("customer_id", "group_ref")
     left = known.join(gone, on=["customer_id", "identity_ref"], how="anti")
-    return left.join(customers, on="customer_id", how="anti").drop("linked_at")
+    return left.join(groups, on=["customer_id", "group_ref"], how="anti").drop("linked_at")
 
 
-def _stars(current: pl.DataFrame) -> pl.DataFrame:
-    """first_id, second_id and link_type of each customer's identities with its hub; without a hub, with the smallest id."""
-    is_other, is_contact = pl.col("link_type") != HUB, ~pl.col("link_type").is_in(PROVED)
+def _meant(current: pl.DataFrame) -> pl.DataFrame:
+    """first_id, second_id and link_type of each identity with the hub of its group, and of a customer's hubs with one another.
+
+    A group without a hub is linked to the first that is proved.
+    """
+    kind, group = pl.col("link_type"), ["customer_id", "group_ref"]
+    is_other, is_contact = ~kind.is_in((HUB, PROBABILISTIC)), ~kind.is_in(GRANTING_LINKS)
     kinds = (
         current.drop_nulls()
-        .sort(
-            "customer_id", "identity_ref", is_other, is_contact, "link_type"
-        )  # one told twice: by its strongest proof
-        .unique(["customer_id", "identity_ref"], keep="first", maintain_order=True)
+        .sort(*group, "identity_ref", is_other, is_contact, "link_type")  # one told twice: by its strongest proof
+        .unique([*group, "identity_ref"], keep="first", maintain_order=True)
     )
-    hubs = kinds.sort("customer_id", is_other, "identity_ref").unique("customer_id", keep="first", maintain_order=True)
+    hubs = (
+        kinds.sort(*group, is_other, is_contact, "identity_ref")
+        .unique(group, keep="first", maintain_order=True)
+        .select(*group, hub_ref="identity_ref")
+    )
+    stars = kinds.join(hubs, on=group).select(
+        "identity_ref", "hub_ref", pl.when(is_other).then(kind).otherwise(pl.lit(DETERMINISTIC)).alias("link_type")
+    )
+    pairs = hubs.join(hubs.rename({"hub_ref": "identity_ref"}), on="customer_id").select(
+        "identity_ref", "hub_ref", link_type=pl.lit(PROBABILISTIC)
+    )
     one, other = pl.col("identity_ref"), pl.col("hub_ref")
     return (
-        kinds.join(hubs.select("customer_id", hub_ref="identity_ref"), on="customer_id")
+        pl.concat([stars, pairs])
         .filter(one != other)
         .select(
             pl.min_horizontal(one, other).alias("first_id"),
             pl.max_horizontal(one, other).alias("second_id"),
-            pl.when(is_other).then("link_type").otherwise(pl.lit(DETERMINISTIC)).alias("link_type"),
+            "link_type",
         )
         .unique()
     )

@@ -13,6 +13,7 @@ from consent.events import Event, Recorded
 from consent.rule.identity import (
     JOINED_SCHEMA,
     LINK_EVENTS,
+    PROBABILISTIC,
     PROVED,
     Joined,
     Readable,
@@ -35,7 +36,8 @@ ALLOWED = ("granted", "contract", "not_opted_out", "notice_given")
 REFUSALS = ("refused", "withdrawn", "objected", "gpc", "restricted", "erased")  # what a person said no with
 UNKNOWABLE = ("unknown_purpose", "unknown_channel", "ledger_unreadable")
 REASONS = (*ALLOWED, "never_asked", *REFUSALS, "expired", "stale_notice", "unconfirmed", *UNKNOWABLE)
-GRANTING_LINKS = PROVED
+IDENTITIES = ("customer_id", "identity_ref", "link_type", "group_ref")  # what is read of whose identities are whose
+GRANTING_LINKS = (*PROVED, PROBABILISTIC)  # within the proved group that `group_ref` names
 BY_NOTICE = {"opt_out": "not_opted_out", "notice_only": "notice_given"}
 AGREEING = ("grant", "renew", "confirm")  # their `*` means the purposes that rest on consent
 HELPING = (*AGREEING, "unrestrict", "notice_shown")  # ranked by the earliest clock, and must cover all that is asked
@@ -49,7 +51,8 @@ class Standing:
     """The answer, its reason (`REASONS`), since when it stands, when it ends by itself, and the deciding leaf.
 
     `over_contact`: what it is to somebody linked as a contact, where that is something else: a no that came to the identity over
-    one contact passes no other.
+    one contact passes no other. `is_by_likeness`: a customer's no that is not every group's own, but one's which is only likely to be
+    the same person.
     """
 
     is_allowed: bool
@@ -58,6 +61,7 @@ class Standing:
     expires_at: datetime | None = None
     leaf_index: int | None = None
     over_contact: "Standing | None" = field(default=None, compare=False, repr=False)
+    is_by_likeness: bool = field(default=False, compare=False, repr=False)
 
 
 def standing(
@@ -93,7 +97,7 @@ def standing(
 
 
 def merged(standings: Iterable[tuple[str, Standing]]) -> Standing:
-    """Step 6: standing of a customer from (link type, standing) of each linked identity."""
+    """Step 6: standing of one proved group from (link type, standing) of each of its identities."""
     brought = []
     for link_type, found in standings:
         said = found if link_type in GRANTING_LINKS else found.over_contact or found
@@ -107,6 +111,30 @@ def merged(standings: Iterable[tuple[str, Standing]]) -> Standing:
         return Standing(False, "never_asked")
     ends = [found.expires_at for found in allowed if found.expires_at is not None]
     return replace(max(allowed, key=_latest), expires_at=min(ends, default=None))
+
+
+def merged_groups(standings: Iterable[tuple[str | None, str, Standing]]) -> Standing:
+    """Step 6: standing of a customer from (group, link type, standing) of each identity: only what every proved group may."""
+    groups: dict[str | None, list[tuple[str, Standing]]] = {}
+    for group_ref, link_type, found in standings:
+        groups.setdefault(group_ref, []).append((link_type, found))
+    answers = [merged(group) for group in groups.values()]
+    if len(answers) < 2:
+        return answers[0] if answers else Standing(False, "never_asked")
+    denied = [found for found in answers if not found.is_allowed]
+    if not denied:
+        ends = [found.expires_at for found in answers if found.expires_at is not None]
+        return replace(max(answers, key=_latest), expires_at=min(ends, default=None))
+    decided = max(denied, key=_first_no)
+    alone = [merged((kind, found.over_contact or found) for kind, found in group) for group in groups.values()]
+    is_ones_own = any(not found.is_allowed and found.leaf_index == decided.leaf_index for found in alone)
+    return replace(decided, is_by_likeness=is_ones_own and any(found.is_allowed for found in alone))
+
+
+def _first_no(found: Standing) -> tuple[bool, bool, bool, datetime, int]:
+    """Step 6: of several groups' nos, what cannot be known, then a person's, then any other, silence last; the latest of each."""
+    reason = found.reason_code
+    return (reason in UNKNOWABLE, reason in REFUSALS, reason != "never_asked", *_latest(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,8 +357,9 @@ def standing_frame(
 ) -> pl.DataFrame:
     """Standing of every customer. One row per customer, asked purpose and asked channel, also without any event.
 
-    `events`: columns of `consent.events.SCHEMA`. `links`: customer_id, identity_ref (the subject), link_type. `together`: the
-    table of `consent.rule.identity.joined_frame`, made from the link events where it is not given.
+    `events`: columns of `consent.events.SCHEMA`. `links`: customer_id, identity_ref (the subject), link_type, group_ref (the
+    hub of its proved group; a customer is one group where the column is missing). `together`: the table of
+    `consent.rule.identity.joined_frame`, made from the link events where it is not given.
     Returns customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at, expires_at, leaf_index and
     ledger_size.
     """
@@ -339,20 +368,7 @@ def standing_frame(
     judged = judged_frame(events, asked, policy, at, known_at)
     words = _words(judged, joined_frame(events, known_at) if together is None else together, at)
     keys = ["customer_id", *_ASKED]
-    decided = (
-        links.lazy()
-        .select("customer_id", "identity_ref", "link_type")
-        .join(words.lazy(), left_on="identity_ref", right_on="subject_id")
-        .filter(
-            pl.col("link_type").is_in(GRANTING_LINKS) | (pl.col("reason_code").is_in(REFUSALS) & pl.col("is_proved"))
-        )
-        .with_columns(pl.col("reason_code").is_in(ALLOWED).alias("is_allowed"))
-        .with_columns(pl.col("expires_at").min().over(keys))
-        .sort("is_allowed", "since_at", "leaf_index", descending=[False, True, True])
-        .unique(keys, keep="first", maintain_order=True)
-        .with_columns(pl.when("is_allowed").then("expires_at").alias("expires_at"))
-        .select(*keys, "is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
-    )
+    decided = _merged_frame(proved_groups(links).select(IDENTITIES), words)
     on_contract = pl.col("legal_basis") == "contract"
     size = events["ledger_size"].max() if "ledger_size" in events.columns else None
     return (
@@ -360,7 +376,7 @@ def standing_frame(
         .select("customer_id")
         .unique()
         .join(asked.lazy().drop("is_refused_by_gpc"), how="cross")
-        .join(decided, on=keys, how="left")
+        .join(decided.lazy(), on=keys, how="left")
         .with_columns(
             pl.coalesce("is_allowed", on_contract),
             pl.coalesce("reason_code", pl.when(on_contract).then(pl.lit("contract")).otherwise(pl.lit("never_asked"))),
@@ -370,6 +386,67 @@ def standing_frame(
         .sort(keys)
         .collect()
     )
+
+
+def touching(purpose_code: str) -> pl.Expr:
+    """The events that can matter to one purpose, with those that say who is whom."""
+    is_any = pl.col("event_type").is_in((*ALL_REACHING, *LINK_EVENTS))
+    return pl.col("purpose_code").is_in((purpose_code, EVERY)) | is_any
+
+
+def proved_groups(links: pl.DataFrame) -> pl.DataFrame:
+    """Whose identities are whose, with group_ref: where it is missing, a customer's identities are one group.
+
+    But for what is only likely to be the customer's, which never joins that group.
+    """
+    if "group_ref" in links.columns:
+        return links
+    is_likely = pl.col("link_type") == PROBABILISTIC
+    return links.with_columns(pl.when(is_likely).then("identity_ref").otherwise("customer_id").alias("group_ref"))
+
+
+def _merged_frame(links: pl.DataFrame, words: pl.DataFrame) -> pl.DataFrame:
+    """`merged_groups` for all: one row per customer and pair; none where a group that was never asked decides.
+
+    `links`: `IDENTITIES`. `words`: of `_words`.
+    """
+    keys, answer = ["customer_id", *_ASKED], ("is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
+    groups = links.group_by("customer_id").agg(pl.col("group_ref").n_unique().alias("groups"))
+    several = groups.filter(pl.col("groups") > 1)
+
+    def merged_by(keys: list[str], links: pl.LazyFrame) -> pl.LazyFrame:
+        return (
+            links.join(words.lazy(), left_on="identity_ref", right_on="subject_id")
+            .filter(
+                pl.col("link_type").is_in(GRANTING_LINKS)
+                | (pl.col("reason_code").is_in(REFUSALS) & pl.col("is_proved"))
+            )
+            .with_columns(pl.col("reason_code").is_in(ALLOWED).alias("is_allowed"))
+            .with_columns(pl.col("expires_at").min().over(keys))
+            .sort("is_allowed", "since_at", "leaf_index", descending=[False, True, True])
+            .unique(keys, keep="first", maintain_order=True)
+            .with_columns(pl.when("is_allowed").then("expires_at").alias("expires_at"))
+            .select(*keys, *answer)
+        )
+
+    if not several.height:
+        return merged_by(keys, links.lazy()).collect()
+    alone = merged_by(keys, links.lazy().join(several.lazy(), on="customer_id", how="anti"))
+    together = (
+        merged_by([*keys, "group_ref"], links.lazy().join(several.lazy(), on="customer_id"))
+        .join(several.lazy(), on="customer_id")
+        .with_columns(
+            pl.col("reason_code").is_in(REFUSALS).alias("is_persons_no"),
+            pl.len().over(keys).alias("answered"),
+            pl.col("expires_at").min().over(keys),
+        )
+        .sort("is_allowed", "is_persons_no", "since_at", "leaf_index", descending=[False, True, True, True])
+        .unique(keys, keep="first", maintain_order=True)
+        .filter(~pl.col("is_allowed") | (pl.col("answered") == pl.col("groups")))
+        .with_columns(pl.when("is_allowed").then("expires_at").alias("expires_at"))
+        .select(*keys, *answer)
+    )
+    return pl.concat([alone, together]).collect()
 
 
 def _reached(

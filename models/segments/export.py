@@ -25,8 +25,8 @@ from consent.log.note import open_checkpoint
 from consent.rule.identity import LINK_EVENTS
 from consent.rule.policy import Policy
 from consent.vault import open_vault
-from models.decisions import LINKS, Basis, record
-from models.permission import FrameStanding, policy_hash
+from models.decisions import Basis, record
+from models.permission import LINKS, FrameStanding, policy_hash
 from models.registry import canonical
 from models.segments.decision import (
     CONTACT_POINTS,

@@ -22,6 +22,7 @@ from consent.rule.standing import REASONS, standing_frame
 from tests.unit.consent.builders import MONDAY
 from tests.unit.consent.histories import (
     DAY,
+    Owned,
     crowd,
     expected_rows,
     frame_of,
@@ -79,7 +80,7 @@ def sql_of(name: str, **variables: str) -> str:
 
 def rows_in_sql(
     found: Sequence[Recorded],
-    owned: Sequence[tuple[str, str, str]],
+    owned: Owned,
     policy: Policy,
     at: datetime,
     known_at: datetime | None,
@@ -135,7 +136,7 @@ def test_the_crowds_meet_every_reason(policy: Policy) -> None:
 def test_the_frame_the_function_and_sql_agree_on_who_hears_whom_through_a_third(policy: Policy) -> None:
     """Long chains of links made and broken, and little else."""
     chance = random.Random(3)
-    found, owned = crowd(chance, 200)
+    found, owned = crowd(chance, 300)
     joined_up = [one for one in found if one.event.event_type not in ("restrict", "erased")]
     rows = joined(one.event for one in joined_up)
     assert sum(row.split_at != row.unlinked_at for row in rows) > 20

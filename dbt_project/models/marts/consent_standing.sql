@@ -343,7 +343,19 @@ by_subject as (
     from standing_words
 ),
 
--- 6: one customer; a contact link carries only what a person said no to, and nothing that came over another.
+identities as (
+    select * from {{ ref('customer_identities') }}
+),
+
+group_counts as (
+    select
+        customer_id,
+        count(distinct group_ref) as group_count
+    from identities
+    group by customer_id
+),
+
+-- 6: one proved group; a contact link carries only what a person said no to, and nothing that came over another.
 brought as (
     select
         identities.customer_id,
@@ -353,30 +365,57 @@ brought as (
         by_subject.ranked_at,
         by_subject.leaf_index,
         min(case when by_subject.reason_code in {{ yeses }} then by_subject.ends_at end) over (
-            partition by identities.customer_id, by_subject.purpose_code, by_subject.channel_code
+            partition by identities.customer_id, identities.group_ref, by_subject.purpose_code, by_subject.channel_code
         ) as expires_at,
         row_number() over (
-            partition by identities.customer_id, by_subject.purpose_code, by_subject.channel_code
+            partition by identities.customer_id, identities.group_ref, by_subject.purpose_code, by_subject.channel_code
             order by
                 case when by_subject.reason_code in {{ yeses }} then 1 else 0 end,
                 by_subject.ranked_at desc,
                 by_subject.leaf_index desc
-        ) as customer_rank
+        ) as group_rank
     from by_subject
-    inner join {{ ref('customer_identities') }} as identities
+    inner join identities
         on by_subject.subject_id = identities.identity_ref
     where
-        (identities.link_type in ('hub', 'deterministic') and by_subject.subject_rank = 1)
+        (identities.link_type in ('hub', 'deterministic', 'probabilistic') and by_subject.subject_rank = 1)
         or (
-            identities.link_type not in ('hub', 'deterministic')
+            identities.link_type not in ('hub', 'deterministic', 'probabilistic')
             and by_subject.is_proved
             and by_subject.reason_code in {{ persons_nos }}
         )
 ),
 
+-- 6: one customer; only what every group may.
+answered as (
+    select
+        customer_id,
+        purpose_code,
+        channel_code,
+        reason_code,
+        ranked_at,
+        leaf_index,
+        count(*) over (partition by customer_id, purpose_code, channel_code) as answer_count,
+        min(expires_at) over (partition by customer_id, purpose_code, channel_code) as expires_at,
+        row_number() over (
+            partition by customer_id, purpose_code, channel_code
+            order by
+                case when reason_code in {{ persons_nos }} then 0 when reason_code in {{ yeses }} then 2 else 1 end,
+                ranked_at desc,
+                leaf_index desc
+        ) as customer_rank
+    from brought
+    where group_rank = 1
+),
+
 decided as (
-    select * from brought
-    where customer_rank = 1
+    select answered.*
+    from answered
+    inner join group_counts
+        on answered.customer_id = group_counts.customer_id
+    where
+        answered.customer_rank = 1
+        and (answered.answer_count = group_counts.group_count or answered.reason_code not in {{ yeses }})
 ),
 
 ledger as (

@@ -51,6 +51,7 @@ contacts as (
         seen_together.identity_type,
         seen_together.identity_ref,
         proved.customer_id,
+        min(proved.hub_identity_ref) as group_ref,
         min(seen_together.source_name) as source_name,
         min(seen_together.seen_at) as linked_at,
         bool_or(proved.is_test) as is_test
@@ -63,10 +64,10 @@ contacts as (
 ),
 
 final as (
-    select identity_type, identity_ref, customer_id, link_type, source_name, linked_at, is_test
+    select identity_type, identity_ref, customer_id, link_type, hub_identity_ref as group_ref, source_name, linked_at, is_test
     from proved
     union all
-    select contacts.identity_type, contacts.identity_ref, contacts.customer_id, 'contact', contacts.source_name,
+    select contacts.identity_type, contacts.identity_ref, contacts.customer_id, 'contact', contacts.group_ref, contacts.source_name,
         contacts.linked_at, contacts.is_test
     from contacts
     left join proved

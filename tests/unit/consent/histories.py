@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from consent.events import FIELDS, SCHEMA, Event, Recorded
 from consent.rule.identity import JOINED_SCHEMA, Joined, joined
 from consent.rule.policy import Policy, read_policy
-from consent.rule.standing import Standing, merged, standing
+from consent.rule.standing import IDENTITIES, Standing, merged_groups, standing
 from tests.unit.consent.builders import ALMA, MONDAY, event
 
 DAY = timedelta(days=1)
@@ -62,9 +62,12 @@ def joined_table(rows: Sequence[Joined]) -> pl.DataFrame:
     )
 
 
-def linked_frame(linked: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
-    schema = dict.fromkeys(("customer_id", "identity_ref", "link_type"), pl.String())
-    return pl.DataFrame(linked, schema=schema, orient="row")
+Owned = Sequence[tuple[str, ...]]  # customer, identity, link type, and the proved group where there are several
+
+
+def linked_frame(linked: Owned) -> pl.DataFrame:
+    names = IDENTITIES[: max((len(row) for row in linked), default=3)]
+    return pl.DataFrame(linked, schema=dict.fromkeys(names, pl.String()), orient="row")
 
 
 def asked_of(policy: Policy) -> list[tuple[str, str]]:
@@ -72,21 +75,21 @@ def asked_of(policy: Policy) -> list[tuple[str, str]]:
 
 
 def expected_rows(
-    found: Sequence[Recorded], linked: Sequence[tuple[str, str, str]], policy: Policy, at: Any, known_at: Any = None
+    found: Sequence[Recorded], linked: Owned, policy: Policy, at: Any, known_at: Any = None
 ) -> list[tuple[Any, ...]]:
     """What the function says of every customer, in the order and shape of the frame."""
     known = [one.event for one in found if known_at is None or one.event.received_at <= known_at]
     links = joined(known)
     rows: list[tuple[Any, ...]] = []
-    for customer in sorted({customer for customer, _, _ in linked}):
-        mine = [(link_type, subject) for owner, subject, link_type in linked if owner == customer]
+    for customer in sorted({row[0] for row in linked}):
+        mine = [(group[0] if group else None, kind, who) for owner, who, kind, *group in linked if owner == customer]
         for purpose, channel in asked_of(policy):
             one_by_one = [
-                (kind, standing(found, who, purpose, channel, at, policy=policy, known_at=known_at, links=links))
-                for kind, who in mine
+                (group, kind, standing(found, who, purpose, channel, at, policy=policy, known_at=known_at, links=links))
+                for group, kind, who in mine
             ]
             on_contract = policy.purposes[purpose].rests_on_contract
-            whole = Standing(True, "contract") if on_contract else merged(one_by_one)
+            whole = Standing(True, "contract") if on_contract else merged_groups(one_by_one)
             answer = (whole.is_allowed, whole.reason_code, whole.since_at, whole.expires_at, whole.leaf_index)
             rows.append((customer, purpose, channel, *answer, len(found)))
     return rows
@@ -114,7 +117,7 @@ clocks = st.one_of(
     instants.map(lambda at: (at, at, at)),
     st.tuples(instants, instants, instants),
 )
-link_types = st.sampled_from(("hub", "deterministic", "contact", "guess"))
+link_types = st.sampled_from(("hub", "deterministic", "contact", "guess", "probabilistic"))
 
 
 def _timed(**changes: Any) -> Event:
@@ -141,19 +144,24 @@ link_events = st.builds(
     _link,
     st.sampled_from(("identity_linked", "identity_linked", "identity_unlinked")),
     st.sampled_from([(one, other) for one in SUBJECTS for other in SUBJECTS if one != other]),
-    st.sampled_from(("hub", "deterministic", "contact", None)),
+    st.sampled_from(("hub", "deterministic", "contact", "probabilistic", None)),
     clocks,
 )
 erasures = st.builds(_timed, clocks=clocks, event_type=st.just("erased"), subject_id=st.sampled_from(SUBJECTS))
 link_changes = st.one_of(*[link_events] * 7, erasures)
 histories = st.lists(st.one_of(spoken_events, spoken_events, link_events), max_size=14)
-customers = st.lists(st.tuples(st.sampled_from(("cus_1", "cus_2")), st.sampled_from(SUBJECTS), link_types), max_size=6)
+customers = st.lists(
+    st.tuples(
+        st.sampled_from(("cus_1", "cus_2")), st.sampled_from(SUBJECTS), link_types, st.sampled_from(SUBJECTS[:2])
+    ),
+    max_size=6,
+)
 
 
-def crowd(chance: random.Random, people: int) -> tuple[list[Recorded], list[tuple[str, str, str]]]:
+def crowd(chance: random.Random, people: int) -> tuple[list[Recorded], list[tuple[str, ...]]]:
     """Many small worlds at once, for forms that answer for all: the events in one log, and the customers' identities."""
     said: list[Event] = []
-    linked: list[tuple[str, str, str]] = []
+    linked: list[tuple[str, ...]] = []
     for person in range(people):
         known_as = [f"account_{person:04}".translate(_LETTERS) + letter * 18 for letter in "bcd"]
         for _ in range(chance.randint(1, 9)):
@@ -161,18 +169,20 @@ def crowd(chance: random.Random, people: int) -> tuple[list[Recorded], list[tupl
             said.append(_timed(clocks=_moments(chance), subject_id=chance.choice(known_as), **made))
         for _ in range(chance.choice((0, 0, 1, 2, 12))):
             one, other = chance.sample(known_as, 2)
-            kind, link_type = chance.choice(LINKED), chance.choice(("hub", "deterministic", "contact", "contact", None))
+            kind, link_type = chance.choice(LINKED), chance.choice(LINK_TYPES)
             moments = _moments(chance)
             said += [_link(kind, sides, link_type, moments) for sides in ((one, other), (other, one))]
         for number in range(chance.choice((1, 1, 2))):
-            for who in chance.sample(known_as, chance.choice((1, 1, 2, 3))):
-                kind = chance.choice(("hub", "hub", "deterministic", "contact", "guess"))
-                linked.append((f"cus_{person:04}_{number}", who, kind))
+            mine = chance.sample(known_as, chance.choice((1, 1, 2, 3)))
+            for who in mine:
+                kind = chance.choice(("hub", "hub", "deterministic", "contact", "guess", "probabilistic"))
+                linked.append((f"cus_{person:04}_{number}", who, kind, chance.choice((mine[0], chance.choice(mine)))))
     chance.shuffle(said)
     return recorded(*said), linked
 
 
 LINKED = ("identity_linked", "identity_unlinked", "identity_unlinked")
+LINK_TYPES = ("hub", "deterministic", "deterministic", "contact", "probabilistic", None)
 _LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
