@@ -1,4 +1,4 @@
-"""The answers themselves: customer features, availability, recommendations. The command line and HTTP call the same.
+"""The answers themselves: customer features, availability, recommendations, orders. The command line and HTTP call the same.
 
 Every function takes the time it answers for, and every answer carries its age, its reason and what it rests on.
 Importing this is cheap; what is slow to import is imported by the answer that needs it.
@@ -16,7 +16,9 @@ from feature_repo.catalogue import AVAILABILITY, CUSTOMER_IDENTITY, PRODUCT_POPU
 from feature_repo.packed import from_microseconds, to_microseconds
 from feature_repo.reads import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, Answer, Evidence, Source, is_fresh, read_features
 from feature_repo.store import StoredRow, entity_key, entity_values
+from serving import orders
 from serving.errors import ServingError
+from serving.orders import AUDIENCES, Audience, OrderView
 from troth.clock import Clock, FixedClock, SystemClock
 from troth.home import Home
 
@@ -93,6 +95,25 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
     items: list[Recommended]
     model_version: str | None
     newest_event_at: datetime | None
+    age_seconds: float | None
+    answered_at: datetime
+    evidence: Evidence
+
+
+class OrderAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An order for an audience, under purpose `service`; `view` is null when refused.
+
+    `newest_by_source` is the newest word of each source about this order; `known_until` what all tables rest on.
+    """
+
+    order: str
+    audience: str
+    purpose_code: str
+    is_allowed: bool
+    reason_code: str
+    view: OrderView | None
+    newest_by_source: dict[str, datetime]
+    known_until: datetime | None
     age_seconds: float | None
     answered_at: datetime
     evidence: Evidence
@@ -192,6 +213,51 @@ def ask_recommend(
         answered_at=at,
         evidence=context.evidence,
     )
+
+
+def ask_order(at_home: Home | Desk, name: str, at: datetime, audience: str = "contact_centre") -> OrderAnswer:
+    """What became of an order, by its name or id, in words for the shopper or for the contact centre.
+
+    Whose order it is decides: their standing for `service` is asked before anything is told. An order of nobody known is
+    about no person. Raises: NoSuchOrderError; ServingError for an audience there is none of.
+    """
+    if audience not in AUDIENCES:
+        raise ServingError(f"audience: expected one of {list(AUDIENCES)}, found another. Choose one.")
+    at_desk = _at_desk(at_home)
+    order = orders.find(at_desk.home, name)
+    gate = None
+    if order["customer_id"] is not None:
+        gate = read_features(at_desk.source, "standing_v1", [{"customer_id": order["customer_id"]}], at)[0]
+    is_allowed = gate is None or gate.is_allowed
+    found = orders.read(at_desk.home, order) if is_allowed else None
+    until = known_until(at_desk)
+    newest: dict[str, datetime] = {}
+    for event in found.rows["order_events"] if found else ():
+        source = event["source_name"]
+        newest[source] = max(newest.get(source, event["recorded_at"]), event["recorded_at"])
+    told: Audience = "shopper" if audience == "shopper" else "contact_centre"
+    return OrderAnswer(
+        order=order["order_name"],
+        audience=audience,
+        purpose_code="service",
+        is_allowed=is_allowed,
+        reason_code=gate.reason_code if gate else reads.NOT_PERSONAL,
+        view=orders.view(found, told) if found else None,
+        newest_by_source=dict(sorted(newest.items())),
+        known_until=until,
+        age_seconds=(at - until).total_seconds() if until else None,
+        answered_at=at,
+        evidence=Evidence(
+            ledger_size=gate.evidence.ledger_size if gate else None,
+            standing_ledger_size=gate.evidence.standing_ledger_size if gate else None,
+            versions=found.versions if found else {},
+        ),
+    )
+
+
+def in_short(answer: OrderAnswer) -> OrderAnswer:
+    """The answer as it fits on a terminal."""
+    return msgspec.structs.replace(answer, view=orders.in_short(answer.view)) if answer.view else answer
 
 
 def known_until(at_home: Home | Desk) -> datetime | None:

@@ -19,6 +19,7 @@ from serving import answers, openapi, problems, requests
 from serving.answers import Desk
 from serving.hub.routes import Hub
 from serving.keys import Caller, Callers
+from serving.orders import AUDIENCES, NoSuchOrderError
 from serving.problems import ProblemError
 from troth.clock import Clock
 from troth.errors import TrothError
@@ -40,6 +41,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None) -> Starlette:
         Route("/v1/availability", service.availability, methods=["GET"]),
         Route("/v1/availability", service.availability_batch, methods=["POST"]),
         Route("/v1/recommendations/{customer_id}", service.recommendations, methods=["GET"]),
+        Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
         *consent_hub.routes(),
@@ -90,6 +92,14 @@ class Service:
         popular = requests.truth(request, "allow_popular")
         at = self._clock.now()
         return _private(answers.ask_recommend(self._desk, customer_id, at, count, allow_popular=popular))
+
+    def order(self, request: Request) -> Response:
+        _allow(self._caller(request), "service")
+        name, audience = requests.text(request, "order"), requests.choice(request, "audience", AUDIENCES)
+        try:
+            return _private(answers.ask_order(self._desk, name, self._clock.now(), audience))
+        except NoSuchOrderError as error:
+            raise ProblemError(404, "no_such_order", str(error)) from None
 
     def health(self, request: Request) -> Response:
         return _json(answers.health(self._desk, self._clock.now()))

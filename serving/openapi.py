@@ -6,8 +6,9 @@ import msgspec
 
 from feature_repo.catalogue import CUSTOMER, SERVICES
 from feature_repo.reads import Answer
-from serving.answers import MOST_RECOMMENDED, Availability, Health, Recommendation
+from serving.answers import MOST_RECOMMENDED, Availability, Health, OrderAnswer, Recommendation
 from serving.hub import describe
+from serving.orders import AUDIENCES
 from serving.problems import ProblemDetails
 from serving.requests import MOST_PAIRS, MOST_TEXT, AvailabilityRequest
 
@@ -18,9 +19,9 @@ _REF = "#/components/schemas/{name}"
 
 def document() -> dict[str, Any]:
     """The whole document."""
-    types = [Answer, list[Availability], Recommendation, Health, ProblemDetails, AvailabilityRequest, *describe.TYPES]
+    types = [Answer, list[Availability], Recommendation, OrderAnswer, Health, ProblemDetails, AvailabilityRequest, *describe.TYPES]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
-    answer, stock, recommendation, health, problem, request, *of_hub = found
+    answer, stock, recommendation, order, health, problem, request, *of_hub = found
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
     text = {"type": "string", "minLength": 1, "maxLength": MOST_TEXT}
     customer = _parameter("customer_id", "path", text, "Customer id; for features, the token of an identifier too.")
@@ -71,6 +72,24 @@ def document() -> dict[str, Any]:
                         required=False,
                     ),
                 ],
+            )
+        },
+        "/v1/orders": {
+            "get": _operation(
+                "order",
+                "What became of an order: where it is, what was promised, what came back; under purpose service.",
+                order,
+                [
+                    _parameter("order", "query", text, "Name or id of the order, a receipt's included."),
+                    _parameter(
+                        "audience",
+                        "query",
+                        {"type": "string", "enum": list(AUDIENCES), "default": AUDIENCES[0]},
+                        "Who is told: a shopper sees no codes.",
+                        required=False,
+                    ),
+                ],
+                (404,),
             )
         },
         "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},

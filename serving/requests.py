@@ -1,6 +1,7 @@
 """What may be asked over HTTP, and how much of it at once."""
 
 import re
+from collections.abc import Sequence
 from email import message_from_bytes
 from email.policy import HTTP
 from typing import Annotated, TypeVar
@@ -67,6 +68,14 @@ def truth(request: Request, name: str) -> bool:
     if value not in ("true", "false"):
         raise bad(f"{name}: expected true or false, found another. Correct it.")
     return value == "true"
+
+
+def choice(request: Request, name: str, choices: Sequence[str]) -> str:
+    """One of a closed list; the first where none is given."""
+    value = request.query_params.get(name, choices[0])
+    if value not in choices:
+        raise bad(f"{name}: expected one of {list(choices)}, found another. Choose one.")
+    return value
 
 
 async def body(request: Request, most: int = MOST_BYTES) -> bytes:

@@ -20,8 +20,9 @@ from troth.published import POINTER
 # What the books keep, from raw to mart: the row stays, and what identifies the person in it becomes null.
 KEPT_MODELS = frozenset(
     {
-        *("stg_pos__transactions", "stg_ecommerce__orders", "stg_ecommerce__refund_lines", "int_receipt_lines__timed"),
-        *("orders", "order_lines", "returns"),
+        *("stg_pos__transactions", "stg_ecommerce__orders", "stg_ecommerce__refund_lines", "int_receipts__timed"),
+        *("int_receipt_lines__timed", "int_orders__placed", "int_refund_lines__told_once"),
+        *("orders", "order_lines", "refunds", "returns"),
     }
 )
 # Columns that go with the identifiers, named as the contracts of the kept tables name them.
