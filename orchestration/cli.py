@@ -214,6 +214,20 @@ def ask_availability(
     _show(answers.ask_availability(here(home).home, sku, location, _now(home)), as_json)
 
 
+@ask.command("order")
+def ask_order(
+    order: Annotated[str, typer.Argument(help="Name or id: 10001, #10001, a marketplace's id, or store/till/number/day.")],
+    audience: Annotated[str, typer.Option(help="Who is told: contact_centre, or shopper, who sees no codes.")] = "contact_centre",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What became of an order: where it is, what was promised and what happened, line by line, money and goods apart."""
+    from serving import answers
+
+    answer = answers.ask_order(here(home).home, order, _now(home), audience)
+    _show(answer if as_json else answers.in_short(answer), as_json)
+
+
 @ask.command("recommend")
 def ask_recommend(
     customer_id: Annotated[str, typer.Argument(help="Customer id (cus_...).")],
