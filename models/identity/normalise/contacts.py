@@ -15,7 +15,7 @@ _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 PLAIN_EMAIL = rf"^[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:{_LABEL}\.)+[a-z]{{2,24}}$"
 # Reserved names (RFC 6761) and punycode are left to the library.
 _SPECIAL = r"--|[@.](?:arpa|invalid|local|localhost|onion|test|example|internal|alt)$"
-NORTH_AMERICAN = r"^(?:\+?1[ .-]?)?(?:\(([2-9][0-9]{2})\)|([2-9][0-9]{2}))[ .-]?([2-9][0-9]{2})[ .-]?([0-9]{4})$"
+NORTH_AMERICAN = r"^(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\)|[2-9][0-9]{2})[ .-]?[2-9][0-9]{2}[ .-]?[0-9]{4}$"
 # Digits, behind a label or before an extension; or seven letters and more, as on a dial, behind an area code.
 _DIALLED = re.compile(
     r"(?:[a-z]{1,9}[.:]{0,2} ?)?(\+?[0-9 ().+/*-]{4,}?(?:(?:;?ext|x|#|extension|durchwahl|app)[.:=]* ?[0-9]{1,7})?"
@@ -25,16 +25,21 @@ _NORTH_AMERICA = ["US", "CA", "PR", "VI", "GU", "AS", "MP"]
 _ONE_DIGIT = "(?:" + "|".join(f"{digit}{{7}}" for digit in range(10)) + ")$"
 
 
-def email_addresses(frame: pl.DataFrame) -> pl.DataFrame:
-    """`email`, `email_local` and `email_domain` of a column `email`, one row per row."""
-    known = vocabulary()
-    raw = pl.col("email").str.strip_chars()
-    lower = raw.str.to_lowercase()
+def plain_email(text: pl.Expr) -> pl.Expr:
+    """An address of the usual form in lower case, as the library would give it; null where the library must say."""
+    lower = text.str.to_lowercase()
     is_plain = (
         lower.str.contains(PLAIN_EMAIL) & ~lower.str.contains(_SPECIAL) & (lower.str.len_bytes() <= 254)
         & (lower.str.find("@", literal=True) <= 64)
     )  # fmt: skip
-    frame = frame.select(raw.alias("raw"), pl.when(is_plain).then(lower).alias("plain"))
+    return pl.when(is_plain).then(lower)
+
+
+def email_addresses(frame: pl.DataFrame) -> pl.DataFrame:
+    """`email`, `email_local` and `email_domain` of a column `email`, one row per row."""
+    known = vocabulary()
+    frame = frame.select(pl.col("email").str.strip_chars().alias("raw"))
+    frame = frame.with_columns(plain_email(pl.col("raw")).alias("plain"))
     rest = frame.filter(pl.col("plain").is_null() & pl.col("raw").is_not_null())["raw"].unique().to_list()
     by_library = pl.DataFrame(
         {"raw": rest, "slow": [library_email(value) for value in rest]}, schema={"raw": pl.String, "slow": pl.String}
@@ -78,15 +83,17 @@ def library_email(value: str) -> str | None:
     return f"{read.local_part}@{read.ascii_domain}".lower()
 
 
+def plain_phone(text: pl.Expr, locale: pl.Expr) -> pl.Expr:
+    """A North American number as the library would give it; null where the library must say."""
+    digits = text.str.replace_all("[^0-9]", "").str.replace("^1?([0-9]{10})$", "+1$1")
+    there = locale.is_in(_NORTH_AMERICA) | text.str.starts_with("+")
+    return pl.when(text.str.contains(NORTH_AMERICAN) & there).then(digits)
+
+
 def phone_numbers(frame: pl.DataFrame) -> pl.DataFrame:
     """`phone` in E.164 of columns `phone` and `locale`, one row per row."""
     known = vocabulary()["placeholders"]["phones"]
-    groups = pl.col("phone").str.extract_groups(NORTH_AMERICAN)
-    is_plain = (pl.col("locale").is_in(_NORTH_AMERICA) | pl.col("phone").str.starts_with("+")) & groups.struct.field(
-        "4"
-    ).is_not_null()
-    digits = pl.concat_str([pl.lit("+1"), *(groups.struct.field(n).fill_null("") for n in "1234")])
-    frame = frame.select("phone", "locale", pl.when(is_plain).then(digits).alias("plain"))
+    frame = frame.select("phone", "locale", plain_phone(pl.col("phone"), pl.col("locale")).alias("plain"))
     rest = frame.filter(pl.col("plain").is_null() & pl.col("phone").is_not_null()).select("phone", "locale").unique()
     slow = pl.Series("slow", [library_phone(*row) for row in rest.iter_rows()], pl.String)
     frame = frame.join(
