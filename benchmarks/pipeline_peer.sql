@@ -43,7 +43,7 @@ qualify row_number() over (partition by sku order by updated_at desc) = 1;
 
 create temp table web_orders as
 select
-    'ecommerce/' || order_id as order_id, order_id as shop_order_id, updated_at as version_at, order_name,
+    'ecommerce/' || order_id as order_id, order_id as shop_order_id, updated_at as version_at, order_name, marketplace_order_id, received_at,
     created_at::timestamp as created_at, cancelled_at is not null or coalesce(fulfillment_status, '') = 'restocked' as is_cancelled,
     account_ref, email_ref, phone_ref, if(account_ref is null, 'email', 'account') as by_type,
     coalesce(account_ref, email_ref) as by_ref, source_name, fulfillment_status, fulfillment_method, location_id, currency_code,
@@ -61,13 +61,14 @@ qualify row_number() over (
     partition by lines.order_id, line_id order by lines.received_at, lines.file_hash, lines.record_offset
 ) = 1;
 
-create temp table refunds as
+create temp table shop_refund_lines as
 select
-    'ecommerce/' || refund_id || '/' || refund_line_id as refund_line_id, 'ecommerce/' || order_id as order_id, account_ref,
+    'ecommerce/' || raw_refunds.refund_id as refund_id, 'ecommerce/' || raw_refunds.refund_id || '/' || raw_refunds.refund_line_id as refund_line_id, 'ecommerce/' || order_id as order_id,
+    'ecommerce/' || order_id || '/' || line_id as order_line_id, account_ref,
     created_at::timestamp as created_at, sku, quantity_units, restock_type, location_id, net_cents, tax_cents, currency_code,
     received_at
-from known('raw_ecommerce__refund_lines')
-qualify row_number() over (partition by refund_id, refund_line_id order by received_at, file_hash, record_offset) = 1;
+from known('raw_ecommerce__refund_lines') as raw_refunds
+qualify row_number() over (partition by raw_refunds.refund_id, raw_refunds.refund_line_id order by received_at, file_hash, record_offset) = 1;
 
 create temp table account_versions as
 select
@@ -110,6 +111,7 @@ create temp table receipts as
 select
     'pos/' || receipt(store_code, workstation_code, sequence_number, business_date) as receipt_id,
     store_code, workstation_code, sequence_number, business_date, location_code, loyalty_card_ref, currency_code,
+    gross_cents, tendered_cents, order_name, transactions.received_at,
     case
         when upper(utc_offset) = 'Z' then ended_at_local
         when utc_offset is not null then ended_at_local - to_minutes(
@@ -153,7 +155,7 @@ with accounts as (
     from (
         select account_ref, 'ecommerce' as source_name, created_at as seen_at from account_versions
         union all select account_ref, 'ecommerce', created_at from web_orders where not is_test
-        union all select account_ref, 'ecommerce', created_at from refunds
+        union all select account_ref, 'ecommerce', created_at from shop_refund_lines
         union all select account_ref, 'ecommerce', seen_at from sign_ins
         union all select account_ref, 'loyalty', updated_at from member_versions where is_latest
     )
@@ -261,17 +263,30 @@ left join (
 ) using (member_id)
 where is_latest and not coalesce(is_test, false);
 
--- Orders, lines, returns
+create temp table shipments as
+select shipment_ref, line_number, order_ref, shipped_at::timestamp as shipped_at, ship_from_gln, ship_to_gln, sku, shipped_units, received_at,
+    carrier_code, tracking_number
+from known('raw_wms__shipments')
+qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1;
 
-create table orders as
+create temp table picks as
+select pick_id, order_ref, location_code, sku, requested_units, picked_units, reason_code,
+    finished_at::timestamp as finished_at, packed_at::timestamp as packed_at, received_at
+from known('raw_wms__picks')
+qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1;
+
+-- Orders: as they were placed, what came back, what was given back, what happened, what went wrong, and where each stands
+
+create temp table placed as
 select
-    receipt_id as order_id, receipt_id[5:] as order_name, 'pos' as source_name, 'store' as channel_type,
+    receipt_id as order_id, receipt_id[5:] as order_name, null::varchar as marketplace_order_id, 'pos' as source_name, 'store' as channel_type,
     'in_store' as fulfillment_method, customer_id, location_code, occurred_at as ordered_at, business_date as order_date,
     currency_code, sums.net_cents, sums.discount_cents, 0::bigint as shipping_cents, sums.tax_cents,
-    sums.net_cents + sums.tax_cents as gross_cents, 'completed' as order_status, false as is_cancelled
+    sums.net_cents + sums.tax_cents as gross_cents, false as is_cancelled, sums.line_received_at as received_at
 from receipts
 join (
-    select receipt_id, sum(net_cents)::bigint as net_cents, sum(discount_cents)::bigint as discount_cents, sum(tax_cents)::bigint as tax_cents
+    select receipt_id, sum(net_cents)::bigint as net_cents, sum(discount_cents)::bigint as discount_cents, sum(tax_cents)::bigint as tax_cents,
+        min(received_at) as line_received_at
     from till_lines
     where line_type = 'sale'
     group by all
@@ -280,34 +295,29 @@ left join (from proved where identity_type = 'card') on loyalty_card_ref = ident
 where not coalesce(is_test, false)
 union all by name
 select
-    order_id, order_name, 'ecommerce' as source_name,
+    order_id, order_name, marketplace_order_id, 'ecommerce' as source_name,
     case web_orders.source_name when 'web' then 'web' when 'app' then 'app' when 'pos' then 'store' else 'marketplace' end as channel_type,
     fulfillment_method, customer_id, location_code, created_at as ordered_at, created_at::date as order_date, currency_code,
-    net_cents, discount_cents, shipping_cents, tax_cents, gross_cents,
-    if(is_cancelled, 'cancelled', coalesce(fulfillment_status, 'open')) as order_status, is_cancelled
+    net_cents, discount_cents, shipping_cents, tax_cents, gross_cents, is_cancelled, received_at
 from web_orders
 left join proved on by_type = identity_type and by_ref = identity_ref
 left join locations on location_id = ecommerce_location_id
 where not web_orders.is_test and not coalesce(proved.is_test, false);
 
-create table order_lines as
+create temp table placed_lines as
+select receipt_id as order_id, line_id as order_line_id, line_number, sku, quantity_units, unit_price_cents, discount_cents, net_cents, tax_cents
+from till_lines
+where line_type = 'sale'
+union all by name
 select
-    line_id as order_line_id, order_id, line_number, sku, quantity_units, unit_price_cents, lines.discount_cents, lines.net_cents,
-    lines.tax_cents, lines.net_cents + lines.tax_cents as gross_cents, currency_code, customer_id, location_code, ordered_at,
-    channel_type, is_cancelled
-from (
-    select receipt_id as order_id, line_id, line_number, sku, quantity_units, unit_price_cents, discount_cents, net_cents, tax_cents
-    from till_lines
-    where line_type = 'sale'
-    union all by name
-    select
-        * exclude (line_id), order_id || '/' || line_id as line_id,
-        (row_number() over (partition by order_id order by length(line_id), line_id))::integer as line_number
-    from web_lines
-) as lines
-join orders using (order_id);
+    * exclude (line_id), order_id || '/' || line_id as order_line_id,
+    (row_number() over (partition by order_id order by length(line_id), line_id))::integer as line_number
+from web_lines;
 
-create table returns as
+create temp table sole_lines as
+select order_id, sku, any_value(order_line_id) as sole_line_id from placed_lines group by all having count(*) = 1;
+
+create temp table given_back as
 with at_till as (
     select
         till_lines.*, web_orders.order_id as web_order_id,
@@ -318,13 +328,14 @@ with at_till as (
 ),
 
 by_shop as (
-    select refunds.*, row_number() over (partition by order_id, sku, restock_type, location_id order by created_at, refund_line_id) as telling
-    from refunds
+    select *, row_number() over (partition by order_id, sku, restock_type, location_id order by created_at, refund_line_id) as telling
+    from shop_refund_lines
 ),
 
 -- What a till took back of a web order, the shop tells again as money without goods.
 told_twice as (
-    select refund_line_id
+    select line_id, refund_line_id, created_at as also_told_at, by_shop.net_cents + by_shop.tax_cents as also_told_cents,
+        by_shop.tax_cents as also_told_tax_cents
     from by_shop
     join at_till on order_id = web_order_id and by_shop.sku = at_till.sku and by_shop.telling = at_till.telling
     where restock_type = 'no_restock' and location_id is null
@@ -332,34 +343,431 @@ told_twice as (
 
 taken_back as (
     select
-        line_id as return_line_id, coalesce(web_order_id, original_receipt_id) as of_order_id, 'pos' as source_name, customer_id, sku,
-        quantity_units, net_cents, tax_cents, currency_code, occurred_at as returned_at, location_code,
-        case is_restocked when true then 'restock' when false then 'damaged' else 'no_restock' end as restock_type
+        line_id as refund_line_id, coalesce(web_order_id, original_receipt_id) as of_order_id, null::varchar as of_line_id,
+        'pos' as source_name, customer_id, sku, quantity_units, net_cents, tax_cents, currency_code, occurred_at as refunded_at,
+        business_date as refund_date, location_code, 'returned' as refund_type,
+        case is_restocked when true then 'restocked' when false then 'damaged' else 'not_said' end as restock_type,
+        coalesce(original_receipt_id, original_order_name) is not null as has_reference, told_twice.refund_line_id as also_told_ref,
+        also_told_at, also_told_cents, also_told_tax_cents, received_at
     from at_till
+    left join told_twice using (line_id)
     left join (from proved where identity_type = 'card') on loyalty_card_ref = identity_ref
     where not coalesce(is_test, false)
     union all by name
     select
-        refund_line_id as return_line_id, order_id as of_order_id, 'ecommerce' as source_name, customer_id, sku, quantity_units,
-        net_cents, tax_cents, currency_code, created_at as returned_at, location_code,
-        if(restock_type = 'legacy_restock', 'restock', restock_type) as restock_type
+        refund_line_id, order_id as of_order_id, order_line_id as of_line_id, 'ecommerce' as source_name, customer_id, sku, quantity_units,
+        net_cents, tax_cents, currency_code, created_at as refunded_at, created_at::date as refund_date, location_code,
+        case restock_type when 'cancel' then 'cancelled' when 'no_restock' then 'kept' else 'returned' end as refund_type,
+        if(location_code is null, 'not_said', 'restocked') as restock_type, order_id is not null as has_reference, received_at
     from by_shop
     anti join told_twice using (refund_line_id)
     left join locations on location_id = ecommerce_location_id
     left join (from proved where identity_type = 'account') on account_ref = identity_ref
-    -- An order the shop knows and `orders` does not is a test; a refund of no known order is one when its account is.
+    -- An order the shop knows and `placed` does not is a test; a refund of no known order is one when its account is.
     where case
-        when order_id in (select order_id from web_orders) then order_id in (select order_id from orders)
+        when order_id in (select order_id from web_orders) then order_id in (select order_id from placed)
         else not coalesce(is_test, false)
     end
 )
 
 select
-    return_line_id, order_id, taken_back.source_name, coalesce(taken_back.customer_id, orders.customer_id) as customer_id, sku,
-    quantity_units, taken_back.net_cents, taken_back.tax_cents, taken_back.net_cents + taken_back.tax_cents as gross_cents,
-    taken_back.currency_code, returned_at, restock_type, taken_back.location_code
+    taken_back.* exclude (of_order_id, of_line_id, customer_id), placed.order_id,
+    coalesce(taken_back.customer_id, placed.customer_id) as customer_id,
+    coalesce(if(of_line_id in (select order_line_id from placed_lines), of_line_id, null), sole_line_id) as order_line_id
 from taken_back
-left join orders on of_order_id = order_id;
+left join placed on of_order_id = placed.order_id
+left join sole_lines on placed.order_id = sole_lines.order_id and taken_back.sku = sole_lines.sku;
+
+create table returns as
+select
+    refund_line_id as return_line_id, order_id, order_line_id, source_name, customer_id, sku, quantity_units, refunded_at as returned_at,
+    restock_type, location_code, has_reference, received_at
+from given_back
+where refund_type = 'returned';
+
+create temp table shop_refunds as
+select
+    'ecommerce/' || refund_id as shop_refund_id, 'ecommerce/' || order_id as order_id, created_at::timestamp as created_at, paid_cents,
+    shipping_cents, shipping_tax_cents, adjustment_cents, adjustment_tax_cents, currency_code, received_at
+from known('raw_ecommerce__refunds')
+qualify row_number() over (partition by refund_id order by received_at, file_hash, record_offset) = 1;
+
+create table refunds as
+select
+    refund_line_id, order_id, order_line_id, if(refund_type = 'returned', refund_line_id, null) as return_line_id, source_name, customer_id,
+    refund_type, sku, quantity_units, net_cents, tax_cents, net_cents + tax_cents as gross_cents, currency_code, refunded_at, refund_date,
+    location_code, also_told_ref, also_told_at, also_told_cents, also_told_tax_cents, received_at
+from given_back
+where refund_type = 'cancelled' or net_cents <> 0 or tax_cents <> 0
+union all by name
+select
+    shop_refund_id || '/' || part.of as refund_line_id, placed.order_id, 'ecommerce' as source_name, customer_id, part.of as refund_type,
+    part.net as net_cents, part.tax as tax_cents, part.net + part.tax as gross_cents, shop_refunds.currency_code,
+    created_at as refunded_at, created_at::date as refund_date, shop_refunds.received_at
+from (
+    select *, unnest([
+        {'of': 'shipping', 'net': shipping_cents, 'tax': shipping_tax_cents},
+        {'of': 'adjustment', 'net': adjustment_cents, 'tax': adjustment_tax_cents}
+    ]) as part
+    from shop_refunds
+) as shop_refunds
+left join placed using (order_id)
+where (part.net <> 0 or part.tax <> 0)
+    and (placed.order_id is not null or shop_refunds.order_id is null or shop_refunds.order_id not in (select order_id from web_orders));
+
+create table order_events as
+with names as (
+    select name, min(order_id) as order_id
+    from (
+        select order_id, unnest([order_name, marketplace_order_id]) as name from placed where source_name = 'ecommerce'
+    )
+    where name is not null
+    group by all
+),
+
+versions as (
+    select
+        'ecommerce/' || order_id as order_id, updated_at::timestamp as version_at, cancelled_at::timestamp as cancelled_at, cancel_reason,
+        received_at, coalesce(financial_status in ('paid', 'partially_refunded', 'refunded'), false) as is_paid,
+        case
+            when cancelled_at is not null or fulfillment_status = 'restocked' then 'cancelled'
+            when fulfillment_status = 'fulfilled' then 'fulfilled'
+            when fulfillment_status = 'partial' then 'partially_fulfilled'
+            else 'reopened'
+        end as state
+    from known('raw_ecommerce__orders')
+    qualify row_number() over (partition by order_id, updated_at order by received_at, file_hash, record_offset) = 1
+),
+
+turns as (
+    select *, order_id || '@' || version_at as source_ref, row_number() over in_turn as turn,
+        lag(state, 1, 'reopened') over in_turn as state_before, lag(is_paid, 1, false) over in_turn as was_paid
+    from versions
+    window in_turn as (partition by order_id order by version_at)
+),
+
+promises as (
+    select
+        'ecommerce/' || order_id as order_id, 'ecommerce/' || fulfillment_order_id || '@' || updated_at::timestamp as source_ref,
+        created_at::timestamp as created_at, updated_at::timestamp as version_at, coalesce(promised_at, fulfill_by_at)::timestamp as promised_at,
+        location_id, received_at, row_number() over in_turn as turn,
+        lag(coalesce(promised_at, fulfill_by_at)::timestamp) over in_turn as promised_before
+    from (
+        from known('raw_ecommerce__fulfillment_orders')
+        qualify row_number() over (partition by fulfillment_order_id, updated_at order by received_at, file_hash, record_offset) = 1
+    )
+    where coalesce(promised_at, fulfill_by_at) is not null
+    window in_turn as (partition by fulfillment_order_id order by updated_at)
+),
+
+parcels as (
+    select
+        'ecommerce/' || order_id as order_id, 'ecommerce/' || order_id || '/' || line_id as order_line_id,
+        'ecommerce/' || fulfillment_id || '/' || line_id || '@' || updated_at::timestamp as source_ref, created_at::timestamp as created_at,
+        updated_at::timestamp as version_at, coalesce(status_code, 'success') in ('pending', 'open', 'success') as is_standing,
+        shipment_status, location_id, carrier_name, tracking_number, sku, quantity_units, received_at,
+        row_number() over (partition by fulfillment_id, line_id order by updated_at) as turn, fulfillment_id, line_id
+    from (
+        from known('raw_ecommerce__fulfillments')
+        qualify row_number() over (partition by fulfillment_id, line_id, updated_at order by received_at, file_hash, record_offset) = 1
+    )
+),
+
+parcel_news as (
+    select *, lag(shipment_status) over (partition by fulfillment_id, line_id order by version_at) as status_before
+    from parcels
+    where is_standing
+),
+
+parcel_places as (
+    select parcel_news.*, location_code from parcel_news left join locations on location_id = ecommerce_location_id
+),
+
+advised as (
+    select shipments.*, order_id, location_code
+    from shipments
+    join names on order_ref = name
+    left join locations on ship_from_gln = gln
+    where shipped_units > 0 and ship_to_gln is null
+),
+
+sums as (
+    select order_id, sum(quantity_units)::bigint as units from placed_lines group by all
+),
+
+running as (
+    select refunds.*, sum(gross_cents) over (partition by order_id order by refunded_at, refund_line_id) as so_far
+    from refunds
+    where order_id is not null
+),
+
+happened as (
+    select order_id, 'sold' as event_type, ordered_at as occurred_at, ordered_at as recorded_at, received_at, 'pos' as source_name,
+        'raw_pos__transactions' as source_table, order_id as source_ref, location_code, units, gross_cents as amount_cents
+    from placed join sums using (order_id)
+    where source_name = 'pos'
+    union all by name
+    select order_id, 'placed' as event_type, ordered_at as occurred_at, version_at as recorded_at, turns.received_at, 'ecommerce' as source_name,
+        'raw_ecommerce__orders' as source_table, source_ref, location_code, units, gross_cents as amount_cents
+    from placed join turns using (order_id) left join sums using (order_id)
+    where turn = 1
+    union all by name
+    select order_id, 'paid' as event_type, version_at as occurred_at, version_at as recorded_at, turns.received_at, 'ecommerce' as source_name,
+        'raw_ecommerce__orders' as source_table, source_ref, gross_cents as amount_cents
+    from placed join turns using (order_id)
+    where is_paid and not was_paid
+    union all by name
+    select order_id, state as event_type, if(state = 'cancelled', coalesce(cancelled_at, version_at), version_at) as occurred_at,
+        version_at as recorded_at, received_at, 'ecommerce' as source_name, 'raw_ecommerce__orders' as source_table, source_ref,
+        if(state = 'cancelled', cancel_reason, null) as reason_code
+    from turns
+    where state <> state_before
+    union all by name
+    select order_id, if(turn = 1, 'promised', 'promise_changed') as event_type, if(turn = 1, created_at, version_at) as occurred_at,
+        version_at as recorded_at, received_at, 'ecommerce' as source_name, 'raw_ecommerce__fulfillment_orders' as source_table, source_ref,
+        location_code, promised_at
+    from promises left join locations on location_id = ecommerce_location_id
+    where turn = 1 or promised_at <> promised_before
+    union all by name
+    select order_id, sku, news.kind as event_type, news.moment as occurred_at, news.moment as recorded_at, received_at, 'wms' as source_name,
+        'raw_wms__picks' as source_table, pick_id as source_ref, location_code, news.units as units, news.reason as reason_code
+    from (
+        select *, unnest([
+            {'kind': 'picked', 'moment': finished_at, 'units': nullif(picked_units, 0), 'reason': null},
+            {'kind': 'pick_failed', 'moment': finished_at, 'units': nullif(greatest(requested_units - picked_units, 0), 0), 'reason': reason_code},
+            {'kind': 'packed', 'moment': packed_at, 'units': picked_units, 'reason': null}
+        ]) as news
+        from picks
+    )
+    join names on order_ref = name
+    where news.units is not null and news.moment is not null
+    union all by name
+    select order_id, sku, 'shipped' as event_type, shipped_at as occurred_at, shipped_at as recorded_at, received_at, 'wms' as source_name,
+        'raw_wms__shipments' as source_table, shipment_ref || '/' || line_number as source_ref, location_code, shipped_units as units,
+        carrier_code as carrier_name, tracking_number
+    from advised
+    union all by name
+    select order_id, order_line_id, sku, 'shipped' as event_type, created_at as occurred_at, version_at as recorded_at,
+        parcel_places.received_at, 'ecommerce' as source_name, 'raw_ecommerce__fulfillments' as source_table, source_ref,
+        parcel_places.location_code, quantity_units as units, carrier_name, tracking_number
+    from parcel_places
+    join placed using (order_id)
+    where turn = 1 and fulfillment_method not in ('click_and_collect', 'curbside') and order_id not in (select order_id from advised)
+    union all by name
+    select order_id, order_line_id, sku,
+        case shipment_status when 'failure' then 'delivery_failed' when 'attempted_delivery' then 'delivery_attempted' else shipment_status end
+            as event_type,
+        if(turn = 1, created_at, version_at) as occurred_at, version_at as recorded_at, received_at, 'ecommerce' as source_name,
+        'raw_ecommerce__fulfillments' as source_table, source_ref, location_code, quantity_units as units, carrier_name, tracking_number
+    from parcel_places
+    where shipment_status is distinct from status_before
+        and shipment_status in ('ready_for_pickup', 'in_transit', 'out_for_delivery', 'attempted_delivery', 'delivered', 'failure')
+    union all by name
+    select order_id, 'handed_over' as event_type, occurred_at, occurred_at as recorded_at, received_at, 'pos' as source_name,
+        'raw_pos__transactions' as source_table, receipt_id as source_ref, location_code
+    from receipts join names on order_name = name
+    union all by name
+    select order_id, order_line_id, sku, if(so_far >= placed.gross_cents, 'refunded', 'partially_refunded') as event_type,
+        refunded_at as occurred_at, refunded_at as recorded_at, running.received_at, running.source_name,
+        case
+            when running.source_name = 'pos' then 'raw_pos__sale_lines'
+            when refund_type in ('shipping', 'adjustment') then 'raw_ecommerce__refunds'
+            else 'raw_ecommerce__refund_lines'
+        end as source_table,
+        refund_line_id as source_ref, running.location_code, quantity_units as units, running.gross_cents as amount_cents, refund_type as reason_code
+    from running join placed using (order_id)
+    union all by name
+    select order_id, order_line_id, sku, 'returned' as event_type, returned_at as occurred_at, returned_at as recorded_at, received_at,
+        source_name, if(source_name = 'pos', 'raw_pos__sale_lines', 'raw_ecommerce__refund_lines') as source_table,
+        return_line_id as source_ref, location_code, quantity_units as units, restock_type as reason_code
+    from returns
+    where order_id is not null
+)
+
+select
+    event_type || '/' || source_ref as order_event_id, order_id,
+    coalesce(if(order_line_id in (select order_line_id from placed_lines), order_line_id, null), sole_line_id) as order_line_id, sku, event_type,
+    occurred_at, recorded_at, received_at, source_name, source_table, source_ref, location_code, units, amount_cents, reason_code,
+    promised_at, carrier_name, tracking_number
+from happened
+semi join placed using (order_id)
+left join sole_lines using (order_id, sku);
+
+create temp table followed as
+with words as (
+    select
+        order_id,
+        arg_max(event_type, (recorded_at, -ascii(event_type)))
+            filter (where event_type in ('sold', 'cancelled', 'fulfilled', 'partially_fulfilled', 'reopened')) as last_word,
+        max(case
+            when event_type in ('delivered', 'handed_over', 'sold') then 8
+            when event_type = 'delivery_failed' then 7
+            when event_type in ('in_transit', 'out_for_delivery', 'delivery_attempted') then 6
+            when event_type in ('ready_for_pickup', 'shipped') then 5
+            when event_type = 'fulfilled' then 4
+            when event_type in ('picked', 'pick_failed', 'packed', 'partially_fulfilled') then 3
+            else 1
+        end) as stage_rank,
+        list_sort(list(distinct event_type)) as kinds,
+        max(promised_at) filter (where event_type = 'promised') as promised_at,
+        min(source_ref) filter (where event_type = 'promised') as promise_ref,
+        max(occurred_at) filter (where event_type = 'ready_for_pickup') as ready_at,
+        min(occurred_at) filter (where event_type = 'handed_over') as handed_over_at,
+        max(occurred_at) filter (where event_type = 'delivered') as delivered_at,
+        coalesce(sum(units) filter (where event_type = 'shipped'), 0) as shipped_units,
+        coalesce(sum(units) filter (where event_type = 'delivered'), 0) as delivered_units,
+        max(occurred_at) as last_event_at, max(received_at) as known_at
+    from order_events
+    group by all
+)
+
+select
+    order_id, is_cancelled,
+    case
+        when source_name = 'pos' then 'completed'
+        when last_word = 'cancelled' then 'cancelled'
+        when last_word = 'fulfilled' then 'fulfilled'
+        when last_word = 'partially_fulfilled' then 'partial'
+        else 'open'
+    end as order_status,
+    case
+        when last_word = 'cancelled' then 'cancelled'
+        when stage_rank = 8 then if('delivered' in kinds, 'delivered', if('handed_over' in kinds, 'handed_over', 'sold'))
+        when stage_rank = 7 then 'lost'
+        when stage_rank = 6 then 'shipped'
+        when stage_rank = 5 then if('ready_for_pickup' in kinds, 'ready_for_pickup', 'shipped')
+        when stage_rank = 4 then 'sent'
+        when stage_rank = 3 then 'in_preparation'
+        else 'placed'
+    end as order_stage,
+    promised_at, promise_ref,
+    if(promised_at is null, null, if(fulfillment_method in ('click_and_collect', 'curbside'), 'ready_by', 'delivered_by')) as promise_type,
+    case
+        when source_name = 'pos' then ordered_at
+        when fulfillment_method in ('click_and_collect', 'curbside') then coalesce(ready_at, handed_over_at)
+        when delivered_units >= shipped_units then delivered_at
+    end as fulfilled_at,
+    greatest(0, if(
+        order_status = 'cancelled', 0,
+        floor((epoch_us(coalesce(fulfilled_at, heard_until)) - epoch_us(promised_at)) / 60e6)
+    ))::bigint as minutes,
+    if(promised_at is null, null, minutes) as late_minutes, late_minutes > 0 as is_late, last_event_at, known_at
+from placed
+join words using (order_id)
+cross join (select max(recorded_at) as heard_until from order_events where source_name = 'ecommerce');
+
+create table order_exceptions as
+with amiss as (
+    select 'short_pick' as exception_type, * replace (coalesce(reason_code, 'not_said') as reason_code) from order_events where event_type = 'pick_failed'
+    union all by name
+    select if(reason_code is not distinct from 'customer', 'cancelled_by_shopper', 'cancelled_by_shop') as exception_type,
+        * replace (coalesce(reason_code, 'not_said') as reason_code)
+    from order_events where event_type = 'cancelled'
+    union all by name
+    select 'delivery_failed' as exception_type, * replace ('lost_by_carrier' as reason_code) from order_events where event_type = 'delivery_failed'
+    union all by name
+    select 'late' as exception_type, order_id,
+        if(fulfilled_at is null, 'still_waiting', if(promise_type = 'ready_by', 'ready_late', 'delivered_late')) as reason_code,
+        promised_at as occurred_at, known_at as received_at, 'ecommerce' as source_name, 'raw_ecommerce__fulfillment_orders' as source_table,
+        promise_ref as source_ref, location_code, late_minutes
+    from followed join placed using (order_id)
+    where is_late
+    union all by name
+    select 'payment_mismatch' as exception_type, order_id, 'tender_differs' as reason_code, occurred_at, receipts.received_at, 'pos' as source_name,
+        'raw_pos__transactions' as source_table, receipt_id as source_ref, receipts.location_code,
+        tendered_cents - receipts.gross_cents as too_much_cents
+    from receipts left join placed on receipt_id = order_id
+    where too_much_cents <> 0
+    union all by name
+    select 'payment_mismatch' as exception_type, placed.order_id, 'refund_differs' as reason_code, created_at as occurred_at, told.received_at,
+        'ecommerce' as source_name, 'raw_ecommerce__refunds' as source_table, shop_refund_id as source_ref,
+        paid_cents - due_cents - told.shipping_cents - shipping_tax_cents - adjustment_cents - adjustment_tax_cents as too_much_cents
+    from (
+        select shop_refunds.*, coalesce(due_cents, 0) as due_cents
+        from shop_refunds
+        left join (select refund_id, sum(net_cents + tax_cents)::bigint as due_cents from shop_refund_lines group by all) as due on shop_refund_id = refund_id
+    ) as told
+    left join placed using (order_id)
+    where too_much_cents <> 0
+    union all by name
+    select 'payment_mismatch' as exception_type, order_id, order_line_id, sku, 'till_and_shop_differ' as reason_code, refunded_at as occurred_at,
+        received_at, source_name, 'raw_pos__sale_lines' as source_table, refund_line_id as source_ref, location_code,
+        gross_cents - also_told_cents as too_much_cents
+    from refunds
+    where too_much_cents <> 0
+    union all by name
+    select 'payment_mismatch' as exception_type, order_id, 'refunded_more_than_paid' as reason_code, last_refunded_at as occurred_at,
+        sums.received_at, placed.source_name, if(placed.source_name = 'pos', 'raw_pos__sale_lines', 'raw_ecommerce__refund_lines') as source_table,
+        order_id as source_ref, location_code, back_cents - gross_cents as too_much_cents
+    from (
+        select order_id, sum(gross_cents)::bigint as back_cents, max(refunded_at) as last_refunded_at, max(received_at) as received_at
+        from refunds where order_id is not null group by all
+    ) as sums
+    join placed using (order_id)
+    where too_much_cents > 0
+    union all by name
+    select 'refund_without_order' as exception_type, sku, 'order_not_named_or_unknown' as reason_code, refunded_at as occurred_at, received_at, source_name,
+        if(refund_type in ('shipping', 'adjustment'), 'raw_ecommerce__refunds', 'raw_ecommerce__refund_lines') as source_table,
+        refund_line_id as source_ref, location_code, quantity_units as units, gross_cents as too_much_cents
+    from refunds
+    where order_id is null and source_name = 'ecommerce'
+    union all by name
+    select 'return_without_receipt' as exception_type, sku, if(has_reference, 'receipt_unknown', 'no_receipt') as reason_code, returned_at as occurred_at,
+        received_at, source_name, 'raw_pos__sale_lines' as source_table, return_line_id as source_ref, location_code, quantity_units as units
+    from returns
+    where order_id is null and source_name = 'pos'
+    union all by name
+    select 'handover_of_unknown_order' as exception_type, 'order_unknown' as reason_code, occurred_at, received_at, 'pos' as source_name,
+        'raw_pos__transactions' as source_table, receipt_id as source_ref, location_code
+    from receipts
+    where order_name is not null and order_name not in (
+        select name from (select unnest([order_name, marketplace_order_id]) as name from web_orders) where name is not null
+    )
+)
+
+select
+    exception_type || '/' || reason_code || '/' || source_ref as order_exception_id, order_id, order_line_id, sku, exception_type, reason_code,
+    occurred_at, received_at, source_name, source_table, source_ref, location_code, units, too_much_cents as amount_cents, late_minutes
+from amiss;
+
+create table orders as
+select
+    order_id, order_name, marketplace_order_id, source_name, channel_type, fulfillment_method, customer_id, location_code, ordered_at, order_date,
+    currency_code, net_cents, discount_cents, shipping_cents, tax_cents, gross_cents, order_status, placed.is_cancelled, order_stage, promised_at,
+    promise_type, fulfilled_at, is_late, late_minutes, coalesce(refunded_cents, 0)::bigint as refunded_cents,
+    coalesce(returned_units, 0)::bigint as returned_units, coalesce(exception_count, 0)::bigint as exception_count, last_event_at, known_at
+from placed
+join followed using (order_id)
+left join (select order_id, currency_code, sum(gross_cents) as refunded_cents from refunds group by all) using (order_id, currency_code)
+left join (select order_id, sum(quantity_units) as returned_units from returns group by all) using (order_id)
+left join (select order_id, count(*) as exception_count from order_exceptions group by all) using (order_id);
+
+create table order_lines as
+select
+    order_line_id, order_id, line_number, sku, quantity_units, unit_price_cents, lines.discount_cents, lines.net_cents,
+    lines.tax_cents, lines.net_cents + lines.tax_cents as gross_cents, if(source_name = 'pos', quantity_units, sent_units)::bigint as sent_units,
+    coalesce(cancelled_units, 0)::bigint as cancelled_units, coalesce(back.returned_units, 0)::bigint as returned_units,
+    coalesce(money.refunded_cents, 0)::bigint as refunded_cents, currency_code, customer_id, location_code, ordered_at,
+    channel_type, is_cancelled
+from placed_lines as lines
+join orders using (order_id)
+left join (
+    select order_line_id, sum(units) as sent_units
+    from (
+        select 'ecommerce/' || order_id || '/' || line_id as order_line_id, arg_max(quantity_units, updated_at) as units,
+            arg_max(coalesce(status_code, 'success'), updated_at) as status_code
+        from known('raw_ecommerce__fulfillments')
+        group by order_id, line_id, fulfillment_id
+    )
+    where status_code in ('pending', 'open', 'success')
+    group by all
+) using (order_line_id)
+left join (
+    select order_line_id, sum(gross_cents) as refunded_cents, sum(quantity_units) filter (where refund_type = 'cancelled') as cancelled_units
+    from refunds
+    group by all
+) as money using (order_line_id)
+left join (select order_line_id, sum(quantity_units) as returned_units from returns group by all) as back using (order_line_id);
 
 create table web_events as
 select message_id, customer_id, device_ref, event_name, sku, order_id, search_query, device_type, os_name, has_gpc, occurred_at, recorded_at
@@ -429,16 +837,6 @@ described as (
 select * rename (home_region_code as region_code) from described;
 
 -- Stock
-
-create temp table shipments as
-select shipment_ref, line_number, order_ref, shipped_at::timestamp as shipped_at, ship_from_gln, ship_to_gln, sku, shipped_units, received_at
-from known('raw_wms__shipments')
-qualify row_number() over (partition by shipment_ref, line_number order by received_at, file_hash, record_offset) = 1;
-
-create temp table picks as
-select pick_id, order_ref, location_code, sku, picked_units, finished_at::timestamp as finished_at, received_at
-from known('raw_wms__picks')
-qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1;
 
 create temp table booked as
 with carriers as (
@@ -512,7 +910,7 @@ semi join (from locations where location_type = 'store') as stores using (locati
 where picked_units > 0
 union all
 select refund_line_id, location_code, sku, 'web_return', quantity_units, created_at, created_at, received_at, 'ecommerce', coalesce(order_id, refund_line_id)
-from refunds
+from shop_refund_lines
 join locations on location_id = ecommerce_location_id
 where restock_type in ('return', 'legacy_restock')
 union all
@@ -611,10 +1009,10 @@ promised as (
         semi join (from orders where source_name = 'ecommerce') as web using (order_id)
         where not is_cancelled
         union all
-        select orders.location_code, sku, quantity_units, returned_at
-        from returns
+        select orders.location_code, sku, quantity_units, refunded_at
+        from refunds
         join orders using (order_id)
-        where restock_type = 'cancel' and not is_cancelled
+        where refund_type = 'cancelled' and not is_cancelled
     ) as shop
     join latest using (location_code, sku)
     where latest.source_name = 'ecommerce' and told_at <= known_until_at
@@ -646,7 +1044,7 @@ gone as (
 ),
 
 given_up as (
-    select order_id, sku, sum(quantity_units) as units from returns where restock_type = 'cancel' group by all
+    select order_id, sku, sum(quantity_units) as units from refunds where refund_type = 'cancelled' group by all
 ),
 
 committed as (
@@ -946,7 +1344,7 @@ gave_back as (
     from (
         select customer_id, age_days(returned_at) as age, unnest(weeks_after(age)) as week
         from returns
-        where customer_id is not null and restock_type <> 'cancel' and age >= 0
+        where customer_id is not null and age >= 0
     )
     where age - 7 * week < 90
     group by all
@@ -1035,7 +1433,7 @@ returned as (
     from (
         select sku, quantity_units as units, age_days(returned_at) as age, unnest(weeks_after(age)) as week
         from returns
-        where restock_type <> 'cancel' and age >= 0
+        where age >= 0
     )
     where age - 7 * week < 28
     group by all

@@ -89,15 +89,23 @@ kept as (
         on orders.order_id = stated.order_id and stated.place = 1
 ),
 
+-- What still waits is late by what the shop last told of anything: of later hours nobody has spoken yet.
+heard as (
+    select max(recorded_at) as until_at
+    from events
+    where source_name = 'ecommerce'
+),
+
 timed as (
     select
-        *,
+        kept.*,
         cast(
             floor((
-                {{ epoch_microseconds("coalesce(fulfilled_at, " ~ as_of_at() ~ ")") }} - {{ epoch_microseconds('promised_at') }}
+                {{ epoch_microseconds('coalesce(kept.fulfilled_at, heard.until_at)') }} - {{ epoch_microseconds('kept.promised_at') }}
             ) / 60000000.0) as bigint
         ) as minutes_after_promise
     from kept
+    cross join heard
 ),
 
 final as (

@@ -231,9 +231,9 @@ happened as (
 
 final as (
     select
-        happened.event_type || '/' || happened.source_ref as order_event_id,
         happened.order_id,
-        coalesce(happened.order_line_id, lines_by_sku.order_line_id) as order_line_id,
+        happened.event_type || '/' || happened.source_ref as order_event_id,
+        coalesce(lines_by_id.order_line_id, lines_by_sku.order_line_id) as order_line_id,
         happened.sku,
         happened.event_type,
         happened.occurred_at,
@@ -252,6 +252,8 @@ final as (
     from happened
     inner join orders
         on happened.order_id = orders.order_id
+    left join lines as lines_by_id
+        on happened.order_line_id = lines_by_id.order_line_id
     left join lines_by_sku
         on happened.order_id = lines_by_sku.order_id and happened.sku = lines_by_sku.sku
 )

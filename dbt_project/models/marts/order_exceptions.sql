@@ -50,27 +50,27 @@ paid_parts as (
 
 found as (
     select
-        'short_pick' as exception_type, events.order_id, events.order_line_id, coalesce(events.reason_code, 'not_said') as reason_code,
+        'short_pick' as exception_type, events.order_id, events.order_line_id, events.sku, coalesce(events.reason_code, 'not_said') as reason_code,
         events.occurred_at, events.received_at, events.source_name, events.source_table, events.source_ref, events.location_code,
         events.units, cast(null as bigint) as amount_cents, cast(null as bigint) as late_minutes
     from events
     where events.event_type = 'pick_failed'
     union all
     select
-        case events.reason_code when 'customer' then 'cancelled_by_shopper' else 'cancelled_by_shop' end, events.order_id, null,
+        case events.reason_code when 'customer' then 'cancelled_by_shopper' else 'cancelled_by_shop' end, events.order_id, null, null,
         coalesce(events.reason_code, 'not_said'), events.occurred_at, events.received_at, events.source_name, events.source_table,
         events.source_ref, events.location_code, null, null, null
     from events
     where events.event_type = 'cancelled'
     union all
     select
-        'delivery_failed', events.order_id, events.order_line_id, 'lost_by_carrier', events.occurred_at, events.received_at,
+        'delivery_failed', events.order_id, events.order_line_id, events.sku, 'lost_by_carrier', events.occurred_at, events.received_at,
         events.source_name, events.source_table, events.source_ref, events.location_code, events.units, null, null
     from events
     where events.event_type = 'delivery_failed'
     union all
     select
-        'late', followed.order_id, null,
+        'late', followed.order_id, null, null,
         case
             when followed.fulfilled_at is null then 'still_waiting'
             when followed.promise_type = 'ready_by' then 'ready_late'
@@ -84,7 +84,7 @@ found as (
     where followed.is_late
     union all
     select
-        'payment_mismatch', orders.order_id, null, 'tender_differs', receipts.occurred_at, receipts.received_at, 'pos',
+        'payment_mismatch', orders.order_id, null, null, 'tender_differs', receipts.occurred_at, receipts.received_at, 'pos',
         'raw_pos__transactions', receipts.receipt_id, receipts.location_code, null, receipts.tendered_cents - receipts.gross_cents, null
     from receipts
     left join orders
@@ -92,7 +92,7 @@ found as (
     where receipts.tendered_cents <> receipts.gross_cents
     union all
     select
-        'payment_mismatch', orders.order_id, null, 'refund_differs', web_refunds.created_at, web_refunds.received_at, 'ecommerce',
+        'payment_mismatch', orders.order_id, null, null, 'refund_differs', web_refunds.created_at, web_refunds.received_at, 'ecommerce',
         'raw_ecommerce__refunds', web_refunds.refund_id, null, null, web_refunds.paid_cents - web_refunds.due_cents, null
     from (
         select
@@ -108,14 +108,14 @@ found as (
     where web_refunds.paid_cents <> web_refunds.due_cents
     union all
     select
-        'payment_mismatch', refunds.order_id, refunds.order_line_id, 'till_and_shop_differ', refunds.refunded_at, refunds.received_at,
+        'payment_mismatch', refunds.order_id, refunds.order_line_id, refunds.sku, 'till_and_shop_differ', refunds.refunded_at, refunds.received_at,
         refunds.source_name, 'raw_pos__sale_lines', refunds.refund_line_id, refunds.location_code, null,
         refunds.gross_cents - refunds.also_told_cents, null
     from refunds
     where refunds.also_told_cents <> refunds.gross_cents
     union all
     select
-        'payment_mismatch', orders.order_id, null, 'refunded_more_than_paid', refund_sums.refunded_at, refund_sums.received_at,
+        'payment_mismatch', orders.order_id, null, null, 'refunded_more_than_paid', refund_sums.refunded_at, refund_sums.received_at,
         orders.source_name, case orders.source_name when 'pos' then 'raw_pos__sale_lines' else 'raw_ecommerce__refund_lines' end,
         orders.order_id, orders.location_code, null, refund_sums.gross_cents - orders.gross_cents, null
     from refund_sums
@@ -124,21 +124,21 @@ found as (
     where refund_sums.gross_cents > orders.gross_cents
     union all
     select
-        'refund_without_order', null, null, 'order_not_named_or_unknown', refunds.refunded_at, refunds.received_at, refunds.source_name,
+        'refund_without_order', null, null, refunds.sku, 'order_not_named_or_unknown', refunds.refunded_at, refunds.received_at, refunds.source_name,
         case when refunds.refund_type in ('shipping', 'adjustment') then 'raw_ecommerce__refunds' else 'raw_ecommerce__refund_lines' end,
         refunds.refund_line_id, refunds.location_code, refunds.quantity_units, refunds.gross_cents, null
     from refunds
     where refunds.order_id is null and refunds.source_name = 'ecommerce'
     union all
     select
-        'return_without_receipt', null, null, case when returns.has_reference then 'receipt_unknown' else 'no_receipt' end,
+        'return_without_receipt', null, null, returns.sku, case when returns.has_reference then 'receipt_unknown' else 'no_receipt' end,
         returns.returned_at, returns.received_at, returns.source_name, 'raw_pos__sale_lines', returns.return_line_id,
         returns.location_code, returns.quantity_units, null, null
     from returns
     where returns.order_id is null and returns.source_name = 'pos'
     union all
     select
-        'handover_of_unknown_order', null, null, 'order_unknown', receipts.occurred_at, receipts.received_at, 'pos',
+        'handover_of_unknown_order', null, null, null, 'order_unknown', receipts.occurred_at, receipts.received_at, 'pos',
         'raw_pos__transactions', receipts.receipt_id, receipts.location_code, null, null, null
     from receipts
     left join shop_names
@@ -148,9 +148,10 @@ found as (
 
 final as (
     select
-        exception_type || '/' || reason_code || '/' || source_ref as order_exception_id,
         order_id,
+        exception_type || '/' || reason_code || '/' || source_ref as order_exception_id,
         order_line_id,
+        sku,
         exception_type,
         reason_code,
         occurred_at,

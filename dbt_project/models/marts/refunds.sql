@@ -83,8 +83,8 @@ given_back as (
 
 final as (
     select
-        refund_line_id,
         order_id,
+        refund_line_id,
         order_line_id,
         return_line_id,
         source_name,

@@ -4,8 +4,8 @@ with told as (
 
 final as (
     select
-        refund_line_id as return_line_id,
         order_id,
+        refund_line_id as return_line_id,
         order_line_id,
         source_name,
         customer_id,
