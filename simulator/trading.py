@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator import demand, households, people, places, products
+from simulator import demand, households, people, places, products, records
 from simulator.audience import Audience
 from simulator.formats import ecommerce, wms
 from simulator.fulfilment import Fulfilment
@@ -74,12 +74,7 @@ class Trading:
         for start in range(count, world.people.numbers, BLOCK):
             truth.append("persons", people.identifiers(world.people, start, min(start + BLOCK, world.people.numbers)))
         landing.count("shared_emails", "people", int(world.people.households.shares_email.sum()))
-        typed = world.people.texts.select(
-            (
-                (world.people.texts["form_email"].str.to_lowercase() != world.people.texts["email"])
-                | (world.people.texts["guest_email"] != world.people.texts["email"])
-            ).sum()
-        ).item()
+        typed = int((world.people.marks & records.BIT["typo_email"]).any(axis=0).sum())
         landing.count("mistyped_emails", "people", typed)
         for place in np.flatnonzero(world.places.is_unheard):
             landing.count("unheard_picks", world.places.code[int(place)])
