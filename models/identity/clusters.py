@@ -1,14 +1,16 @@
 """From pairs to people: groups that hold together as a whole, so that one weak bridge does not make one person of two.
 
 Within each set of records joined by likely pairs, average linkage (Sokal and Michener 1958, UPGMA) over the evidence of all pairs, for and
-against: two groups become one only while the evidence between them, on average, speaks for it.
+against: two groups become one only while the evidence between them, on average, speaks for it. There the question is no more whether two
+records out of all are of one person, which is rare, but whether two that a chain joins are: that prior is even.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-MOST_FOR, MOST_AGAINST = 8.0, 3.0  # bits that one pair may weigh: no single agreement outvotes many disagreements
+MOST_BITS = 6.0  # that one pair may weigh: no single agreement outvotes many disagreements
+DOUBT = 2.0  # bits by which the evidence between two groups must speak for one person
 _NEVER = 1e9
 
 Numbers = np.ndarray
@@ -16,11 +18,16 @@ Numbers = np.ndarray
 
 @dataclass(frozen=True)
 class Pairs:
-    """Compared records by number, and how many bits the evidence for one person lies above the bar."""
+    """Compared records by number. `bits`: by how much the odds of one person lie above the bar, among all pairs; `within`: log2 odds
+    among pairs that a chain joins."""
 
     first: Numbers
     second: Numbers
     bits: Numbers
+    within: Numbers
+
+    def only(self, kept: Numbers) -> "Pairs":
+        return Pairs(*(column[kept] for column in (self.first, self.second, self.bits, self.within)))
 
 
 def components(count: int, first: Numbers, second: Numbers) -> Numbers:
@@ -108,7 +115,7 @@ def _by_label(label: Numbers, pairs: Pairs, kept: Numbers | None = None) -> dict
     names, starts = np.unique(label[pairs.first[order]], return_index=True)
     ends = np.r_[starts[1:], len(order)]
     return {
-        int(name): Pairs(pairs.first[some], pairs.second[some], pairs.bits[some])
+        int(name): pairs.only(some)
         for name, some in ((name, order[start:end]) for name, start, end in zip(names, starts, ends, strict=True))
     }
 
@@ -122,16 +129,16 @@ def _weighed(size: int, place: Numbers, part: Pairs | None, proofs: Pairs | None
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    distance = np.full((size, size), MOST_FOR + 1.0)  # what is not known speaks a little against
+    distance = np.full((size, size), MOST_BITS + 1.0)  # what is not known speaks a little against
     if part is not None:
-        _set(distance, place, part, MOST_FOR - np.clip(part.bits, -MOST_AGAINST, MOST_FOR))
+        _set(distance, place, part, MOST_BITS - np.clip(part.within - DOUBT, -MOST_BITS, MOST_BITS))
     if proofs is not None:
         together = components(size, place[proofs.first], place[proofs.second])
         distance[together[:, None] == together[None, :]] = 0.0
     if bans is not None:
         _set(distance, place, bans, np.full(len(bans.first), _NEVER))
     np.fill_diagonal(distance, 0.0)
-    found: Numbers = fcluster(linkage(squareform(distance, checks=False), "average"), MOST_FOR, "distance")
+    found: Numbers = fcluster(linkage(squareform(distance, checks=False), "average"), MOST_BITS, "distance")
     return found
 
 

@@ -5,10 +5,12 @@ is seen between records of one person and between records of two people of one h
 were seen, what it ends near. They are guesses of common sense, to be overruled by data.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-EDITS, LIKENESS = "<edits>", "<likeness>"  # Damerau-Levenshtein distance and Jaro-Winkler similarity, as a dialect names them
+EDITS, LIKENESS = (
+    "<edits>",
+    "<likeness>",
+)  # Damerau-Levenshtein distance and Jaro-Winkler similarity, as a dialect names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,9 @@ class Field:
     columns: tuple[str, ...]
     missing: str
     levels: tuple[Level, ...]
-    frequency_of: str | None = None  # column whose rare values say more: agreement of the first level counts by its frequency
+    frequency_of: str | None = (
+        None  # column whose rare values say more: agreement of the first level counts by its frequency
+    )
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -82,13 +86,13 @@ _DAY_AND_MONTH_EXCHANGED = (
 )
 
 FIELDS = (
-    Field("first_name", ("first_name", "given_root", "last_name"), _either_missing("first_name"), (
+    Field("first_name", ("first_name", "given_root", "last_name", "name_is_known"), _either_missing("first_name"), (
         Level("same", _same("first_name"), .80, .02),
         Level("short_form", _same("given_root"), .06, .002),
         Level("names_exchanged", _EXCHANGED, .01, .0002),
-        Level("alike", _name_alike("first_name"), .08, .01),
+        Level("alike", f"({_name_alike('first_name')}) and not (name_is_known_l and name_is_known_r)", .08, .01),
         Level("initial", _INITIAL, .01, .002),
-        Level("somewhat_alike", _alike("first_name", .80), .015, .05),
+        Level("somewhat_alike", f"{_alike('first_name', .80)} and not (name_is_known_l and name_is_known_r)", .015, .05),
         Level("different", "", .025, .92),
     ), "first_name"),
     Field("last_name", ("last_name", "first_name"), f"{_either_missing('last_name')} or ({_EXCHANGED})", (
@@ -102,15 +106,17 @@ FIELDS = (
         Level("slip", f"{_within('birth_date', 1)} or ({_DAY_AND_MONTH_EXCHANGED})", .06, .004),
         Level("two_slips", _within("birth_date", 2), .01, .02),
         Level("different", "", .03, .966),
-    )),
-    Field("email", ("email", "email_local", "email_number"), _either_missing("email"), (
-        Level("same", _same("email"), .70, .12),
+    ), "birth_date"),
+    Field("email", ("email", "email_local", "email_number", "email_is_relay", "email_is_shared"), f"{_either_missing('email')} or (email_l <> email_r and (email_is_relay_l or email_is_relay_r))", (
+        Level("same", f"{_same('email')} and not email_is_shared_l", .66, .04),
+        Level("same_shared", _same("email"), .04, .08),
         Level("same_name_elsewhere", _same("email_local"), .05, .005),
         Level("slip", f"{_within('email', 2)} and {_same('email_number')}", .08, .005),
         Level("different", "", .17, .865),
     )),
-    Field("phone", ("phone",), _either_missing("phone"), (
-        Level("same", _same("phone"), .75, .35),
+    Field("phone", ("phone", "phone_is_shared"), _either_missing("phone"), (
+        Level("same", f"{_same('phone')} and not phone_is_shared_l", .65, .10),
+        Level("same_shared", _same("phone"), .10, .25),
         Level("slip", _within("phone", 1), .03, .02),
         Level("different", "", .22, .63),
     )),
@@ -119,8 +125,9 @@ FIELDS = (
         Level("slip", _within("identifier", 1), .06, .001),
         Level("different", "", .04, .998),
     )),
-    Field("payment", ("payment",), _either_missing("payment"), (
-        Level("same", _same("payment"), .70, .20),
+    Field("payment", ("payment", "payment_is_shared"), _either_missing("payment"), (
+        Level("same", f"{_same('payment')} and not payment_is_shared_l", .65, .05),
+        Level("same_shared", _same("payment"), .05, .15),
         Level("different", "", .30, .80),
     )),
     Field("address", ("street_name", "house_number", "postal_code", "city"),
@@ -138,9 +145,9 @@ FIELDS = (
 
 KEYS = (
     Key(("identifier",), (("identifier", "same"),)),
-    Key(("email",), (("email", "same"),)),
-    Key(("phone",), (("phone", "same"),)),
-    Key(("payment",), (("payment", "same"),)),
+    Key(("email",), (("email", "same_shared"),)),
+    Key(("phone",), (("phone", "same_shared"),)),
+    Key(("payment",), (("payment", "same_shared"),)),
     Key(("email_local",), (("email", "same_name_elsewhere"),)),
     Key(("names",), (("first_name", "names_exchanged"), ("last_name", "same"))),
     Key(("first_start", "last_start"), (("first_name", "alike"), ("last_name", "alike"))),
@@ -154,7 +161,10 @@ KEYS = (
     Key(("given_root", "birth_date"), (("first_name", "short_form"), ("birth_date", "same"))),
     Key(("last_name", "postal_code"), (("last_name", "same"), ("address", "same_place"))),
     Key(("given_root", "postal_code"), (("first_name", "short_form"), ("address", "same_place"))),
-    Key(("given_root", "last_name", "city"), (("first_name", "short_form"), ("last_name", "same"), ("address", "same_place"))),
+    Key(
+        ("given_root", "last_name", "city"),
+        (("first_name", "short_form"), ("last_name", "same"), ("address", "same_place")),
+    ),
     Key(("house_number", "street_name"), (("address", "alike"),)),
     Key(("house_number", "postal_code"), (("address", "alike"),)),
     Key(("street_name", "postal_code"), (("address", "alike"),)),
@@ -164,12 +174,3 @@ KEYS = (
     Key(("given_root",), (("first_name", "short_form"),)),
     Key(("postal_code",), (("address", "same_place"),)),
 )
-
-
-def fields_of(columns: Collection[str]) -> tuple[Field, ...]:
-    """The fields that records with these columns can be compared by. A column a condition names besides the first may be missing."""
-    return tuple(
-        field
-        for field in FIELDS
-        if field.columns[0] in columns or (field.name == "address" and not {"postal_code", "city"}.isdisjoint(columns))
-    )

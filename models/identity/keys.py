@@ -15,7 +15,7 @@ from models.identity.fields import KEYS, Field, Key
 
 MOST_PER_VALUE = 500  # records that share a value of a key
 PAIRS_PER_RECORD = 30.0  # how many comparisons a record may cost
-ENOUGH = 0.9995  # share of the pairs of one person that the keys should reach
+MOST_COMPARISONS = 2_000  # that finding one more pair of one person is worth
 _SEPARATOR = "\x1f"
 
 Numbers = np.ndarray
@@ -34,9 +34,7 @@ def reach(key: Key, fields: Sequence[Field]) -> Reach | None:
     place = {field.name: number for number, field in enumerate(fields)}
     if not all(name in place for name, _ in key.reaches):
         return None
-    return Reach(
-        key, {place[name]: fields[place[name]].level_names.index(level) + 1 for name, level in key.reaches}
-    )
+    return Reach(key, {place[name]: fields[place[name]].level_names.index(level) + 1 for name, level in key.reaches})
 
 
 def key_value(key: Key) -> pl.Expr:
@@ -55,10 +53,8 @@ def pair_counts(records: pl.DataFrame, keys: Iterable[Key]) -> dict[Key, float]:
     return found
 
 
-def chosen(
-    records: pl.DataFrame, fields: Sequence[Field], person: Sequence[Numbers], present: Numbers
-) -> list[Reach]:
-    """The keys to compare by: each the one that reaches most pairs of one person for the comparisons it costs, while that is needed.
+def chosen(records: pl.DataFrame, fields: Sequence[Field], person: Sequence[Numbers], present: Numbers) -> list[Reach]:
+    """The keys to compare by: each the one that reaches most pairs of one person for the comparisons it costs, while that is worth it.
 
     `person`: by field, the share of pairs of one person at each level; `present`: by field, of pairs in which both records have it.
     """
@@ -67,13 +63,13 @@ def chosen(
     able = [(each, cost) for key, cost in costs.items() if (each := reach(key, fields)) and 0 < cost <= budget]
     taken: list[Reach] = []
     reached = 0.0
-    while able and reached < ENOUGH:
+    while able:
         gains = [
             (Reached([*taken, each], len(fields)).share(person, present) - reached, cost, each) for each, cost in able
         ]
-        gain, cost, best = max(gains, key=lambda one: (one[0] / (one[1] + records.height / 4), one[2].key.name))
+        gain, cost, best = max(gains, key=lambda one: (one[0] / (one[1] + records.height / 2), one[2].key.name))
         able = [(each, price) for each, price in able if each is not best and price <= budget - cost]
-        if gain > 1e-5:
+        if gain * records.height / 2 >= cost / MOST_COMPARISONS:
             taken.append(best)
             budget -= cost
             reached += gain

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from models.identity.fields import EDITS, LIKENESS, Field, fields_of
+from models.errors import ModelsError
+from models.identity.fields import EDITS, LIKENESS, Field
 from models.identity.keys import Reach, Reached, chosen, column_of, pair_counts, with_keys
-from models.identity.mixture import STRANGERS, Mixture, expected, learned
+from models.identity.mixture import HOUSEHOLD, PERSON, STRANGERS, Mixture, expected, learned
+from models.identity.preparing import fields_in, frequencies_of, prepared
 
 RANDOM_PAIRS = 400_000
+DIM = 0.8  # keys are chosen as if only so many fields of a record were as good as expected: bad ones come together
 PAIRS_AT_ONCE = 2_000_000
 SEED = 20_260_302
 PAIR_SCHEMA = {"first": pl.Int64(), "second": pl.Int64(), "pattern": pl.Int64()}
 CLASS_NAMES = ("person", "household", "strangers")
-FREQUENT = 20  # records that share a value before its frequency is kept: what fewer share could point at someone
 
 
 @dataclass(frozen=True)
@@ -34,47 +36,34 @@ class Model:
     frequencies: dict[str, pl.DataFrame]  # by column: value, share of records
     records: int
 
-    @property
-    def names(self) -> list[str]:
-        return [field.name for field in self.fields]
-
-
-def prepared(records: pl.DataFrame) -> pl.DataFrame:
-    """Normalised records as they are compared: text columns only, those that conditions name added where missing."""
-    fields = fields_of([column for column in records.columns if records[column].null_count() < records.height])
-    needed = {column for field in fields for column in field.columns} | {"email_local"}
-    frame = records.with_columns(pl.lit(None, pl.String()).alias(column) for column in sorted(needed - set(records.columns)))
-    frame = frame.with_columns(pl.col("record_id").cast(pl.String), *(pl.col(column).cast(pl.String) for column in sorted(needed)))
-    made: dict[str, pl.Expr] = {"email_number": pl.col("email_local").str.replace_all(r"\D", "")}
-    if {"first_name", "last_name"} <= set(frame.columns):
-        root, last = pl.coalesce("given_root", "first_name"), pl.col("last_name")
-        made |= {
-            "given_root": root, "names": pl.min_horizontal(root, last) + " " + pl.max_horizontal(root, last),
-            "first_start": root.str.slice(0, 3), "last_start": last.str.slice(0, 4),
-        }  # fmt: skip
-    if "street_name" in frame.columns:
-        made["street_start"] = pl.col("street_name").str.slice(0, 6)
-    return frame.with_columns(value.alias(name) for name, value in made.items())
-
-
 class Matcher:
     """Pairs of one set of records, which are known by their row from here on. `database`: Splink's, DuckDB in memory by default.
 
     `is_linking`: only records of unlike `side` may be of one person.
     """
 
-    def __init__(self, records: pl.DataFrame, database: Any = None, is_linking: bool = False) -> None:
+    def __init__(
+        self, records: pl.DataFrame, model: Model | None = None, database: Any = None, is_linking: bool = False
+    ) -> None:
         quiet()
-        self.records = prepared(records)
+        self._frequencies = model.frequencies if model else frequencies_of(records)
+        self.records = prepared(records, self._frequencies)
+        self._model = model
         self._database = database or _embedded()
         self._is_linking = is_linking
 
-    def learn(self) -> tuple[Model, pl.DataFrame]:
-        """A model of these records, and the pairs it was learned from, compared."""
+    @property
+    def model(self) -> Model:
+        if self._model is None:
+            raise ModelsError("identity: expected a model, found none. Learn one, or hand one in.")
+        return self._model
+
+    def learn(self) -> pl.DataFrame:
+        """Learn a model of these records; the pairs it was learned from, as `compared` gives them."""
         records = self.records
-        fields = fields_of([c for c in records.columns if records[c].null_count() < records.height])
+        fields = fields_in(records)
         present = np.array([self._present(field) for field in fields])
-        guess = [np.array([level.person for level in field.levels]) for field in fields]
+        guess = [DIM * np.array([level.person for level in field.levels]) for field in fields]
         keys = chosen(records, fields, guess, present)
         linker = self._linker(fields, keys)
         linker.training.estimate_u_using_random_sampling(max_pairs=RANDOM_PAIRS, seed=SEED)
@@ -84,32 +73,38 @@ class Matcher:
         counts = patterns["len"].to_numpy().astype(float)
         numbers = levels_of(patterns["pattern"], fields)
         mixture = learned(start, numbers, counts, self._pairs(), Reached(keys, len(fields)))
-        return Model(fields, tuple(keys), mixture, self._frequencies(fields), records.height), compared
+        self._model = Model(fields, tuple(keys), mixture, dict(self._frequencies), records.height)
+        return compared
 
-    def compared(self, model: Model) -> pl.DataFrame:
+    def compared(self) -> pl.DataFrame:
         """first, second (rows), pattern: the pairs that share a key of the model, each once."""
-        return self._compared(self._linker(model.fields, model.keys), model.fields, model.keys)
+        return self._compared(self._linker(self.model.fields, self.model.keys), self.model.fields, self.model.keys)
 
-    def compared_these(self, model: Model, first: np.ndarray, second: np.ndarray) -> pl.DataFrame:
+    def compared_these(self, first: np.ndarray, second: np.ndarray) -> pl.DataFrame:
         """The same of given pairs."""
-        linker = self._linker(model.fields, model.keys[:1])
+        if not len(first):
+            return pl.DataFrame(schema=PAIR_SCHEMA)
+        linker = self._linker(self.model.fields, self.model.keys[:1])
         pairs = pl.DataFrame({"join_key_l": first, "join_key_r": second, "match_key": ["0"] * len(first)})
         linker.table_management.register_blocked_pairs_for_predict(self._database.register(pairs.to_arrow()))
-        return self._taken(linker, linker.inference.predict(warning_mode="never"), model.fields)
+        return self._taken(linker, linker.inference.predict(warning_mode="never"), self.model.fields)
 
-    def scored(self, model: Model, compared: pl.DataFrame) -> pl.DataFrame:
-        """The pairs with `bits`, log2 of the odds that one person is behind both records, and `probability`."""
+    def scored(self, compared: pl.DataFrame) -> pl.DataFrame:
+        """The pairs with `bits`, log2 of the odds that one person is behind both records, `probability`, the same said otherwise,
+        and `within`, the bits that remain when one person and two are as likely beforehand."""
+        model = self.model
         patterns = compared.select("pattern").unique()
-        numbers = levels_of(patterns["pattern"], model.fields)
-        logs = model.mixture.log_likelihoods(numbers) + np.log2(model.mixture.shares)
+        logs = model.mixture.log_likelihoods(levels_of(patterns["pattern"], model.fields))
         patterns = patterns.with_columns(pl.Series(name, logs[:, kind]) for kind, name in enumerate(CLASS_NAMES))
         person, household, strangers = (pl.col(name) for name in CLASS_NAMES)
-        other, further = pl.max_horizontal(household, strangers + pl.col("rarity")), (household - strangers - pl.col("rarity")).abs()
-        bits = person - other - (1 + (-further * math.log(2)).exp()).log(2)
+        share = [float(each) for each in np.log2(model.mixture.shares)]
+        one, other = household + share[HOUSEHOLD], strangers + share[STRANGERS]
+        either = pl.max_horizontal(one, other) + (1 + (-(one - other).abs() * math.log(2)).exp()).log(2)
         return (
-            compared.with_columns(rarity=self._rarity(model, compared))
+            compared.with_columns(rarity=self._rarity(compared))
             .join(patterns, on="pattern", how="left", maintain_order="left")
-            .with_columns(bits=bits)
+            .with_columns(strangers=strangers + pl.col("rarity"))
+            .with_columns(bits=person + share[PERSON] - either, within=person - pl.max_horizontal(household + share[HOUSEHOLD] - share[PERSON], strangers))
             .with_columns(probability=1 / (1 + (-pl.col("bits") * math.log(2)).exp()))
             .drop(CLASS_NAMES)
         )
@@ -169,27 +164,19 @@ class Matcher:
             return float((count**2 - (sizes**2).sum()) / 2)
         return count * (count - 1) / 2
 
-    def _frequencies(self, fields: Sequence[Field]) -> dict[str, pl.DataFrame]:
-        found = {}
-        for column in (field.frequency_of for field in fields):
-            if column:
-                counts = self.records.select(value=column).drop_nulls().group_by("value").len()
-                frequent = counts.filter(pl.col("len") >= FREQUENT).sort("value")
-                found[column] = frequent.select("value", share=pl.col("len") / counts["len"].sum())
-        return found
-
-    def _rarity(self, model: Model, compared: pl.DataFrame) -> pl.Series:
+    def _rarity(self, compared: pl.DataFrame) -> pl.Series:
         """By how many bits strangers are likelier, or less likely, to agree in this very name than in names at large."""
-        total = np.zeros(compared.height)
+        model, total = self.model, np.zeros(compared.height)
         levels = levels_of(compared["pattern"], model.fields)
-        least = FREQUENT / 2 / max(model.records, FREQUENT)
         for number, field in enumerate(model.fields):
             if field.frequency_of:
+                usual = float(model.mixture.levels[number][STRANGERS, 0])
+                frequent = model.frequencies[field.frequency_of]["share"].to_numpy()
+                least = max((usual - (frequent**2).sum()) / max(1 - frequent.sum(), 0.01), 1 / model.records)
                 values = self.records.select(value=field.frequency_of).join(
                     model.frequencies[field.frequency_of], on="value", how="left", maintain_order="left"
                 )
-                share = values["share"].fill_null(least).to_numpy()[compared["first"].to_numpy()]
-                usual = model.mixture.levels[number][STRANGERS, 0]
+                share = values["share"].fill_null(float(least)).to_numpy()[compared["first"].to_numpy()]
                 total += np.where(levels[:, number] == 0, np.log2(share / usual), 0.0)
         return pl.Series("rarity", total)
 
@@ -219,14 +206,20 @@ def quiet() -> None:
 
 def _comparison(field: Field, dialect: Any) -> dict[str, Any]:
     def sql(condition: str) -> str:
-        return condition.replace(EDITS, dialect.damerau_levenshtein_function_name).replace(LIKENESS, dialect.jaro_winkler_function_name)
+        return condition.replace(EDITS, dialect.damerau_levenshtein_function_name).replace(
+            LIKENESS, dialect.jaro_winkler_function_name
+        )
 
     return {
         "output_column_name": field.name,
         "comparison_levels": [
             {"sql_condition": sql(field.missing), "label_for_charts": "missing", "is_null_level": True},
             *(
-                {"sql_condition": sql(level.condition) or "ELSE", "label_for_charts": level.name, "m_probability": level.person}
+                {
+                    "sql_condition": sql(level.condition) or "ELSE",
+                    "label_for_charts": level.name,
+                    "m_probability": level.person,
+                }
                 for level in field.levels
             ),
         ],
@@ -238,7 +231,9 @@ def _strangers(linker: Any, fields: Sequence[Field]) -> list[np.ndarray]:
     saved = linker.misc.save_model_to_json()
     found = []
     for field, comparison in zip(fields, saved["comparisons"], strict=True):
-        said = [level.get("u_probability") for level in comparison["comparison_levels"] if not level.get("is_null_level")]
+        said = [
+            level.get("u_probability") for level in comparison["comparison_levels"] if not level.get("is_null_level")
+        ]
         shares = np.array([0.0 if value is None or isinstance(value, str) else value for value in said])
         shares = np.maximum(shares, 0.5 / RANDOM_PAIRS)
         found.append(shares / shares.sum())

@@ -47,7 +47,9 @@ class Mixture:
         return _normalised(self.log_likelihoods(patterns) + np.log2(self.shares))
 
 
-def expected(fields: Sequence[Field], strangers: Sequence[Numbers], present: Numbers, pairs: float, records: float) -> Mixture:
+def expected(
+    fields: Sequence[Field], strangers: Sequence[Numbers], present: Numbers, pairs: float, records: float
+) -> Mixture:
     """Before anything was learned: what `fields.py` expects, and one pair of each kind for every two records."""
     levels = [
         np.maximum(np.array([[level.person for level in field.levels], [level.household for level in field.levels], unlike]), _LEAST)
@@ -55,7 +57,11 @@ def expected(fields: Sequence[Field], strangers: Sequence[Numbers], present: Num
     ]  # fmt: skip
     share = min(0.1, 0.5 * records / max(pairs, 1.0))
     return Mixture(
-        np.array([share, share, 1 - 2 * share]), tuple(rows / rows.sum(1, keepdims=True) for rows in levels), present, 0, ()
+        np.array([share, share, 1 - 2 * share]),
+        tuple(rows / rows.sum(1, keepdims=True) for rows in levels),
+        present,
+        0,
+        (),
     )
 
 

@@ -1,0 +1,76 @@
+"""The records that describe a person, one per shop account, loyalty member and guest, as comparison wants them.
+
+A record speaks for one identifier (`identity_type`, `identity_ref`), whose proved hub makes it one of a group. Clear text: it lives as long as
+a run compares, and is written nowhere.
+"""
+
+import polars as pl
+
+from models.identity.normalise import normalised
+from models.identity.proofs import Sources
+
+SAID = ("first_name", "last_name", "email", "phone", "birth_date", "street_address", "city", "region_code", "postal_code", "country_code")
+OWNER = ("source_name", "record_type", "identity_type", "identity_ref")
+
+
+def said_records(sources: Sources) -> pl.DataFrame:
+    """What each record says now, as it was said: record_id, `OWNER`, `SAID`, payment. One row per record."""
+    members = sources.latest_members.filter(pl.col("card_ref").is_not_null())
+    guests = (
+        sources.latest_orders.filter(pl.col("account_ref").is_null() & pl.col("email_ref").is_not_null())
+        .sort("created_at", "order_id")
+        .group_by("email_ref", maintain_order=True)
+        .agg(*(pl.col(name).drop_nulls().last() for name in SAID if name in sources.orders.columns))
+    )
+    parts = [
+        _spoken("ecommerce", "account", "account", "account_ref", sources.latest_accounts),
+        _spoken("loyalty", "member", "card", "card_ref", members),
+        _spoken("ecommerce", "guest", "email", "email_ref", guests),
+    ]
+    payment = _payments(sources)
+    return (
+        pl.concat(parts)
+        .unique("record_id", keep="last", maintain_order=True)
+        .join(payment, on=("identity_type", "identity_ref"), how="left", maintain_order="left")
+        .sort("record_id")
+    )
+
+
+def normal_records(said: pl.DataFrame, country: str) -> pl.DataFrame:
+    """The records as compared: record_id, the columns of `normalise.OUTPUTS`, payment."""
+    return normalised(said, country).join(said.select("record_id", "payment"), on="record_id", maintain_order="left")
+
+
+def _spoken(source: str, record_type: str, identity_type: str, ref: str, frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select(
+        pl.concat_str([pl.lit(f"{record_type}:"), pl.col(ref)]).alias("record_id"),
+        pl.lit(source).alias("source_name"),
+        pl.lit(record_type).alias("record_type"),
+        pl.lit(identity_type).alias("identity_type"),
+        pl.col(ref).alias("identity_ref"),
+        *((pl.col(name) if name in frame.columns else pl.lit(None)).cast(pl.String).alias(name) for name in SAID),
+    )
+
+
+def _payments(sources: Sources) -> pl.DataFrame:
+    """The payment token each identifier paid with most. identity_type, identity_ref, payment."""
+    paid = sources.latest_orders.filter(pl.col("payment_ref").is_not_null())
+    used = pl.concat(
+        [
+            paid.filter(pl.col("account_ref").is_not_null()).select(
+                identity_type=pl.lit("account"), identity_ref="account_ref", payment="payment_ref"
+            ),
+            paid.filter(pl.col("account_ref").is_null()).select(
+                identity_type=pl.lit("email"), identity_ref="email_ref", payment="payment_ref"
+            ),
+            sources.cards.filter(pl.col("payment_ref").is_not_null()).select(
+                identity_type=pl.lit("card"), identity_ref="loyalty_card_ref", payment="payment_ref"
+            ),
+        ]
+    ).drop_nulls()
+    counted = used.group_by("identity_type", "identity_ref", "payment").len()
+    return (
+        counted.sort("len", "payment", descending=[True, False])
+        .unique(("identity_type", "identity_ref"), keep="first")
+        .drop("len")
+    )
