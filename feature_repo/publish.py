@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 RECENT_DAYS = 90
 RECENT_SKUS = 20
-# Links that prove whose an identifier is. A shared, unverified contact carries refusals, never a person's features.
-PROVED_LINKS = ("hub", "deterministic")
+# Links of a customer's own identifiers, each proved within its group; groups are joined where their people said yes to that. A
+# shared, unverified contact carries refusals, never a person's features.
+OWN_LINKS = ("hub", "deterministic", "probabilistic")
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,13 @@ def _customer_context(home: Home) -> "pl.DataFrame":
 
 
 def _customer_identity(home: Home) -> "pl.DataFrame":
-    """The one customer each identifier is proved to be. One row per identifier token."""
+    """The one customer each identifier belongs to. One row per identifier token."""
     import polars as pl
 
     customer = pl.col("customer_id").drop_nulls().unique()
     return (
         pl.scan_parquet(published.current(home, "customer_identities"))
-        .filter(pl.col("link_type").is_in(PROVED_LINKS), pl.col("identity_ref").is_not_null())
+        .filter(pl.col("link_type").is_in(OWN_LINKS), pl.col("identity_ref").is_not_null())
         .group_by("identity_ref")
         .agg(pl.when(customer.len() == 1).then(customer.first()).alias("customer_id"))
         .with_columns(_known_until(home))

@@ -134,7 +134,8 @@ def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
     """Train what has new data, on rows whose consent for model_training held. Every training leaves a receipt."""
     from consent.ledger.opening import open_ledger
     from models.build import BASELINES, train_all
-    from models.decisions import LINKS, Basis, keeper
+    from models.decisions import Basis, keeper
+    from models.permission import LINKS
     from models.tables import versions
     from troth.published import current
 

@@ -158,6 +158,26 @@ EXPLANATIONS: dict[str, dict[Audience, Words]] = {
     },
 }
 
+# Where a customer's identities are in part joined by likeness, and the answer is not that of each group of them.
+SILENT_BY_LIKENESS: dict[Audience, Words] = {
+    "shopper": Words(
+        "You have not been asked about this under every account, card or address that we think is yours, and we are not sure "
+        "enough that they are all yours to take a yes under one for a yes under another",
+        "You can say yes under each of them on your preferences page",
+    ),
+    "marketer": Words(
+        "Refused: the customer's identities are in part joined by likeness, some of them were never asked, and a yes under "
+        "the others is not one for them",
+        "A yes under those as well, or proof that they are all one person's, changes it",
+    ),
+}
+DENIED_BY_LIKENESS: dict[Audience, str] = {
+    "shopper": "That was under an account, card or address which we think is yours as well: not sure enough to take a yes there "
+    "for a yes here, but we keep to the no.",
+    "marketer": "That was under identities which are joined to the others by likeness: no proof that a yes could rest on, but "
+    "enough for the no.",
+}
+
 
 def explain(found: Standing, audience: Audience, policy: Policy, purpose_code: str, channel_code: str = EVERY) -> str:
     """What holds, since when, by what, until when, and what changes it: a few sentences without a name or a code.
@@ -165,14 +185,16 @@ def explain(found: Standing, audience: Audience, policy: Policy, purpose_code: s
     Raises: ConsentError for a reason that has no words.
     """
     try:
-        words = EXPLANATIONS[found.reason_code][audience]
+        is_silent = found.is_by_likeness and found.reason_code == "never_asked"
+        words = (SILENT_BY_LIKENESS if is_silent else EXPLANATIONS[found.reason_code])[audience]
+        likely = f" {DENIED_BY_LIKENESS[audience]}" if found.is_by_likeness and not is_silent else ""
     except KeyError as fault:
         raise ConsentError(
             f"explanation: expected a reason of standing and shopper or marketer, found {fault.args[0]}. Add its words."
         ) from fault
     holds = words.holds.format(since=_day(found.since_at))
     ends = f" It ends by itself on {_day(found.expires_at)}." if found.is_allowed and found.expires_at else ""
-    return f"{_subject(policy, purpose_code, channel_code)} {holds}.{ends} {words.changes}."
+    return f"{_subject(policy, purpose_code, channel_code)} {holds}.{ends}{likely} {words.changes}."
 
 
 def _subject(policy: Policy, purpose_code: str, channel_code: str) -> str:

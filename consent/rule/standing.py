@@ -411,7 +411,7 @@ def _merged_frame(links: pl.DataFrame, words: pl.DataFrame) -> pl.DataFrame:
     `links`: `IDENTITIES`. `words`: of `_words`.
     """
     keys, answer = ["customer_id", *_ASKED], ("is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
-    groups = links.group_by("customer_id").agg(pl.col("group_ref").n_unique().alias("groups"))
+    groups = links.select("customer_id", "group_ref").unique().group_by("customer_id").len("groups")
     several = groups.filter(pl.col("groups") > 1)
 
     def merged_by(keys: list[str], links: pl.LazyFrame) -> pl.LazyFrame:

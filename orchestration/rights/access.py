@@ -9,7 +9,7 @@ import html
 import io
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,11 @@ def _collected(
         "given": {table: _given(table, rows) for table, rows in sorted(found.rows.items())},
     }
     if not portable:
-        own = [*person.customer_ids, *(token for token in found.spellings)]
+        shared = set(person.shared_ids)
+        own = [*(one for one in person.customer_ids if one not in shared), *(token for token in found.spellings)]
         document |= {
             "identities": _identities(home, person, found),
-            "derived": _derived(home, own, person.tokens),
+            "derived": _derived(home, own, person.tokens, shared),
             "online_features": _features(home, own),
             "contact_points": _contacts(home, found),
             "consent": _consent(home, at, person),
@@ -94,10 +95,13 @@ def _collected(
 def _left_out(person: Person) -> str:
     if not person.unproved:
         return "Nothing."
-    return (
-        f"{len(person.unproved)} contact(s) that we saw beside you in a record, such as a phone or a shared e-mail: nobody proved that "
-        "they are yours alone. Ask us with that contact itself, and prove that it is yours."
+    left_out = (
+        f"{len(person.unproved)} contact(s) that we saw beside you in a record, such as a phone or a shared e-mail, or that look like yours: "
+        "nobody proved that they are yours alone. Ask us with that contact itself, and prove that it is yours."
     )
+    if not person.shared_ids:
+        return left_out
+    return f"{left_out} What we made of your records together with those that only look like yours is left out as well, until then."
 
 
 def _given(table: str, rows: pl.DataFrame) -> dict[str, Any]:
@@ -124,12 +128,14 @@ def _identities(home: Home, person: Person, found: Held) -> list[dict[str, Any]]
     ]
 
 
-def _derived(home: Home, own: Sequence[str], tokens: Sequence[str]) -> dict[str, Any]:
-    """Rows of published tables about the person: what was made of what they gave."""
+def _derived(home: Home, own: Sequence[str], tokens: Sequence[str], shared: Collection[str]) -> dict[str, Any]:
+    """Rows of published tables about the person: what was made of what they gave. No row of a customer that may be two people."""
     told, tables = _descriptions(), {}
     for pointer in sorted(home.published.glob(f"*/{POINTER}")):
         table = pointer.parent.name
         rows = rows_about(table, pl.scan_parquet(current(home, table)), own, tokens)
+        if "customer_id" in rows.columns:
+            rows = rows.filter(~pl.col("customer_id").is_in(list(shared)).fill_null(False))
         if rows.height:
             described = told.get(table, {})
             tables[table] = {

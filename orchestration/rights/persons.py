@@ -1,6 +1,7 @@
 """Who is meant by a request: the identities that are proved to be one person, and no others.
 
-A contact that was only seen in the same record may be somebody else's, so it is neither handed out nor erased.
+A contact that was only seen in the same record may be somebody else's, so it is neither handed out nor erased; nor is what only
+looks like the same person.
 """
 
 from collections.abc import Sequence
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from feature_repo.publish import PROVED_LINKS
+from consent.rule.identity import PROBABILISTIC
+from consent.rule.standing import GRANTING_LINKS, proved_groups
+from models.permission import LINKS, identities
 from troth.errors import TrothError
 from troth.home import Home
 from troth.ids import IDENTIFIER_TYPES, tokeniser
@@ -21,42 +24,50 @@ class RightsError(TrothError):
 
 @dataclass(frozen=True)
 class Person:
-    """`tokens` are proved, those asked for first; `unproved` were seen beside them in some record and stay out of it."""
+    """`tokens` are proved, those asked for first; `unproved` were seen beside them in some record, or look alike, and stay out of it.
+
+    `shared_ids`: those of `customer_ids` that are in part only likely to be the person, so that rows of them may tell of another.
+    """
 
     customer_ids: tuple[str, ...]
     tokens: tuple[str, ...]
     unproved: tuple[str, ...]
+    shared_ids: tuple[str, ...] = ()
 
 
 def resolve(home: Home, subjects: Sequence[str]) -> Person:
     """The person behind customer ids (`cus_...`), tokens (`email_...`) and identifiers (`email:anna@example.com`, or bare).
 
+    That is, the proved group of each identifier, and of a customer the main one: other groups of it are but likely to be the same.
     Give an identifier only when the person has proved it to be theirs. Raises: RightsError for one nobody knows.
     """
-    identities = pl.read_parquet(
-        current(home, "customer_identities"), columns=["customer_id", "identity_ref", "link_type"]
-    ).drop_nulls()
-    is_proved = pl.col("link_type").is_in(PROVED_LINKS)
+    known = proved_groups(identities(current(home, LINKS))).drop_nulls()
+    owned = known.filter(pl.col("link_type").is_in(GRANTING_LINKS))
     # An identifier that is proved for two customers proves neither.
-    proved = identities.filter(is_proved).filter(pl.col("customer_id").n_unique().over("identity_ref") == 1)
+    proved = owned.filter(pl.col("customer_id").n_unique().over("identity_ref") == 1)
+    group = ["customer_id", "group_ref"]
+    main = known.join(known.filter(link_type=PROBABILISTIC), on=group, how="anti").select(group)
     asked: list[str] = []
+    groups = [known.clear().select(group)]
     customers: list[str] = []
     for subject in subjects:
         if subject.startswith("cus_"):
+            groups.append(main.filter(customer_id=subject))
             customers.append(subject)
             continue
         found = _tokens(home, subject, proved)
         asked += found
-        customers += proved.filter(pl.col("identity_ref").is_in(found))["customer_id"].to_list()
+        groups.append(proved.filter(pl.col("identity_ref").is_in(found)).select(group))
+        customers += groups[-1]["customer_id"].to_list()
     customers = list(dict.fromkeys(customers))
-    theirs = identities.filter(pl.col("customer_id").is_in(customers))
+    mine = pl.concat(groups).unique()
+    theirs = known.filter(pl.col("customer_id").is_in(customers))
     if not asked and not theirs.height:
         raise _unknown()
-    tokens = dict.fromkeys(
-        [*asked, *proved.join(theirs, on=["customer_id", "identity_ref"], how="semi")["identity_ref"].sort()]
-    )
+    tokens = dict.fromkeys([*asked, *proved.join(mine, on=group, how="semi")["identity_ref"].sort()])
     unproved = sorted(set(theirs["identity_ref"]) - set(tokens))
-    return Person(tuple(customers), tuple(tokens), tuple(unproved))
+    shared = set(theirs.join(mine, on=group, how="anti").join(owned, on=group, how="semi")["customer_id"])
+    return Person(tuple(customers), tuple(tokens), tuple(unproved), tuple(sorted(shared)))
 
 
 def _tokens(home: Home, subject: str, proved: pl.DataFrame) -> list[str]:

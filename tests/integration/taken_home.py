@@ -17,8 +17,8 @@ from consent.receipts import shopper, verifier
 from consent.receipts.decisions import show_one
 from consent.receipts.shopper import read_controller, shopper_receipt, standing_receipt
 from consent.rule.policy import read_policy
-from models.decisions import LINKS, Basis, folder_of, keeper
-from models.permission import FrameStanding
+from models.decisions import Basis, folder_of, keeper
+from models.permission import LINKS, FrameStanding
 from models.segments.definition import Comparison, Segment
 from models.segments.export import export
 from models.tables import naive, versions

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from consent.errors import ConsentError
-from consent.rule.explanations import EXPLANATIONS, Audience, explain
+from consent.rule.explanations import DENIED_BY_LIKENESS, EXPLANATIONS, SILENT_BY_LIKENESS, Audience, explain
 from consent.rule.policy import read_policy
 from consent.rule.standing import ALLOWED, REASONS, Standing
 from tests.unit.consent.builders import MONDAY
@@ -39,10 +39,19 @@ def test_an_explanation_says_what_since_when_until_when_and_what_changes_it(reas
     assert not re.search(r"[{}_@*]|\bleaf\b|None", said)
 
 
-@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("audience", get_args(Audience))
+def test_who_is_refused_for_a_likeness_is_told_that_it_is_one(audience: Audience) -> None:
+    silent = explain(Standing(False, "never_asked", is_by_likeness=True), audience, POLICY, "analytics")
+    assert silent.endswith(f"{SILENT_BY_LIKENESS[audience].changes}.")
+    refused = explain(Standing(False, "withdrawn", MONDAY, is_by_likeness=True), audience, POLICY, "analytics")
+    plain = explain(Standing(False, "withdrawn", MONDAY), audience, POLICY, "analytics")
+    assert refused.replace(f" {DENIED_BY_LIKENESS[audience]}", "") == plain != refused
+
+
+@pytest.mark.parametrize("reason", [*REASONS, "likeness"])
 def test_a_shopper_reads_no_jargon(reason: str) -> None:
-    words = EXPLANATIONS[reason]["shopper"]
-    spoken = re.findall(r"[a-z]+", f"{words.holds} {words.changes}".lower())
+    words = EXPLANATIONS.get(reason, SILENT_BY_LIKENESS)["shopper"]
+    spoken = re.findall(r"[a-z]+", f"{words.holds} {words.changes} {DENIED_BY_LIKENESS['shopper']}".lower())
     assert [word for word in spoken if word in JARGON or word.startswith("opt")] == []
     assert {"you", "your", "we", "us"} & set(spoken) or "sign" in spoken
 

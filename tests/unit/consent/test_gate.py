@@ -124,6 +124,19 @@ def test_a_link_brings_the_no_of_the_other_side_at_once() -> None:
     assert gate.allows("cus_alma", "service", "*", NOW) == (True, "contract")
 
 
+@pytest.mark.parametrize("said_under", [ALMA, BORIS, CARLA])
+def test_a_no_under_any_group_of_a_customer_blocks_all_of_it_at_once(said_under: str) -> None:
+    links = linked_frame(
+        [("cus_1", ALMA, "hub", ALMA), ("cus_1", BORIS, "probabilistic", BORIS), ("cus_1", CARLA, "deterministic", BORIS)]
+    )
+    yeses = [event(subject_id=who) for who in (ALMA, BORIS)]
+    gate = gate_of(*yeses, links=links)
+    assert gate.allows("cus_1", "personalization", "*", NOW) == (True, "granted")
+    no = Recorded(2, event(NOW, event_type="withdraw", subject_id=said_under))
+    assert gate.overlay([no], Shelf(recorded(*yeses)), NOW, 3) == 1
+    assert gate.allows("cus_1", "personalization", "*", NOW) == (False, "withdrawn")
+
+
 def test_the_same_tail_twice_changes_nothing_and_an_older_tail_is_refused() -> None:
     gate = gate_of(event())
     tail, shelf = [Recorded(1, event(NOW, event_type="withdraw"))], Shelf(recorded(event()))

@@ -16,7 +16,7 @@ from consent.errors import LedgerError
 from consent.events import Event, Recorded
 from consent.rule.identity import joined
 from consent.rule.policy import Notice, Policy, read_policy
-from consent.rule.standing import REFUSALS, Standing, merged, standing, standing_frame
+from consent.rule.standing import REFUSALS, Standing, merged, merged_groups, standing, standing_frame
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
     BORIS,
@@ -449,6 +449,42 @@ def test_the_unomi_merge_keeps_the_withdrawal() -> None:
     owned = linked_frame([("cus_1", ALMA, "hub"), ("cus_1", BORIS, "deterministic")])
     frame = standing_frame(frame_of(said), owned, POLICY, NOW).filter(purpose_code="personalization")
     assert frame["reason_code"].to_list() == ["withdrawn"]
+
+
+def test_the_unomi_merge_by_likeness_keeps_the_withdrawal_and_takes_no_yes_along() -> None:
+    """The same by a link that is only likely: the no of A is heard under B, and B's yes does not stand for an A who is silent."""
+    likely = linked(MONDAY + 2 * DAY, link_type="probabilistic")
+    for said, reason in (
+        (recorded(grant(), grant(subject_id=BORIS), withdraw(MONDAY + DAY), *likely), "withdrawn"),
+        (recorded(grant(subject_id=BORIS), *likely), "never_asked"),
+    ):
+        groups = [(ALMA, "hub", ask(said)), (BORIS, "probabilistic", ask(said, subject_id=BORIS))]
+        assert merged_groups(groups).reason_code == merged_groups(groups[::-1]).reason_code == reason
+        assert merged_groups(groups).is_by_likeness
+        owned = linked_frame([("cus_1", ALMA, "hub", ALMA), ("cus_1", BORIS, "probabilistic", BORIS)])
+        for links in (owned, owned.drop("group_ref")):  # what is likely is a group of its own, also where nobody says so
+            frame = standing_frame(frame_of(said), links, POLICY, NOW).filter(purpose_code="personalization")
+            assert frame["reason_code"].to_list() == [reason]
+
+
+def test_of_several_groups_a_persons_no_decides_before_an_end_and_an_end_before_silence() -> None:
+    no, end = Standing(False, "withdrawn", MONDAY, None, 1), Standing(False, "expired", MONDAY + DAY, None, 2)
+    silence, unread = Standing(False, "never_asked"), Standing(False, "ledger_unreadable")
+    yes, later = (Standing(True, "granted", MONDAY + n * DAY, MONDAY + (9 - n) * DAY, n) for n in (3, 4))
+    hub = [(str(n), "hub", found) for n, found in enumerate((silence, end, no, unread, yes, later))]
+    for count, decided in ((1, silence), (2, end), (3, no), (4, unread)):
+        for order in (hub[:count], hub[:count][::-1]):
+            assert merged_groups([*order, hub[4]]) == decided
+    assert merged_groups(hub[4:]) == replace(later, expires_at=MONDAY + 5 * DAY)
+    assert merged_groups([]) == silence
+    assert merged_groups([("0", "hub", silence), ("0", "deterministic", yes)]) == yes  # proved: one group
+
+
+def test_likeness_is_the_reason_only_where_some_group_alone_might() -> None:
+    alone = recorded(grant(), withdraw(MONDAY + DAY), grant(subject_id=BORIS), withdraw(MONDAY + DAY, subject_id=BORIS))
+    groups = [(who, "hub", ask(alone, subject_id=who)) for who in (ALMA, BORIS)]
+    assert not merged_groups(groups).is_by_likeness
+    assert not merged_groups(groups[:1]).is_by_likeness
 
 
 def test_a_split_does_not_free_from_a_no_and_a_grant_given_since_does() -> None:

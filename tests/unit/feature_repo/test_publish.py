@@ -88,18 +88,19 @@ def test_each_grants_end_stands_beside_its_standing(tmp_path: Path) -> None:
     assert ends == {"expires_personalization_at": SOON, "expires_marketing_email_at": AS_OF}
 
 
-def test_an_identifier_leads_to_a_customer_by_proved_links_only(tmp_path: Path) -> None:
+def test_an_identifier_leads_to_a_customer_by_its_own_links_and_by_no_contact(tmp_path: Path) -> None:
     links = pl.DataFrame(
         {
-            "identity_ref": ["email_ada", "email_shared", "device_both", "device_both"],
-            "customer_id": [ADA, ADA, ADA, BRAM],
-            "link_type": ["hub", "contact", "deterministic", "deterministic"],
+            "identity_ref": ["email_ada", "email_guest", "email_shared", "device_both", "device_both"],
+            "customer_id": [ADA, ADA, ADA, ADA, BRAM],
+            "link_type": ["hub", "probabilistic", "contact", "deterministic", "deterministic"],
         }
     )
     home = home_with_tables(tmp_path, customer_identities=links)
     publish(home)
     found = online_store(home.features).scan("customer_identity")
-    assert {token: row.values["customer_id"] for token, row in found.items()} == {"email_ada": ADA, "device_both": None}
+    customers = {token: row.values["customer_id"] for token, row in found.items()}
+    assert customers == {"email_ada": ADA, "email_guest": ADA, "device_both": None}
 
 
 def test_recent_items_are_the_newest_kept_ones_of_the_last_months(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consent.rule.standing import IDENTITIES
 from orchestration.catalog import contracts
 from orchestration.rights.held import (
     KEPT,
@@ -43,11 +44,12 @@ NOTHING = Traces.of(())
 
 
 def _home(
-    tmp_path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], identities: Sequence[tuple[str, str, str]] = ()
+    tmp_path: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]], identities: Sequence[tuple[str, ...]] = ()
 ) -> Home:
     home = Home(tmp_path)
     raw_home(home.raw, rows)
-    frame = pl.DataFrame(list(identities), ["customer_id", "identity_ref", "link_type"], orient="row")
+    columns = IDENTITIES[: max((len(row) for row in identities), default=3)]
+    frame = pl.DataFrame(list(identities), columns, orient="row")
     frame.write_parquet(tmp_path / "draft.parquet")
     publish(home, "customer_identities", tmp_path / "draft.parquet")
     return home
@@ -87,6 +89,18 @@ def test_an_identifier_that_two_customers_proved_proves_neither_and_a_contact_is
         ("cus_b", "account_b", "hub"), ("cus_a", "email_shared", "contact"),
     ])  # fmt: skip
     assert resolve(home, ["cus_a"]) == Person(("cus_a",), ("account_a",), ("device_x", "email_shared"))
+
+
+def test_who_only_looks_like_the_same_person_is_meant_when_named_and_not_before(tmp_path: Path) -> None:
+    account, card, guest, device = (f"{kind}_{'a' * 22}" for kind in ("account", "card", "email", "device"))
+    home = _home(tmp_path, {}, [
+        ("cus_a", account, "hub", account), ("cus_a", card, "deterministic", account),
+        ("cus_a", guest, "probabilistic", guest), ("cus_a", device, "deterministic", guest), ("cus_a", "phone_s", "contact", guest),
+    ])  # fmt: skip
+    assert resolve(home, ["cus_a"]) == Person(("cus_a",), (account, card), (device, guest, "phone_s"), ("cus_a",))
+    assert resolve(home, [card]) == Person(("cus_a",), (card, account), (device, guest, "phone_s"), ("cus_a",))
+    assert resolve(home, [device]) == Person(("cus_a",), (device, guest), (account, card, "phone_s"), ("cus_a",))
+    assert resolve(home, [card, guest]) == Person(("cus_a",), (card, guest, account, device), ("phone_s",), ())
 
 
 def test_an_identifier_leads_to_the_person_it_is_proved_for(tmp_path: Path) -> None:
