@@ -110,8 +110,9 @@ def _ages(rng: np.random.Generator, kind: np.ndarray, head: np.ndarray, rank: np
     """Age in days: spouses about as old as each other, children a generation younger, students young."""
     count = len(kind)
     adult, young, gap = rng.uniform(20, 84, count), rng.uniform(19, 38, count), rng.uniform(20, 36, count)
-    parent = np.clip(adult[head], 38, 80)
-    family = np.select([rank == 0, rank == 1], [parent, parent + rng.normal(0, 4, count)], np.maximum(16, parent - gap))
+    parent = 38 + (adult[head] - 20) * 42 / 64  # stretched, not cut off: no two thousand people are born on one day
+    child = np.where(parent - gap < 16, 16 + gap % 9, parent - gap)
+    family = np.select([rank == 0, rank == 1], [parent, parent + rng.normal(0, 4, count)], child)
     years = np.choose(kind, [adult, family, young, rng.uniform(18, 25, count)])
     return np.asarray(np.maximum(years, 16) * YEAR).astype(np.int64)
 
