@@ -73,6 +73,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "raw_ecommerce__orders": {"source_name": "web", "fulfillment_method": "ship_to_home", "currency_code": "USD",
                               "net_cents": 1000, "tax_cents": 80, "gross_cents": 1080, "shipping_cents": 0, "discount_cents": 0},
     "raw_ecommerce__order_lines": {"sku": "SKU-00001", "unit_price_cents": 1000, "net_cents": 1000, "tax_cents": 80},
+    "raw_ecommerce__refunds": {"shipping_cents": 0, "shipping_tax_cents": 0, "adjustment_cents": 0, "adjustment_tax_cents": 0},
+    "raw_ecommerce__fulfillments": {"sku": "SKU-00001", "status_code": "success"},
     "raw_ecommerce__refund_lines": {"sku": "SKU-00001", "restock_type": "return", "net_cents": 1000, "tax_cents": 80},
     "raw_ecommerce__adjustments": {"adjustment_type": "stock", "net_cents": 0},
     "raw_ecommerce__inventory_levels": {"inventory_item_id": "9000000001", "location_id": "7000000001", "available_units": 0},
@@ -124,7 +126,7 @@ def row(table: str, number: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     for name, kind in columns.items():
         if name in changes:
             built[name] = changes[name]
-        elif name in DEFAULTS[table]:
+        elif name in DEFAULTS.get(table, {}):
             built[name] = DEFAULTS[table][name]
         elif name in ("source_file", "file_hash"):
             built[name] = f"{table}.test"

@@ -77,7 +77,9 @@ STORY: dict[str, list[dict[str, Any]]] = {
         receipt(3, 12, is_training=True),
         receipt(4, 13),
         receipt(5, 14, order_name="#10"),
-        receipt(6, 15, currency_code="EUR", loyalty_card_ref="card_ann"),
+        receipt(6, 15, currency_code="EUR", loyalty_card_ref="card_ann", gross_cents=700, tendered_cents=660),
+        receipt(8, 17, order_name="#99"),
+        receipt(9, 18),
         receipt(7, 16, received_at=at(12, 2)),
     ],
     "raw_pos__sale_lines": [
@@ -88,6 +90,8 @@ STORY: dict[str, list[dict[str, Any]]] = {
         line(4, line_number=1, line_type="return", is_restocked=True, original_store_code="1", original_workstation_code="1",
              original_sequence_number=1, original_business_date=DAY),
         line(6, line_number=1, net_cents=700, tax_cents=0),
+        line(9, line_number=1, line_type="return", original_store_code="1", original_workstation_code="1",
+             original_sequence_number=777, original_business_date=DAY),
     ],
     "raw_ecommerce__customers": [
         {"account_id": "1", "account_ref": "account_ann", "email_ref": "email_ann", "phone_ref": "phone_home"},
@@ -99,20 +103,35 @@ STORY: dict[str, list[dict[str, Any]]] = {
     "raw_loyalty__points": [{"member_id": "M1", "points": 50}, {"member_id": "M1", "points": -20, "entry_type": "redeem"}],
     "raw_ecommerce__orders": [
         order(10, account_ref="account_ann"),
-        order(11, email_ref="email_ann"),  # signed out, but the e-mail is proved
+        order(11, email_ref="email_ann", financial_status="paid"),  # signed out, but the e-mail is proved
+        order(11, email_ref="email_ann", financial_status="paid", fulfillment_status="fulfilled", updated_at=at(5, 9, 10)),
         order(12, email_ref="email_bob"),  # nobody proved this one: a guest
         order(13, account_ref="account_test"),
         order(14, is_test=True),
-        order(15, account_ref="account_ann", updated_at=at(5, 9), cancelled_at=at(5, 9)),
+        order(15, account_ref="account_ann", updated_at=at(5, 9), cancelled_at=at(5, 9), cancel_reason="inventory"),
         order(15, account_ref="account_ann"),  # the older version, received with it
     ],
     "raw_ecommerce__order_lines": [
         *(order_line(number) for number in (10, 11, 12, 13, 14, 15)),
+        order_line(11, updated_at=at(5, 9, 10)),
         order_line(15, updated_at=at(5, 9)),
+    ],
+    "raw_ecommerce__fulfillment_orders": [
+        {"order_id": "11", "created_at": at(4, 12), "updated_at": at(4, 12), "promised_at": at(7, 12), "received_at": at(5, 2)},
+    ],
+    "raw_ecommerce__fulfillments": [
+        {"fulfillment_id": "f", "order_id": "11", "line_id": "111", "created_at": at(5, 9), "updated_at": at(5, 9), "received_at": at(6, 2)},
+        {"fulfillment_id": "f", "order_id": "11", "line_id": "111", "created_at": at(5, 9), "updated_at": at(7, 13, 30),
+         "shipment_status": "delivered", "received_at": at(8, 2)},
+    ],
+    "raw_ecommerce__refunds": [
+        {"refund_id": "r10", "order_id": "10", "created_at": at(6, 9), "shipping_cents": 495, "shipping_tax_cents": 40, "paid_cents": 715},
     ],
     "raw_ecommerce__refund_lines": [
         {"order_id": "15", "restock_type": "cancel", "created_at": at(5, 9)},
-        {"order_id": "10", "restock_type": "no_restock", "created_at": at(6, 9), "net_cents": 200, "tax_cents": 0},
+        {"order_id": "10", "refund_id": "r10", "restock_type": "no_restock", "created_at": at(6, 9), "net_cents": 200, "tax_cents": 0},
+        {"order_id": "10", "restock_type": "return", "location_id": "7000000002", "created_at": at(7, 9), "net_cents": 0, "tax_cents": 0},
+        {"order_id": "77", "restock_type": "no_restock", "created_at": at(6, 9)},
     ],
     "raw_ecommerce__events": [
         {"message_id": "a", "device_ref": "device_ann", "account_ref": "account_ann", "sku": TENT},
@@ -165,15 +184,56 @@ def test_only_paid_receipts_with_something_sold_are_orders_and_each_counts_once(
 
 
 def test_a_return_at_the_till_goes_back_to_its_receipt(warehouse: Path) -> None:
-    query = "select order_id, gross_cents, restock_type, location_code from returns where source_name = 'pos'"
-    assert rows_of(warehouse, query) == [("pos/1/1/1/2025-03-03", 1080, "restock", "S001")]
+    query = """
+        select returns.order_id, gross_cents, restock_type, returns.location_code
+        from returns join refunds using (return_line_id) where returns.source_name = 'pos' and returns.order_id is not null"""
+    assert rows_of(warehouse, query) == [("pos/1/1/1/2025-03-03", 1080, "restocked", "S001")]
+
+
+def test_money_without_goods_is_a_refund_and_goods_without_money_a_return(warehouse: Path) -> None:
+    refunds = "select refund_type, gross_cents, return_line_id is null from refunds where order_id = 'ecommerce/10' order by all"
+    assert rows_of(warehouse, refunds) == [("kept", 200, True), ("shipping", 535, True)]
+    returns = "select quantity_units, restock_type, location_code from returns where order_id = 'ecommerce/10'"
+    assert rows_of(warehouse, returns) == [(1, "restocked", "DC1")]
+    of_order = "select refunded_cents, returned_units from orders where order_id = 'ecommerce/10'"
+    assert rows_of(warehouse, of_order) == [(735, 1)]
+
+
+def test_an_orders_timeline_holds_what_sources_said_each_with_the_record_it_rests_on(warehouse: Path) -> None:
+    query = """
+        select event_type, cast(occurred_at as varchar), source_table, units from order_events
+        where order_id = 'ecommerce/11' order by occurred_at, event_type"""
+    assert rows_of(warehouse, query) == [
+        ("paid", "2025-03-04 12:00:00", "raw_ecommerce__orders", None),
+        ("placed", "2025-03-04 12:00:00", "raw_ecommerce__orders", 1),
+        ("promised", "2025-03-04 12:00:00", "raw_ecommerce__fulfillment_orders", None),
+        ("shipped", "2025-03-05 09:00:00", "raw_ecommerce__fulfillments", 1),
+        ("fulfilled", "2025-03-05 09:10:00", "raw_ecommerce__orders", None),
+        ("delivered", "2025-03-07 13:30:00", "raw_ecommerce__fulfillments", 1),
+    ]
+    query = "select order_stage, order_status, promise_type, is_late, late_minutes from orders where order_id = 'ecommerce/11'"
+    assert rows_of(warehouse, query) == [("delivered", "fulfilled", "delivered_by", True, 90)]
+
+
+def test_what_fits_no_order_is_an_exception_with_its_reason(warehouse: Path) -> None:
+    query = """
+        select exception_type, reason_code, amount_cents from order_exceptions
+        where exception_type not in ('late') order by all"""
+    assert rows_of(warehouse, query) == [
+        ("cancelled_by_shop", "inventory", None),
+        ("handover_of_unknown_order", "order_unknown", None),
+        ("payment_mismatch", "refund_differs", -20),
+        ("payment_mismatch", "tender_differs", -40),
+        ("refund_without_order", "order_not_named_or_unknown", 1080),
+        ("return_without_receipt", "receipt_unknown", None),
+    ]
 
 
 def test_orders_belong_to_the_account_the_proved_email_or_the_guest_and_tests_to_nobody(warehouse: Path) -> None:
     hubs = "select order_name, hub_identity_ref, order_status from orders join customers using (customer_id)"
     assert rows_of(warehouse, f"{hubs} where source_name = 'ecommerce' order by 1") == [
         ("#10", "account_ann", "open"),
-        ("#11", "account_ann", "open"),
+        ("#11", "account_ann", "fulfilled"),
         ("#12", "email_bob", "open"),
         ("#15", "account_ann", "cancelled"),
     ]
@@ -197,7 +257,7 @@ def test_open_orders_are_committed_where_they_will_be_filled(warehouse: Path) ->
     query = "select on_hand_units, committed_units, safety_units, available_units from availability"
     assert rows_of(warehouse, f"{query} where location_code = 'S001' and sku = '{TENT}'") == [(8, 0, 1, 7)]
     assert rows_of(warehouse, "select count(*) from orders where order_status = 'open' and location_code = 'DC1'") == [
-        (3,)
+        (2,)
     ]
 
 

@@ -1,11 +1,14 @@
 """A small simulated retailer, read by the readers and built by dbt once: the marts against the truth kept aside."""
 
+import json
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -108,6 +111,78 @@ def test_every_order_equals_the_truth_to_the_cent(built: Built) -> None:
     query = "select order_id, net_cents, tax_cents, shipping_cents, order_status from orders order by order_id"
     assert len(truth) > 100
     assert rows_of(built.warehouse, query) == truth
+
+
+def test_every_promise_and_whether_it_was_kept_equals_the_truth(built: Built) -> None:
+    orders = pl.read_parquet(built.home.truth / "orders.parquet").filter(~pl.col("is_test"))
+    truth = (
+        orders.filter(pl.col("source_name") == "ecommerce")
+        .sort("order_id")
+        .select("order_id", "promised_at", "fulfilled_at")
+    )
+    query = """
+        select order_id, promised_at at time zone 'UTC', fulfilled_at at time zone 'UTC', is_late, order_status
+        from orders where source_name = 'ecommerce' order by 1"""
+    believed = rows_of(built.warehouse, query)
+    assert [row[:3] for row in believed] == truth.rows()
+    done = [row for row in believed if row[2] and row[4] != "cancelled"]
+    assert [row[3] for row in done] == [fulfilled > promised for _, promised, fulfilled, *_ in done]
+    assert {True, False} <= {row[3] for row in done}
+
+
+def test_everything_given_back_equals_the_truth_order_by_order(built: Built) -> None:
+    money = [pl.col(name).sum() for name in ("net_cents", "tax_cents", "shipping_cents")]
+    truth = pl.read_parquet(built.home.truth / "refunds.parquet").group_by("order_id", "source_name").agg(money)
+    query = """
+        select order_id, source_name, cast(sum(case when refund_type = 'shipping' then 0 else net_cents end) as bigint),
+            cast(sum(tax_cents) as bigint), cast(sum(case when refund_type = 'shipping' then net_cents else 0 end) as bigint)
+        from refunds group by all order by all"""
+    assert rows_of(built.warehouse, query) == truth.sort("order_id", "source_name", nulls_last=True).rows()
+    types = {kind for (kind,) in rows_of(built.warehouse, "select distinct refund_type from refunds")}
+    assert types >= {"cancelled", "returned", "shipping"}
+
+
+def test_lost_receipts_and_misnamed_hand_overs_are_the_exceptions_that_fit_no_order(built: Built) -> None:
+    faults = json.loads((built.home.truth / "faults.json").read_text())
+    query = "select exception_type, count(*) from order_exceptions where order_id is null group by all"
+    found = dict(rows_of(built.warehouse, query))
+    assert found == {
+        "return_without_receipt": faults["lost_receipts"]["raw_pos__sale_lines"],
+        **{"handover_of_unknown_order": count for count in faults.get("misnamed_handovers", {}).values()},
+    }
+
+
+def test_an_order_that_comes_back_to_a_till_counts_once_though_the_shop_tells_it_again(built: Built) -> None:
+    query = """
+        select count(*), count(also_told_ref) filter (where also_told_cents = gross_cents) from refunds
+        where source_name = 'pos' and order_id like 'ecommerce/%'"""
+    ((brought_back, told_again),) = rows_of(built.warehouse, query)
+    assert brought_back == told_again > 0
+
+
+PLANTED = {
+    "shipping of a web order": "update orders set shipping_cents = shipping_cents + 1 where order_id = (select min(order_id) from orders where source_name = 'ecommerce')",
+    "tax of a receipt": "update orders set tax_cents = tax_cents + 1 where order_id = (select max(order_id) from orders where source_name = 'pos')",
+    "a line": "update order_lines set net_cents = net_cents - 1 where order_line_id = (select min(order_line_id) from order_lines)",
+    "a refund of the shop": "update refunds set net_cents = net_cents + 1 where refund_line_id = (select min(refund_line_id) from refunds where source_name = 'ecommerce')",
+    "a refund of a till": "update refunds set tax_cents = tax_cents + 1 where refund_line_id = (select max(refund_line_id) from refunds)",
+    "a refund told twice": "delete from refunds where refund_line_id = (select min(refund_line_id) from refunds where also_told_ref is not null)",
+    "a channel": "update orders set channel_type = 'app' where order_id = (select min(order_id) from orders where channel_type = 'web')",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", [None, *PLANTED])
+def test_one_planted_cent_breaks_the_money_check_and_nothing_else_does(
+    built: Built, tmp_path: Path, planted: str | None
+) -> None:
+    (compiled,) = built.home.root.glob("target/compiled/**/assert_money_equals_what_tills_and_shop_said.sql")
+    copy = shutil.copyfile(built.warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(str(copy)) as connection:
+        for change in [PLANTED[planted]] if planted else []:
+            connection.execute(change)
+        broken = connection.execute(compiled.read_text()).fetchall()
+    assert bool(broken) == (planted is not None)
+    assert all(found >= 1 and "cents off" in expected for expected, found in broken)
 
 
 def test_what_a_warehouse_reports_is_explained_to_the_unit(built: Built) -> None:
