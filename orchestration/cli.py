@@ -216,8 +216,12 @@ def ask_availability(
 
 @ask.command("order")
 def ask_order(
-    order: Annotated[str, typer.Argument(help="Name or id: 10001, #10001, a marketplace's id, or store/till/number/day.")],
-    audience: Annotated[str, typer.Option(help="Who is told: contact_centre, or shopper, who sees no codes.")] = "contact_centre",
+    order: Annotated[
+        str, typer.Argument(help="Name or id: 10001, #10001, a marketplace's id, or store/till/number/day.")
+    ],
+    audience: Annotated[
+        str, typer.Option(help="Who is told: contact_centre, or shopper, who sees no codes.")
+    ] = "contact_centre",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

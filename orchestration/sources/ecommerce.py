@@ -271,7 +271,14 @@ FULFILLMENTS = Contract(
             "text",
             "How far it has come; null until somebody says.",
             values=(
-                *("label_printed", "label_purchased", "confirmed", "ready_for_pickup", "in_transit", "out_for_delivery"),
+                *(
+                    "label_printed",
+                    "label_purchased",
+                    "confirmed",
+                    "ready_for_pickup",
+                    "in_transit",
+                    "out_for_delivery",
+                ),
                 *("attempted_delivery", "delivered", "failure"),
             ),
         ),
@@ -603,7 +610,9 @@ def read_fulfillment_orders(path: Path) -> Reading:
         lines,
         fulfillment_order_id=texts([_id(f) for f in asked]),
         **_fields(asked, {name: name for name in ("order_id", "created_at", "updated_at")}),
-        **_fields(asked, {"status_code": "status", "location_id": "assigned_location_id", "fulfill_by_at": "fulfill_by"}),
+        **_fields(
+            asked, {"status_code": "status", "location_id": "assigned_location_id", "fulfill_by_at": "fulfill_by"}
+        ),
         **_fields([f.delivery_method or NO_DELIVERY for f in asked], _DELIVERY_FIELDS),
         email=texts([(f.destination or NO_DESTINATION).email for f in asked]),
     )

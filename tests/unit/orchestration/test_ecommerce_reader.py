@@ -219,10 +219,16 @@ def test_a_refund_written_in_floats_is_read_to_the_cent(tmp_path):
 
 
 def test_a_refund_says_what_of_it_is_for_shipping_and_what_is_goodwill_whichever_way_the_shop_spells_it(tmp_path):
-    line = {"subtotal_amount_set": {"shop_money": {"amount": "4.95"}}, "tax_amount_set": {"shop_money": {"amount": "0.40"}}}
+    line = {
+        "subtotal_amount_set": {"shop_money": {"amount": "4.95"}},
+        "tax_amount_set": {"shop_money": {"amount": "0.40"}},
+    }
     older = {"kind": "shipping_refund", "amount": "-4.95", "tax_amount": "-0.40"}
     goodwill = {"kind": "refund_discrepancy", "amount": -2.5, "tax_amount": "0.00"}
-    paid = [{"kind": "refund", "status": "success", "amount": "20.65", "currency": "USD"}, {"kind": "refund", "status": "failure", "amount": "9"}]
+    paid = [
+        {"kind": "refund", "status": "success", "amount": "20.65", "currency": "USD"},
+        {"kind": "refund", "status": "failure", "amount": "9"},
+    ]
     new = REFUND | {"transactions": paid, "refund_shipping_lines": [line], "order_adjustments": [goodwill]}
     old = REFUND | {"transactions": paid, "order_adjustments": [older, goodwill]}
     for row in rows(read(tmp_path, ecommerce.read_refunds, new, old), ecommerce.REFUNDS):
@@ -256,7 +262,11 @@ def test_a_fulfilment_gives_a_row_for_each_line_with_how_far_it_has_come(tmp_pat
 
 
 def test_an_order_keeps_the_marketplaces_own_id_and_who_cancelled_it(tmp_path):
-    ended = ORDER | {"source_identifier": "BZ-0000000007", "cancelled_at": ORDER["updated_at"], "cancel_reason": "inventory"}
+    ended = ORDER | {
+        "source_identifier": "BZ-0000000007",
+        "cancelled_at": ORDER["updated_at"],
+        "cancel_reason": "inventory",
+    }
     (row,) = rows(read(tmp_path, ecommerce.read_orders, ended), ecommerce.ORDERS)
     assert (row["marketplace_order_id"], row["cancel_reason"]) == ("BZ-0000000007", "inventory")
 
