@@ -178,6 +178,61 @@ def test_the_truth_of_orders_is_what_receipts_and_the_shop_say(home: Home) -> No
     assert kept == told
 
 
+def test_the_truth_of_promises_is_what_the_shop_promised_and_told_of_what_left(home: Home) -> None:
+    promised = {
+        f"ecommerce/{asked['order_id']}": reader.moment(asked["delivery_method"]["max_delivery_date_time"])
+        for asked in reader.json_objects(home.landing, "ecommerce", "fulfillment_orders_*.jsonl")
+    }
+    met: dict[str, datetime] = {}
+    orders = reader.latest(reader.json_objects(home.landing, "ecommerce", "orders_*.jsonl"), "id", "updated_at")
+    for sent in reader.json_objects(home.landing, "ecommerce", "fulfillments_*.jsonl"):
+        collected = orders[sent["order_id"]]["shipping_lines"][0]["code"] in ("CLICK_AND_COLLECT", "CURBSIDE")
+        if sent["shipment_status"] == ("ready_for_pickup" if collected else "delivered"):
+            met[f"ecommerce/{sent['order_id']}"] = reader.moment(sent["updated_at"])
+    kept = truth(home, "orders").filter((pl.col("source_name") == "ecommerce") & ~pl.col("is_test"))
+    assert dict(kept.select("order_id", "promised_at").rows()) == promised
+    assert {order_id: at for order_id, at in kept.select("order_id", "fulfilled_at").rows() if at} == met
+    assert {at > promised[order_id] for order_id, at in met.items()} == {True, False}
+
+
+def test_a_parcel_is_told_of_in_its_order_and_carries_the_label_of_its_shipping_advice(home: Home) -> None:
+    labels = {
+        element[2]
+        for segments in reader.transaction_sets(home.landing, "945")
+        for element in segments
+        if element[0] == "MAN"
+    }
+    told = list(reader.json_objects(home.landing, "ecommerce", "fulfillments_*.jsonl"))
+    assert all(reader.moment(sent["created_at"]) <= reader.moment(sent["updated_at"]) for sent in told)
+    assert all(sum(line["quantity"] for line in sent["line_items"]) > 0 for sent in told)
+    centers = {int(row["ecommerce_location_id"]) for row in reader.locations(home.landing) if not row["pos_store_code"]}
+    shipped = {sent["tracking_number"] for sent in told if sent["location_id"] in centers}
+    assert shipped
+    assert shipped <= labels
+
+
+def test_refunds_pay_their_lines_and_shipping_and_add_up_to_the_truth(home: Home) -> None:
+    told: dict[str, int] = {}
+    refunds = {refund["id"]: refund for refund in reader.json_objects(home.landing, "ecommerce", "refunds_*.jsonl")}
+    at_tills = set(truth(home, "refunds").filter(pl.col("source_name") == "pos")["order_id"].drop_nulls())
+    for refund in refunds.values():
+        lines = sum(Decimal(line["subtotal"]) + Decimal(line["total_tax"]) for line in refund["refund_line_items"])
+        shipping = sum(
+            Decimal(line["subtotal_amount_set"]["shop_money"]["amount"])
+            for line in refund["refund_shipping_lines"] or ()
+        )
+        paid = sum(Decimal(paid["amount"]) for paid in refund["transactions"])
+        assert paid == lines + shipping
+        order_id = f"ecommerce/{refund['order_id']}"
+        told[order_id] = told.get(order_id, 0) + round(paid * 100)
+    by_shop = truth(home, "refunds").filter(pl.col("source_name") == "ecommerce").group_by("order_id").agg(
+        cents=(pl.col("net_cents") + pl.col("tax_cents") + pl.col("shipping_cents")).sum()
+    )  # fmt: skip
+    assert {order_id: cents for order_id, cents in told.items() if order_id not in at_tills} == {
+        order_id: cents for order_id, cents in by_shop.rows() if order_id not in at_tills
+    }
+
+
 def test_every_identifier_has_its_person_in_the_truth(home: Home) -> None:
     known = set(truth(home, "persons").select("identifier_type", "identifier").rows())
     orders = [order for order in reader.json_objects(home.landing, "ecommerce", "orders_*.jsonl") if not order["test"]]
@@ -224,7 +279,8 @@ def test_four_tiny_days_hold_one_of_everything(home: Home) -> None:
         "stock_taking", "cycle_counting", "inspecting", "shipping", "receiving", "errorDeclaration", "epcList", "https://id.gs1.org/01/",
         "urn:epc:idpat:sgtin:", "ST*846", "ST*945", "QTY*20", "not_found", "marketplace-bazaar", '"source_name":"app"', '"test":true', '"gpc":true',
         "one_click_unsubscribe", "associate_entry", "SHIP_FROM_STORE", "CURBSIDE", "DROP_SHIP", '"cancel_reason":"inventory"', "Order Completed",
-        "accumulate", "adjust", "@relay.bazaar.example",
+        "accumulate", "adjust", "@relay.bazaar.example", '"shipment_status":"ready_for_pickup"', '"shipment_status":"delivered"',
+        "supplier-direct", '"method_type":"pick_up"', '"source_identifier":"BZ-',
     )  # fmt: skip
     assert [word for word in wanted if word not in text] == []
     assert set(json.loads((home.truth / "faults.json").read_text())) >= {
