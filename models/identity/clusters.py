@@ -26,8 +26,12 @@ class Pairs:
     bits: Numbers
     within: Numbers
 
+    @property
+    def columns(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        return self.first, self.second, self.bits, self.within
+
     def only(self, kept: Numbers) -> "Pairs":
-        return Pairs(*(column[kept] for column in (self.first, self.second, self.bits, self.within)))
+        return Pairs(*(column[kept] for column in self.columns))
 
 
 def components(count: int, first: Numbers, second: Numbers) -> Numbers:
@@ -113,7 +117,7 @@ def _by_label(label: Numbers, pairs: Pairs, kept: Numbers | None = None) -> dict
     labels = label[pairs.first[chosen]]
     order = chosen[np.argsort(labels, kind="stable")]
     names, starts = np.unique(label[pairs.first[order]], return_index=True)
-    ends = np.r_[starts[1:], len(order)]
+    ends = np.r_[starts[1:], len(order)][: len(starts)]
     return {
         int(name): pairs.only(some)
         for name, some in ((name, order[start:end]) for name, start, end in zip(names, starts, ends, strict=True))

@@ -3,10 +3,9 @@
 What is learned (`Model`) is kept apart from where it is applied, so that one model may serve every run until another is adopted.
 """
 
-import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,8 @@ import polars as pl
 from models.errors import ModelsError
 from models.identity.fields import EDITS, LIKENESS, Field
 from models.identity.keys import Reach, Reached, chosen, column_of, pair_counts, with_keys
-from models.identity.mixture import HOUSEHOLD, PERSON, STRANGERS, Mixture, expected, learned
+from models.identity.mixture import CLASS_NAMES, HOUSEHOLD, PERSON, STRANGERS, expected, learned
+from models.identity.model import Model
 from models.identity.preparing import fields_in, frequencies_of, prepared
 
 RANDOM_PAIRS = 400_000
@@ -23,18 +23,7 @@ DIM = 0.8  # keys are chosen as if only so many fields of a record were as good 
 PAIRS_AT_ONCE = 2_000_000
 SEED = 20_260_302
 PAIR_SCHEMA = {"first": pl.Int64(), "second": pl.Int64(), "pattern": pl.Int64()}
-CLASS_NAMES = ("person", "household", "strangers")
 
-
-@dataclass(frozen=True)
-class Model:
-    """Fields, keys, mixture and how frequent names are: what it takes to say of two records whether one person is behind them."""
-
-    fields: tuple[Field, ...]
-    keys: tuple[Reach, ...]
-    mixture: Mixture
-    frequencies: dict[str, pl.DataFrame]  # by column: value, share of records
-    records: int
 
 class Matcher:
     """Pairs of one set of records, which are known by their row from here on. `database`: Splink's, DuckDB in memory by default.
@@ -45,7 +34,6 @@ class Matcher:
     def __init__(
         self, records: pl.DataFrame, model: Model | None = None, database: Any = None, is_linking: bool = False
     ) -> None:
-        quiet()
         self._frequencies = model.frequencies if model else frequencies_of(records)
         self.records = prepared(records, self._frequencies)
         self._model = model
@@ -76,9 +64,18 @@ class Matcher:
         self._model = Model(fields, tuple(keys), mixture, dict(self._frequencies), records.height)
         return compared
 
-    def compared(self) -> pl.DataFrame:
-        """first, second (rows), pattern: the pairs that share a key of the model, each once."""
-        return self._compared(self._linker(self.model.fields, self.model.keys), self.model.fields, self.model.keys)
+    def compared(self, changed: pl.Series | None = None) -> pl.DataFrame:
+        """first, second (rows), pattern: the pairs that share a key of the model, each once; of `changed` records (flags), if given."""
+        linker = self._linker(self.model.fields, self.model.keys, changed)
+        return self._compared(linker, self.model.fields, self.model.keys)
+
+    def fingerprints(self, key: bytes) -> pl.Series:
+        """A keyed hash of all that comparing reads of each record: the same again, and none of its pairs has changed."""
+        keyed = with_keys(self.records, self.model.keys)
+        names = sorted({column for field in self.model.fields for column in field.columns})
+        rows = keyed.select(pl.struct(*names, *(column_of(each) for each in self.model.keys)).struct.json_encode())
+        said = rows.to_series()
+        return pl.Series("fingerprint", [blake2b(row.encode(), key=key[:64], digest_size=12).digest() for row in said])
 
     def compared_these(self, first: np.ndarray, second: np.ndarray) -> pl.DataFrame:
         """The same of given pairs."""
@@ -104,29 +101,38 @@ class Matcher:
             compared.with_columns(rarity=self._rarity(compared))
             .join(patterns, on="pattern", how="left", maintain_order="left")
             .with_columns(strangers=strangers + pl.col("rarity"))
-            .with_columns(bits=person + share[PERSON] - either, within=person - pl.max_horizontal(household + share[HOUSEHOLD] - share[PERSON], strangers))
+            .with_columns(
+                bits=person + share[PERSON] - either,
+                within=person - pl.max_horizontal(household + share[HOUSEHOLD] - share[PERSON], strangers),
+            )
             .with_columns(probability=1 / (1 + (-pl.col("bits") * math.log(2)).exp()))
             .drop(CLASS_NAMES)
         )
 
-    def _linker(self, fields: Sequence[Field], keys: Sequence[Reach]) -> Any:
-        from splink import Linker, SettingsCreator, block_on
+    def _linker(self, fields: Sequence[Field], keys: Sequence[Reach], changed: pl.Series | None = None) -> Any:
+        from splink import Linker, SettingsCreator
 
+        # Names of our own columns, not values.
+        extra = "" if changed is None else " and (l.is_changed or r.is_changed)"
         settings = SettingsCreator(
             link_type="link_only" if self._is_linking else "dedupe_only",
             unique_id_column_name="row",
             comparisons=[_comparison(field, self._database.sql_dialect) for field in fields],
-            blocking_rules_to_generate_predictions=[block_on(column_of(key)) for key in keys],
+            blocking_rules_to_generate_predictions=[
+                {"blocking_rule": f"l.{column_of(key)} = r.{column_of(key)}{extra}"} for key in keys
+            ],
             retain_matching_columns=True,  # without them, Splink leaves out the levels too
         )
         wanted = {column for field in fields for column in field.columns} | {"row"}
         keyed = with_keys(self.records.with_row_index("row"), keys)
+        if changed is not None:
+            keyed, wanted = keyed.with_columns(changed.alias("is_changed")), wanted | {"is_changed"}
         keyed = keyed.select(pl.col("row").cast(pl.Int64), *sorted(wanted - {"row"}), *(column_of(key) for key in keys),
                              *(["side"] if self._is_linking else []))  # fmt: skip
         if self._is_linking:
             parts = keyed.partition_by("side", maintain_order=True, include_key=False)
-            return Linker([self._database.register(part.to_arrow()) for part in parts], settings)
-        return Linker(self._database.register(keyed.to_arrow()), settings)
+            return Linker([self._database.register(part.to_arrow()) for part in parts], settings, log_level=None)
+        return Linker(self._database.register(keyed.to_arrow()), settings, log_level=None)
 
     def _compared(self, linker: Any, fields: Sequence[Field], keys: Sequence[Reach]) -> pl.DataFrame:
         """In parts, so that no more than some millions of pairs lie in memory with all their columns."""
@@ -143,13 +149,12 @@ class Matcher:
         code = "0"
         for field in fields:
             code = f"({code}) * {len(field.levels) + 1} + gamma_{field.name} + 1"
-        table = linker.misc.query_sql(
+        table = linker.misc.query_sql(  # names that Splink and we made, not values
             "select least(row_l, row_r) as first, greatest(row_l, row_r) as second, "
             f"cast({code} as bigint) as pattern from {predicted.physical_name}",
             output_type="splinkdf",
         )  # fmt: skip
-        frame = pl.from_arrow(table.as_pyarrow_table())
-        assert isinstance(frame, pl.DataFrame)
+        frame = pl.DataFrame(table.as_pyarrow_table())
         for each in (table, predicted):
             each.drop_table_from_database_and_remove_from_cache()
         return frame.cast(PAIR_SCHEMA)  # type: ignore[arg-type]
@@ -166,19 +171,26 @@ class Matcher:
 
     def _rarity(self, compared: pl.DataFrame) -> pl.Series:
         """By how many bits strangers are likelier, or less likely, to agree in this very name than in names at large."""
-        model, total = self.model, np.zeros(compared.height)
-        levels = levels_of(compared["pattern"], model.fields)
-        for number, field in enumerate(model.fields):
+        total = np.zeros(compared.height)
+        levels = levels_of(compared["pattern"], self.model.fields)
+        first = compared["first"].to_numpy()
+        for number, field in enumerate(self.model.fields):
             if field.frequency_of:
-                usual = float(model.mixture.levels[number][STRANGERS, 0])
-                frequent = model.frequencies[field.frequency_of]["share"].to_numpy()
-                least = max((usual - (frequent**2).sum()) / max(1 - frequent.sum(), 0.01), 1 / model.records)
-                values = self.records.select(value=field.frequency_of).join(
-                    model.frequencies[field.frequency_of], on="value", how="left", maintain_order="left"
-                )
-                share = values["share"].fill_null(float(least)).to_numpy()[compared["first"].to_numpy()]
+                usual = float(self.model.mixture.levels[number][STRANGERS, 0])
+                share = _shares(self.records[field.frequency_of], self.model, field, usual)[first]
                 total += np.where(levels[:, number] == 0, np.log2(share / usual), 0.0)
         return pl.Series("rarity", total)
+
+
+def _shares(values: pl.Series, model: Model, field: Field, usual: float) -> np.ndarray:
+    """How large a share of records has the value of each, for all that are rare the share they have on average."""
+    known = model.frequencies.get(
+        str(field.frequency_of), pl.DataFrame(schema={"value": pl.String, "share": pl.Float64})
+    )
+    frequent = known["share"].to_numpy()
+    rare = max((usual - (frequent**2).sum()) / max(1 - frequent.sum(), 0.01), 1 / max(model.records, 1_000))
+    found = values.to_frame("value").join(known, on="value", how="left", maintain_order="left")
+    return found["share"].fill_null(float(rare)).to_numpy()
 
 
 def levels_of(patterns: pl.Series, fields: Sequence[Field]) -> np.ndarray:
@@ -197,11 +209,6 @@ def _embedded() -> Any:
     from splink import DuckDBAPI
 
     return DuckDBAPI()
-
-
-def quiet() -> None:
-    """Splink tells its progress as log lines; the command line has its own way."""
-    logging.getLogger("splink").setLevel(logging.CRITICAL)
 
 
 def _comparison(field: Field, dialect: Any) -> dict[str, Any]:
@@ -237,5 +244,4 @@ def _strangers(linker: Any, fields: Sequence[Field]) -> list[np.ndarray]:
         shares = np.array([0.0 if value is None or isinstance(value, str) else value for value in said])
         shares = np.maximum(shares, 0.5 / RANDOM_PAIRS)
         found.append(shares / shares.sum())
-        assert len(shares) == len(field.levels)
     return found

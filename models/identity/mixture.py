@@ -15,6 +15,7 @@ import numpy as np
 from models.identity.fields import Field
 from models.identity.keys import Reached
 
+CLASS_NAMES = ("person", "household", "strangers")
 CLASSES = PERSON, HOUSEHOLD, STRANGERS = range(3)
 _EXPECTED = 40.0  # pairs that an expectation counts for
 _LEAST = 1e-7

@@ -1,6 +1,6 @@
 """The records that describe a person, one per shop account, loyalty member and guest, as comparison wants them.
 
-A record speaks for one identifier (`identity_type`, `identity_ref`), whose proved hub makes it one of a group. Clear text: it lives as long as
+A record speaks for one identifier and is named by its token; the identifier's proved hub makes it one of a group. Clear text: it lives as long as
 a run compares, and is written nowhere.
 """
 
@@ -9,7 +9,18 @@ import polars as pl
 from models.identity.normalise import normalised
 from models.identity.proofs import Sources
 
-SAID = ("first_name", "last_name", "email", "phone", "birth_date", "street_address", "city", "region_code", "postal_code", "country_code")
+SAID = (
+    "first_name",
+    "last_name",
+    "email",
+    "phone",
+    "birth_date",
+    "street_address",
+    "city",
+    "region_code",
+    "postal_code",
+    "country_code",
+)
 OWNER = ("source_name", "record_type", "identity_type", "identity_ref")
 
 
@@ -43,7 +54,7 @@ def normal_records(said: pl.DataFrame, country: str) -> pl.DataFrame:
 
 def _spoken(source: str, record_type: str, identity_type: str, ref: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
-        pl.concat_str([pl.lit(f"{record_type}:"), pl.col(ref)]).alias("record_id"),
+        pl.col(ref).alias("record_id"),
         pl.lit(source).alias("source_name"),
         pl.lit(record_type).alias("record_type"),
         pl.lit(identity_type).alias("identity_type"),

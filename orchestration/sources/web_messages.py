@@ -42,6 +42,8 @@ class Product(Struct, gc=False):
 
 
 class Address(Struct, gc=False):
+    first_name: Scalar = None
+    last_name: Scalar = None
     address1: Scalar = None
     city: Scalar = None
     province_code: Scalar = None
@@ -131,6 +133,7 @@ class Order(Struct, gc=False):
     total_price: Scalar = None
     payment_details: Payment | None = None
     shipping_address: Address | None = None
+    billing_address: Address | None = None
     test: Scalar = None
     line_items: list[Line] | None = None
     topic: Scalar = None
