@@ -127,7 +127,11 @@ def test_a_link_brings_the_no_of_the_other_side_at_once() -> None:
 @pytest.mark.parametrize("said_under", [ALMA, BORIS, CARLA])
 def test_a_no_under_any_group_of_a_customer_blocks_all_of_it_at_once(said_under: str) -> None:
     links = linked_frame(
-        [("cus_1", ALMA, "hub", ALMA), ("cus_1", BORIS, "probabilistic", BORIS), ("cus_1", CARLA, "deterministic", BORIS)]
+        [
+            ("cus_1", ALMA, "hub", ALMA),
+            ("cus_1", BORIS, "probabilistic", BORIS),
+            ("cus_1", CARLA, "deterministic", BORIS),
+        ]
     )
     yeses = [event(subject_id=who) for who in (ALMA, BORIS)]
     gate = gate_of(*yeses, links=links)

@@ -61,6 +61,44 @@ def test_an_identity_told_twice_is_linked_by_the_stronger_proof() -> None:
         assert kinds(to_append([], twice, MONDAY)) == both("identity_linked", ALMA, DORA, "deterministic")
 
 
+LIKELY = linked_frame(
+    [("cus_1", DORA, "hub", DORA), ("cus_1", ALMA, "deterministic", DORA),
+     ("cus_1", CARLA, "probabilistic", CARLA), ("cus_1", BORIS, "contact", CARLA)]
+)  # fmt: skip
+
+
+def test_each_group_is_a_star_and_the_hubs_of_a_customers_groups_are_linked_by_likeness() -> None:
+    first = to_append([], LIKELY, MONDAY)
+    assert kinds(first) == {
+        *both("identity_linked", DORA, ALMA, "deterministic"),
+        *both("identity_linked", CARLA, BORIS, "contact"),
+        *both("identity_linked", DORA, CARLA, "probabilistic"),
+    }
+    rows = joined(first)
+    assert told(rows, ALMA, CARLA, is_proved=False) == [(0, None, None)]  # one link is not proved
+    assert told(rows, ALMA, BORIS) == []  # two are not
+    third = linked_frame([("cus_1", "card_" + "e" * 22, "probabilistic", "card_" + "e" * 22)])
+    assert len(to_append(first, pl.concat([LIKELY, third]), MONDAY + DAY)) == 4  # with each of the two other hubs
+
+
+def test_groups_that_are_parted_are_unlinked_and_stay_what_they_are() -> None:
+    first = to_append([], LIKELY, MONDAY)
+    parted = LIKELY.with_columns(
+        pl.when(group_ref=CARLA).then(pl.lit("cus_2")).otherwise("customer_id").alias("customer_id"),
+        pl.col("link_type").replace("probabilistic", "hub"),
+    )
+    second = to_append(first, parted, MONDAY + DAY)
+    assert kinds(second) == both("identity_unlinked", DORA, CARLA, "probabilistic")
+    assert to_append([*first, *second], parted, MONDAY + 2 * DAY) == []
+
+
+def test_of_a_likely_group_that_was_erased_nothing_is_linked_and_the_others_stay() -> None:
+    first = to_append([], LIKELY, MONDAY)
+    gone = event(MONDAY + DAY, event_type="erased", subject_id=CARLA)
+    assert to_append([*first, gone], LIKELY, MONDAY + 2 * DAY) == []
+    assert kinds(to_append([gone], LIKELY, MONDAY + 2 * DAY)) == both("identity_linked", DORA, ALMA, "deterministic")
+
+
 def test_what_the_ledger_already_says_is_not_said_again() -> None:
     first = to_append([], BELIEVED, MONDAY)
     assert to_append(first, BELIEVED, MONDAY + DAY) == []
@@ -123,6 +161,7 @@ def test_what_was_first_seen_after_an_erasure_is_linked_under_names_of_its_own()
                 st.sampled_from(("cus_1", "cus_2")),
                 st.sampled_from(SUBJECTS),
                 st.sampled_from(("hub", "deterministic", "contact")),
+                st.sampled_from(SUBJECTS[:2]),
             ),
             max_size=5,
         ),
@@ -130,7 +169,7 @@ def test_what_was_first_seen_after_an_erasure_is_linked_under_names_of_its_own()
     )
 )
 def test_after_appending_the_ledger_joins_whom_the_warehouse_joins_and_nothing_is_left_to_say(
-    beliefs: list[list[tuple[str, str, str]]],
+    beliefs: list[list[tuple[str, str, str, str]]],
 ) -> None:
     ledger: list[Event] = []
     for day, owned in enumerate(beliefs):
@@ -140,11 +179,15 @@ def test_after_appending_the_ledger_joins_whom_the_warehouse_joins_and_nothing_i
         rows = [row for row in joined(ledger) if row.holds(now)]
         proved = {(row.subject_id, row.other_subject_id) for row in rows if row.is_proved}
         near = {(row.subject_id, row.other_subject_id) for row in rows}
-        for customer in {owner for owner, _, _ in owned}:
-            best = {who: min(kind == "contact" for o, w, kind in owned if (o, w) == (customer, who))
-                    for o, who, _ in owned if o == customer}  # fmt: skip
-            sure = {who for who, is_contact in best.items() if not is_contact}
-            hubs = {who for owner, who, kind in owned if owner == customer and kind == "hub"}
-            assert not hubs or {(a, b) for a in sure for b in sure if a != b} <= proved
-            assert not hubs or {(a, b) for a in sure for b in best if a != b} <= near
+        sures: dict[str, list[set[str]]] = {}
+        for group in {(owner, group) for owner, _, _, group in owned}:
+            mine = [(who, kind) for owner, who, kind, of in owned if (owner, of) == group]
+            sure = {who for who, kind in mine if kind != "contact"}
+            if not any(kind == "hub" for _, kind in mine):
+                continue
+            assert {(a, b) for a in sure for b in sure if a != b} <= proved
+            assert {(a, b) for a in sure for b, _ in mine if a != b} <= near
+            sures.setdefault(group[0], []).append(sure)
+        for groups in sures.values():
+            assert {(a, b) for one in groups for other in groups for a in one for b in other if a != b} <= near
     assert {one.event_type for one in ledger} <= set(LINK_EVENTS)

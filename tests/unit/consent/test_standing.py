@@ -462,7 +462,10 @@ def test_the_unomi_merge_by_likeness_keeps_the_withdrawal_and_takes_no_yes_along
         assert merged_groups(groups).reason_code == merged_groups(groups[::-1]).reason_code == reason
         assert merged_groups(groups).is_by_likeness
         owned = linked_frame([("cus_1", ALMA, "hub", ALMA), ("cus_1", BORIS, "probabilistic", BORIS)])
-        for links in (owned, owned.drop("group_ref")):  # what is likely is a group of its own, also where nobody says so
+        for links in (
+            owned,
+            owned.drop("group_ref"),
+        ):  # what is likely is a group of its own, also where nobody says so
             frame = standing_frame(frame_of(said), links, POLICY, NOW).filter(purpose_code="personalization")
             assert frame["reason_code"].to_list() == [reason]
 
