@@ -320,25 +320,51 @@ select order_id, sku, any_value(order_line_id) as sole_line_id from placed_lines
 create temp table given_back as
 with at_till as (
     select
-        till_lines.*, web_orders.order_id as web_order_id,
-        row_number() over (partition by web_orders.order_id, sku order by occurred_at, line_id) as telling
+        till_lines.*, web_orders.order_id as web_order_id
     from till_lines
     left join web_orders on original_order_name = order_name
     where line_type = 'return'
 ),
 
 by_shop as (
-    select *, row_number() over (partition by order_id, sku, restock_type, location_id order by created_at, refund_line_id) as telling
     from shop_refund_lines
 ),
 
--- What a till took back of a web order, the shop tells again as money without goods.
+-- What a till took back of a web order, the shop tells again as money without goods: the same amount first, else the next in time.
+tellings as (
+    select web_order_id as order_id, sku, net_cents + tax_cents as cents, line_id as ref, occurred_at as told_at, 'till' as side
+    from at_till where web_order_id is not null
+    union all
+    select order_id, sku, net_cents + tax_cents, refund_line_id, created_at, 'shop'
+    from by_shop where restock_type = 'no_restock' and location_id is null
+),
+
+by_amount as (
+    select *, row_number() over (partition by side, order_id, sku, cents order by told_at, ref) as telling from tellings
+),
+
+agreed as (
+    select till.ref as line_id, shop.ref as refund_line_id
+    from (from by_amount where side = 'till') as till
+    join (from by_amount where side = 'shop') as shop using (order_id, sku, cents, telling)
+),
+
+by_time as (
+    select *, row_number() over (partition by side, order_id, sku order by told_at, ref) as telling
+    from tellings
+    where ref not in (select line_id from agreed union all select refund_line_id from agreed)
+),
+
 told_twice as (
-    select line_id, refund_line_id, created_at as also_told_at, by_shop.net_cents + by_shop.tax_cents as also_told_cents,
-        by_shop.tax_cents as also_told_tax_cents
-    from by_shop
-    join at_till on order_id = web_order_id and by_shop.sku = at_till.sku and by_shop.telling = at_till.telling
-    where restock_type = 'no_restock' and location_id is null
+    select pairs.line_id, refund_line_id, created_at as also_told_at, net_cents + tax_cents as also_told_cents, tax_cents as also_told_tax_cents
+    from (
+        from agreed
+        union all
+        select till.ref, shop.ref
+        from (from by_time where side = 'till') as till
+        join (from by_time where side = 'shop') as shop using (order_id, sku, telling)
+    ) as pairs
+    join shop_refund_lines using (refund_line_id)
 ),
 
 taken_back as (

@@ -384,6 +384,31 @@ def test_the_command_line_answers_and_refuses_as_standing_says(road: Road) -> No
     assert (stock.returncode, len(json.loads(stock.stdout))) == (0, 5)
 
 
+def test_the_command_line_tells_what_became_of_an_order_and_says_so_where_there_is_none(road: Road) -> None:
+    orders = (
+        table(road, "orders")
+        .filter(pl.col("source_name") == "ecommerce", pl.col("refunded_cents") > 0)
+        .sort("order_id")
+    )
+    name, stage, order_id = orders.select("order_name", "order_stage", "order_id").row(0)
+    told, nobody = troth(road.home, "ask", "order", name, "--json"), troth(road.home, "ask", "order", "#0")
+    answer = json.loads(told.stdout)
+    assert (told.returncode, answer["view"]["order_stage"], answer["order"]) == (0, stage, name)
+    events = table(road, "order_events").filter(pl.col("order_id") == order_id)
+    assert len(answer["view"]["timeline"]) == events.height
+    assert (nobody.returncode, "order: expected the name or id" in nobody.stderr) == (1, True)
+    shopper = troth(road.home, "ask", "order", name, "--audience", "shopper")
+    assert shopper.returncode == 0
+    assert [code for code in ("cus_", "SKU-", "raw_") if code in shopper.stdout] == []
+
+
+def test_money_given_back_equals_the_truth_by_order(road: Road) -> None:
+    cents = pl.sum_horizontal("net_cents", "tax_cents", "shipping_cents").sum().alias("cents")
+    true = pl.read_parquet(road.home.truth / "refunds.parquet").group_by("order_id").agg(cents)
+    found = table(road, "refunds").group_by("order_id").agg(pl.col("gross_cents").sum().alias("cents"))
+    assert found.sort("order_id").rows() == true.sort("order_id").rows()
+
+
 def standing_for(road: Road, purpose: str, channel: str) -> list[tuple[str, bool, str]]:
     rows = table(road, "consent_standing").filter(
         pl.col("purpose_code") == purpose, pl.col("channel_code") == channel

@@ -33,9 +33,9 @@ till_returns as (
         receipt_lines.*,
         coalesce(web_orders.order_id, receipt_lines.original_receipt_id) as original_order_id,
         row_number() over (
-            partition by web_orders.order_id, receipt_lines.sku
+            partition by web_orders.order_id, receipt_lines.sku, receipt_lines.gross_cents
             order by receipt_lines.occurred_at, receipt_lines.receipt_line_id
-        ) as mirror_rank
+        ) as amount_rank
     from {{ ref('int_receipt_lines__timed') }} as receipt_lines
     left join web_orders
         on receipt_lines.original_order_name = web_orders.order_name
@@ -45,30 +45,79 @@ till_returns as (
 web_refunds as (
     select
         *,
-        row_number() over (
-            partition by order_id, sku, restock_type, location_id
-            order by created_at, refund_line_id
-        ) as mirror_rank
+        net_cents + tax_cents as gross_cents
     from {{ ref('stg_ecommerce__refund_lines') }}
 ),
 
--- A web order taken back at a till is told twice, by till and shop; the till saw the goods, so its line is the one kept.
-told_twice as (
+-- A web order taken back at a till is told twice, by till and shop; the till saw the goods, so its line is the one kept. What the shop
+-- gave back without goods is the same refund if the amount is the same, else if it is next in time.
+mirrors as (
+    select
+        *,
+        row_number() over (partition by order_id, sku, gross_cents order by created_at, refund_line_id) as amount_rank
+    from web_refunds
+    where restock_type = 'no_restock' and location_id is null
+),
+
+same_amount as (
     select
         till_returns.receipt_line_id,
+        mirrors.refund_line_id
+    from mirrors
+    inner join till_returns
+        on mirrors.order_id = till_returns.original_order_id
+        and mirrors.sku = till_returns.sku
+        and mirrors.gross_cents = till_returns.gross_cents
+        and mirrors.amount_rank = till_returns.amount_rank
+    where till_returns.original_order_name is not null
+),
+
+other_amount as (
+    select
+        till_rest.receipt_line_id,
+        mirror_rest.refund_line_id
+    from (
+        select
+            till_returns.*,
+            row_number() over (
+                partition by till_returns.original_order_id, till_returns.sku
+                order by till_returns.occurred_at, till_returns.receipt_line_id
+            ) as time_rank
+        from till_returns
+        left join same_amount
+            on till_returns.receipt_line_id = same_amount.receipt_line_id
+        where same_amount.receipt_line_id is null and till_returns.original_order_name is not null
+    ) as till_rest
+    inner join (
+        select
+            mirrors.*,
+            row_number() over (
+                partition by mirrors.order_id, mirrors.sku order by mirrors.created_at, mirrors.refund_line_id
+            ) as time_rank
+        from mirrors
+        left join same_amount
+            on mirrors.refund_line_id = same_amount.refund_line_id
+        where same_amount.refund_line_id is null
+    ) as mirror_rest
+        on till_rest.original_order_id = mirror_rest.order_id
+        and till_rest.sku = mirror_rest.sku
+        and till_rest.time_rank = mirror_rest.time_rank
+),
+
+told_twice as (
+    select
+        pairs.receipt_line_id,
         web_refunds.refund_line_id,
         web_refunds.created_at,
-        web_refunds.net_cents + web_refunds.tax_cents as gross_cents,
+        web_refunds.gross_cents,
         web_refunds.tax_cents
-    from web_refunds
-    inner join till_returns
-        on web_refunds.order_id = till_returns.original_order_id
-        and web_refunds.sku = till_returns.sku
-        and web_refunds.mirror_rank = till_returns.mirror_rank
-    where
-        web_refunds.restock_type = 'no_restock'
-        and web_refunds.location_id is null
-        and till_returns.original_order_name is not null
+    from (
+        select * from same_amount
+        union all
+        select * from other_amount
+    ) as pairs
+    inner join web_refunds
+        on pairs.refund_line_id = web_refunds.refund_line_id
 ),
 
 given_back as (
