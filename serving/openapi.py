@@ -19,7 +19,16 @@ _REF = "#/components/schemas/{name}"
 
 def document() -> dict[str, Any]:
     """The whole document."""
-    types = [Answer, list[Availability], Recommendation, OrderAnswer, Health, ProblemDetails, AvailabilityRequest, *describe.TYPES]
+    types = [
+        Answer,
+        list[Availability],
+        Recommendation,
+        OrderAnswer,
+        Health,
+        ProblemDetails,
+        AvailabilityRequest,
+        *describe.TYPES,
+    ]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     answer, stock, recommendation, order, health, problem, request, *of_hub = found
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]

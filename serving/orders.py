@@ -155,7 +155,9 @@ def read(home: Home, order: dict[str, Any]) -> Found:
     files = {table: current(home, table) for table in TABLES}
 
     def rows(table: str, by: str, values: Sequence[str]) -> list[dict[str, Any]]:
-        return pl.scan_parquet(files[table]).filter(pl.col(by).is_in(values)).with_columns(_in_utc()).collect().to_dicts()
+        return (
+            pl.scan_parquet(files[table]).filter(pl.col(by).is_in(values)).with_columns(_in_utc()).collect().to_dicts()
+        )
 
     own = {table: rows(table, "order_id", [order["order_id"]]) for table in TABLES[1:6]}
     every = [order, *(row for part in own.values() for row in part)]
@@ -180,7 +182,9 @@ def view(found: Found, audience: Audience) -> OrderView:
 
 def in_short(told: OrderView) -> OrderView:
     """The same with the timeline as time, words and source alone: what fits on a terminal."""
-    short = [OrderEvent(occurred_at=each.occurred_at, text=each.text, source_name=each.source_name) for each in told.timeline]
+    short = [
+        OrderEvent(occurred_at=each.occurred_at, text=each.text, source_name=each.source_name) for each in told.timeline
+    ]
     return msgspec.structs.replace(told, timeline=short)
 
 
@@ -328,7 +332,15 @@ class _Teller:
             words = TOLD.get(row["event_type"]) or (TOLD_TO_CENTRE.get(row["event_type"]) if self._is_centre else None)
             if words:
                 known = {"known_at": row["received_at"]} if self._is_centre else {}
-                names = ("event_type", "reason_code", "units", "location_code", "source_name", "source_table", "source_ref")
+                names = (
+                    "event_type",
+                    "reason_code",
+                    "units",
+                    "location_code",
+                    "source_name",
+                    "source_table",
+                    "source_ref",
+                )
                 yield OrderEvent(
                     occurred_at=row["occurred_at"], text=self._words(words, row), **known, **self._codes(row, *names)
                 )

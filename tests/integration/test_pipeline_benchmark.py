@@ -84,7 +84,9 @@ def told_besides(raw: Path) -> Iterator[tuple[str, pl.DataFrame]]:
             updated_at=pl.col("updated_at") + timedelta(days=3),
             cancelled_at=pl.lit(None, versions.schema["cancelled_at"]),
             fulfillment_status=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("partial")),
-            financial_status=pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("pending")).otherwise("financial_status"),
+            financial_status=pl.when(pl.int_range(pl.len()) % 3 == 0)
+            .then(pl.lit("pending"))
+            .otherwise("financial_status"),
         ).unique("order_id", keep="first"),
     )
     promises = sent("raw_ecommerce__fulfillment_orders", 12)
