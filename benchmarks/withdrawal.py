@@ -91,12 +91,19 @@ def _loaded(home: Any, folder: Path) -> tuple[_Heard, int]:
 
     at = known_until(home)
     standing = pl.read_parquet(current(home, "consent_standing")).filter("is_allowed")
-    links = pl.read_parquet(current(home, "customer_identities")).filter(pl.col("link_type") == "hub")
+    # The no comes under the hub of the last of a customer's groups, so that one which is only likely the same person is heard too.
+    links = pl.read_parquet(current(home, "customer_identities")).filter(
+        pl.col("link_type").is_in(["hub", "probabilistic"])
+    )
     both = [
         set(standing.filter(pl.col("purpose_code") == purpose, pl.col("channel_code") == channel)["customer_id"])
         for purpose, channel in (("personalization", "*"), ("marketing", "email"))
     ]
-    hubs = dict(links.select("customer_id", "identity_ref").iter_rows())
+    hubs = dict(
+        links.sort(pl.col("link_type") == "probabilistic", "identity_ref")
+        .select("customer_id", "identity_ref")
+        .iter_rows()
+    )
     people = sorted(who for who in both[0] & both[1] if who in hubs)
     going, heard, is_done = people[:WITHDRAWALS], _Heard(), threading.Event()
     at_desk, lock = desk(home), threading.Lock()
