@@ -233,7 +233,7 @@ with together as (
 ),
 
 contacts as (
-    select together.identity_type, together.identity_ref, customer_id, min(together.source_name) as source_name,
+    select together.identity_type, together.identity_ref, customer_id, min(hub_ref) as group_ref, min(together.source_name) as source_name,
         min(seen_at) as linked_at, bool_or(is_test) as is_test
     from together
     join proved on by_type = proved.identity_type and by_ref = proved.identity_ref
@@ -241,9 +241,9 @@ contacts as (
     group by all
 )
 
-select identity_type, identity_ref, customer_id, link_type, source_name, linked_at, is_test from proved
+select identity_type, identity_ref, customer_id, link_type, hub_ref as group_ref, source_name, linked_at, is_test from proved
 union all
-select identity_type, identity_ref, customer_id, 'contact', source_name, linked_at, is_test
+select identity_type, identity_ref, customer_id, 'contact', group_ref, source_name, linked_at, is_test
 from contacts
 anti join proved using (identity_type, identity_ref, customer_id);
 
@@ -1286,16 +1286,30 @@ by_subject as (
     ) = 1
 ),
 
--- A customer's answer over all its subjects: any no wins; who merely shares a contact point passes on a person's no and nothing else.
-decided as (
+-- A proved group's answer over all its subjects: any no wins; who merely shares a contact point passes on a person's no and nothing else.
+by_group as (
     select
-        customer_id, purpose_code, channel_code, reason_code, ranked_at, leaf_index,
+        customer_id, group_ref, purpose_code, channel_code, reason_code, ranked_at, leaf_index,
         min(if(a_yes(reason_code), ends_at, null)) over answers as first_end_at
     from by_subject
     join customer_identities on subject_id = identity_ref
     where link_type <> 'contact' or no_of_a_person(reason_code)
-    window answers as (partition by customer_id, purpose_code, channel_code)
+    window answers as (partition by customer_id, group_ref, purpose_code, channel_code)
     qualify row_number() over (answers order by a_yes(reason_code), ranked_at desc, leaf_index desc) = 1
+),
+
+-- A customer may what all its groups may.
+decided as (
+    select
+        by_group.* exclude (group_ref) replace (min(if(a_yes(reason_code), first_end_at, null)) over answers as first_end_at),
+        count(*) over answers as answers
+    from by_group
+    window answers as (partition by customer_id, purpose_code, channel_code)
+    qualify row_number() over (answers order by no_of_a_person(reason_code) desc, a_yes(reason_code), ranked_at desc, leaf_index desc) = 1
+),
+
+group_counts as (
+    select customer_id, count(distinct group_ref) as groups from customer_identities group by all
 )
 
 select
@@ -1305,7 +1319,9 @@ select
     (select coalesce(max(ledger_size), 0) from consent_events) as ledger_size
 from (from customers where not is_test) as customers
 cross join asked
-left join decided using (customer_id, purpose_code, channel_code);
+left join (
+    select decided.* from decided join group_counts using (customer_id) where answers = groups or not a_yes(reason_code)
+) as decided using (customer_id, purpose_code, channel_code);
 
 -- Features
 
