@@ -38,7 +38,9 @@ def measure(scale: str | None, data: Path | None = None) -> Iterator[Measure]:
     state = conditions(file=file.name, lines=541_909, rows=found["rows"])
     yield Measure("money_difference", abs(found["pence"] - pence), "pence", "lower", 0, conditions=state)
     yield Measure("pieces_difference", abs(found["pieces"] - pieces), "pieces", "lower", 0, conditions=state)
-    yield Measure("cancellations_became_returns_or_refunds", found["given_back"], "lines", "higher", 9_288, conditions=state)
+    yield Measure(
+        "cancellations_became_returns_or_refunds", found["given_back"], "lines", "higher", 9_288, conditions=state
+    )
     yield Measure("people_refused_never_asked", found["never_asked"], "share", "higher", 1, conditions=state)
     yield Measure("run_from_file_to_features", seconds, "seconds", conditions=state)
 
