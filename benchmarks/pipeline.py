@@ -114,6 +114,7 @@ def prepare(home: Home, scale: "Scale", seed: int, display: "Display") -> Prepar
     take_seconds = time.perf_counter() - began
     as_of_at = stages.known_until(home)
     stages.append_consents(home, FixedClock(as_of_at), display.advance)
+    stages.resolve_identities(home, display.advance)
     return Prepared(
         home, as_of_at, sum(simulated.records.values()), simulated.seconds, simulated.files, simulated.bytes,
         sum(taken.rows.values()), take_seconds, _rows_under(home.raw),

@@ -11,7 +11,6 @@ create temp macro known(name) as table
     where received_at::timestamp <= getvariable('as_of_at');
 create temp macro age_days(moment) as
     floor((epoch_us(getvariable('as_of_at')) - epoch_us(moment)) / 86400000000.0)::integer;
-create temp macro customer_of(hub_type, hub_ref) as 'cus_' || md5(hub_type || ':' || hub_ref)[1:22];
 create temp macro receipt(store, till, number, day) as store || '/' || till || '/' || number || '/' || day;
 -- Closing or cash-up times on a wall clock to UTC.
 create temp macro wall_to_utc(wall, zone) as (wall at time zone zone) at time zone 'UTC';
@@ -149,73 +148,12 @@ qualify
 
 -- People
 
+-- Who is who is decided before; both sides begin from it.
 create temp table proved as
-with accounts as (
-    select account_ref, min(source_name) as source_name, min(seen_at) as linked_at
-    from (
-        select account_ref, 'ecommerce' as source_name, created_at as seen_at from account_versions
-        union all select account_ref, 'ecommerce', created_at from web_orders where not is_test
-        union all select account_ref, 'ecommerce', created_at from shop_refund_lines
-        union all select account_ref, 'ecommerce', seen_at from sign_ins
-        union all select account_ref, 'loyalty', updated_at from member_versions where is_latest
-    )
-    where account_ref is not null
-    group by all
-),
-
-verified as (
-    select email_ref, min(account_ref) as account_ref, min(created_at) as linked_at
-    from account_versions
-    where is_latest and is_email_verified and email_ref is not null
-    group by all
-    having count(distinct account_ref) = 1
-),
-
--- A card is its last holder's; a member is known by the first card held.
-cards as (
-    select held.*, account_ref, first_value(held.card_ref) over (partition by member_id order by linked_at, held.card_ref) as first_card_ref
-    from (
-        select card_ref, member_id, min(updated_at) as linked_at
-        from member_versions
-        where card_ref is not null
-        group by card_ref, member_id
-        qualify row_number() over (partition by card_ref order by max(updated_at) desc, member_id) = 1
-    ) as held
-    join (from member_versions where is_latest) as members using (member_id)
-),
-
-identities as (
-    select 'account' as identity_type, account_ref as identity_ref, 'account' as hub_type, account_ref as hub_ref, source_name, linked_at
-    from accounts
-    union all select 'email', email_ref, 'account', account_ref, 'ecommerce', linked_at from verified
-    union all
-    select 'email', email_ref, 'email', email_ref, 'ecommerce', min(created_at)
-    from web_orders
-    anti join verified using (email_ref)
-    where account_ref is null and email_ref is not null and not is_test
-    group by email_ref
-    union all
-    select 'card', card_ref, if(account_ref is null, 'card', 'account'), coalesce(account_ref, first_card_ref), 'loyalty', linked_at
-    from cards
-    union all
-    select 'card', loyalty_card_ref, 'card', loyalty_card_ref, 'pos', min(occurred_at)
-    from till_lines
-    anti join cards on loyalty_card_ref = card_ref
-    where loyalty_card_ref is not null
-    group by loyalty_card_ref
-    union all
-    select 'device', device_ref, 'account', min(account_ref), 'ecommerce', min(seen_at)
-    from sign_ins
-    where device_ref is not null
-    group by device_ref
-    having count(distinct account_ref) = 1
-)
-
 select
-    identity_type, identity_ref, hub_type, hub_ref, customer_of(hub_type, hub_ref) as customer_id, source_name, linked_at,
-    if(identity_type = hub_type and identity_ref = hub_ref, 'hub', 'deterministic') as link_type,
-    hub_type = 'account' and hub_ref in (select account_ref from account_versions where is_test) as is_test
-from identities;
+    identity_type, identity_ref, hub_identity_type as hub_type, hub_identity_ref as hub_ref, customer_id, source_name,
+    linked_at::timestamp as linked_at, link_type, is_test
+from read_parquet(getvariable('raw') || '/identity_members/*.parquet');
 
 create table customer_identities as
 with together as (

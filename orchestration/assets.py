@@ -159,6 +159,30 @@ def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -
     )
 
 
+@dg.multi_asset(
+    name="resolve_identities",
+    specs=[
+        dg.AssetSpec(
+            table,
+            deps=["raw_ecommerce__customers", "raw_ecommerce__orders", "raw_ecommerce__refund_lines", "raw_ecommerce__events",
+                  "raw_loyalty__members", "raw_pos__transactions", "consent_ledger"],
+            group_name="identity", automation_condition=FOLLOWS, kinds={"splink"}, description=description,
+        )
+        for table, description in (
+            ("identity_members", "Which customer each identifier is of, and how it came to be. One row per identifier."),
+            ("identity_links", "Pairs of records that were weighed, and what was decided. One row per pair."),
+            ("identity_changes", "What became of customers from run to run: who was joined, parted, renamed. One row per change and identifier."),
+        )
+    ],
+)  # fmt: skip
+def resolve_identities(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
+    row = stages.resolve_identities(troth.home, reporter.advance)
+    reporter.tell("resolution", row)
+    yield dg.MaterializeResult("identity_members", metadata=stages.as_metadata(row))
+    yield dg.MaterializeResult("identity_links", metadata={"pairs": sum(row.decisions.values()), **row.decisions})
+    yield dg.MaterializeResult("identity_changes", metadata={"identifiers_moved": row.moved})
+
+
 @dg.asset(
     deps=["raw_ecommerce__customers", "raw_ecommerce__orders", "raw_loyalty__members"],
     group_name="consent",
@@ -290,6 +314,7 @@ def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
     return [
         *(raw_tables(source) for source in SOURCES),
         append_consents,
+        resolve_identities,
         vault,
         marts(manifest),
         publish_features,

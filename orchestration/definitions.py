@@ -17,7 +17,9 @@ from troth.settings import Settings, here
 
 RAW = dg.AssetSelection.assets(*(contract.table for contract in contracts()))
 AVAILABILITY = (
-    dg.AssetSelection.assets("ftr_sku_location_availability").upstream() - RAW - dg.AssetSelection.groups("consent")
+    dg.AssetSelection.assets("ftr_sku_location_availability").upstream()
+    - RAW
+    - dg.AssetSelection.groups("consent", "identity")
 )
 
 

@@ -140,6 +140,7 @@ def _bring_up_to_date(
         report.identities, report.customers = identity_counts(home)
         report.stock = stock_rows(home)
         report.ledger = graph.told("ledger")
+        report.resolution = graph.told("resolution")
         report.features, report.models, report.segments = (
             graph.told("features"),
             graph.told("models"),

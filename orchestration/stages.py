@@ -3,16 +3,17 @@
 Each function is handed the home and says what it did; the assets give it a name, an upstream and checks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from orchestration import taking
-from orchestration.catalog import contract_of, contracts
+from orchestration.catalog import contracts
 from orchestration.errors import NOTHING_READABLE, STEP_FAILED, RunError
-from orchestration.summary import FeatureRow, LedgerRow, ModelRow, SegmentRow
+from orchestration.raw import raw_rows, write_table
+from orchestration.summary import FeatureRow, IdentityRow, LedgerRow, ModelRow, SegmentRow
 from troth.clock import Clock
 from troth.home import Home
 
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
 
 Advance = Callable[[str, int, int], None]
 CONSENTS_PER_CHECKPOINT = 10_000
-
-
-def raw_rows(home: Home, table: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Rows of a raw table in the order of arrival, each record once."""
-    contract = contract_of(table)
-    order = ["received_at", "source_file", "record_offset"]
-    rows = pl.scan_parquet(home.raw / table / "**/*.parquet").select({*columns, *contract.key, *order}).collect()
-    return (
-        rows.sort(*order, maintain_order=True).unique(contract.key, keep="first", maintain_order=True).select(columns)
-    )
 
 
 def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
@@ -62,11 +53,11 @@ def append_consents(home: Home, clock: Clock, advance: Advance) -> LedgerRow:
                 advance("append consents", done, total)
         checkpoint = ledger.verify()
         recorded = _with_tail(ledger, known, before)
-    _write_raw(home, "consent_ledger", recorded)
-    _write_raw(home, "consent_links", joined_frame(recorded))
+    write_table(home, "consent_ledger", recorded)
+    write_table(home, "consent_links", joined_frame(recorded))
     policy = read_policy()
-    _write_raw(home, "consent_policy", policy_frame(policy))
-    _write_raw(home, "consent_notices", notices_frame(policy))
+    write_table(home, "consent_policy", policy_frame(policy))
+    write_table(home, "consent_notices", notices_frame(policy))
     return LedgerRow(
         checkpoint.size,
         checkpoint.size - before,
@@ -97,6 +88,13 @@ def _with_tail(ledger: "Ledger", known: pl.DataFrame, size: int) -> pl.DataFrame
     if newest is None:
         return known
     return pl.concat([known.with_columns(pl.lit(newest, pl.Int64()).alias("ledger_size")), tail])
+
+
+def resolve_identities(home: Home, advance: Advance) -> IdentityRow:
+    """Decide anew whose identifiers are one customer's, as far as something changed."""
+    from orchestration.identities import resolve_identities as resolve
+
+    return resolve(home, known_until(home), advance)
 
 
 def fill_vault(home: Home) -> int:
@@ -182,14 +180,6 @@ def known_until(home: Home) -> datetime:
             f"home: expected files taken, found none in {home.taken}. Run `troth run` first.", NOTHING_READABLE
         )
     return until
-
-
-def _write_raw(home: Home, table: str, frame: pl.DataFrame) -> None:
-    path = home.raw / table / "data.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(".draft.parquet")
-    frame.write_parquet(draft, compression="zstd", compression_level=1)
-    draft.replace(path)
 
 
 def as_metadata(row: Any) -> dict[str, Any]:

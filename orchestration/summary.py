@@ -73,6 +73,18 @@ class LedgerRow(msgspec.Struct):
     links: int = 0
 
 
+class IdentityRow(msgspec.Struct):
+    """Who is who after a run. `decisions`: pairs of records weighed, by what became of them; `moved`: identifiers of another customer now."""
+
+    model: str
+    records: int
+    compared: int
+    identities: int
+    customers: int
+    decisions: dict[str, int] = {}
+    moved: int = 0
+
+
 class CheckCounts(msgspec.Struct):
     passed: int = 0
     failed: int = 0
@@ -90,6 +102,7 @@ class RunReport(msgspec.Struct):
     customers: int = 0
     stock: list[StockRow] = []
     ledger: LedgerRow | None = None
+    resolution: IdentityRow | None = None
     segments: list[SegmentRow] = []
     features: list[FeatureRow] = []
     models: list[ModelRow] = []

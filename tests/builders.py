@@ -15,8 +15,10 @@ from typing import Any
 
 import polars as pl
 
+from orchestration.identities import resolve_identities
 from orchestration.sources import consent, ecommerce, loyalty, pos, wms
 from orchestration.sources.contract import Contract
+from troth.home import Home
 from troth.settings import TELEMETRY_OFF
 
 CONTRACTS: dict[str, Contract] = {
@@ -167,12 +169,13 @@ def raw_home(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> P
 
 
 def build_marts(raw: Path, folder: Path, as_of_at: str, **variables: Any) -> Path:
-    """`dbt build` of the whole project over `raw`, unit tests included; gives the warehouse file.
+    """Identities as known by then and `dbt build` of the whole project over `raw`, unit tests included; gives the warehouse file.
 
     Raises: AssertionError with what dbt said when a model or a test fails.
     """
     project = Path(__file__).parent.parent / "dbt_project"
     warehouse = folder / "warehouse.duckdb"
+    resolve_identities(Home(raw.parent), datetime.fromisoformat(as_of_at), lambda *_: None)
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("dbt")), "build", "--project-dir", str(project), "--profiles-dir", str(project),

@@ -84,7 +84,7 @@ def clusters(count: int, pairs: Pairs, proved: Pairs | None = None, forbidden: P
     by_set = _by_label(label, pairs, inside)
     proofs = _by_label(label, proved) if proved else {}
     bans = _by_label(label, forbidden, label[forbidden.first] == label[forbidden.second]) if forbidden else {}
-    for at in np.flatnonzero(sizes > 1):
+    for at in np.flatnonzero(sizes > 1).tolist():
         group = order[starts[at] : starts[at] + sizes[at]]
         part = by_set.get(at)
         if at not in bans and (len(group) == 2 or (part is not None and _all_agree(part, len(group)))):
@@ -108,7 +108,7 @@ def _joining(pairs: Pairs, proved: Pairs | None) -> tuple[Numbers, Numbers]:
 
 
 def _codes(count: int, first: Numbers, second: Numbers) -> Numbers:
-    return np.minimum(first, second).astype(np.int64) * count + np.maximum(first, second)
+    return np.asarray(np.minimum(first, second).astype(np.int64) * count + np.maximum(first, second))
 
 
 def _by_label(label: Numbers, pairs: Pairs, kept: Numbers | None = None) -> dict[int, Pairs]:

@@ -55,8 +55,8 @@ class Matcher:
         keys = chosen(records, fields, guess, present)
         linker = self._linker(fields, keys)
         linker.training.estimate_u_using_random_sampling(max_pairs=RANDOM_PAIRS, seed=SEED)
-        start = expected(fields, _strangers(linker, fields), present, self._pairs(), records.height)
-        compared = self._compared(linker, fields, keys)
+        start = expected(fields, _strangers(linker), present, self._pairs(), records.height)
+        compared = self._compared(fields, keys)
         patterns = compared.group_by("pattern").len().sort("pattern")
         counts = patterns["len"].to_numpy().astype(float)
         numbers = levels_of(patterns["pattern"], fields)
@@ -66,8 +66,7 @@ class Matcher:
 
     def compared(self, changed: pl.Series | None = None) -> pl.DataFrame:
         """first, second (rows), pattern: the pairs that share a key of the model, each once; of `changed` records (flags), if given."""
-        linker = self._linker(self.model.fields, self.model.keys, changed)
-        return self._compared(linker, self.model.fields, self.model.keys)
+        return self._compared(self.model.fields, self.model.keys, changed)
 
     def fingerprints(self, key: bytes) -> pl.Series:
         """A keyed hash of all that comparing reads of each record: the same again, and none of its pairs has changed."""
@@ -134,11 +133,14 @@ class Matcher:
             return Linker([self._database.register(part.to_arrow()) for part in parts], settings, log_level=None)
         return Linker(self._database.register(keyed.to_arrow()), settings, log_level=None)
 
-    def _compared(self, linker: Any, fields: Sequence[Field], keys: Sequence[Reach]) -> pl.DataFrame:
+    def _compared(
+        self, fields: Sequence[Field], keys: Sequence[Reach], changed: pl.Series | None = None
+    ) -> pl.DataFrame:
         """In parts, so that no more than some millions of pairs lie in memory with all their columns."""
-        if not keys:
-            return pl.DataFrame(schema=PAIR_SCHEMA)
         expected_pairs = sum(pair_counts(self.records, [each.key for each in keys]).values())
+        if not expected_pairs or (changed is not None and not changed.any()):
+            return pl.DataFrame(schema=PAIR_SCHEMA)
+        linker = self._linker(fields, keys, changed)
         parts = max(1, math.ceil(expected_pairs / PAIRS_AT_ONCE))
         return pl.concat(
             self._taken(linker, linker.inference.predict_chunk((part, parts), (1, 1), warning_mode="never"), fields)
@@ -149,11 +151,10 @@ class Matcher:
         code = "0"
         for field in fields:
             code = f"({code}) * {len(field.levels) + 1} + gamma_{field.name} + 1"
-        table = linker.misc.query_sql(  # names that Splink and we made, not values
-            "select least(row_l, row_r) as first, greatest(row_l, row_r) as second, "
-            f"cast({code} as bigint) as pattern from {predicted.physical_name}",
-            output_type="splinkdf",
-        )  # fmt: skip
+        columns = "least(row_l, row_r) as first, greatest(row_l, row_r) as second"
+        # Names that Splink and we made, not values.
+        query = f"select {columns}, cast({code} as bigint) as pattern from {predicted.physical_name}"  # noqa: S608
+        table = linker.misc.query_sql(query, output_type="splinkdf")
         frame = pl.DataFrame(table.as_pyarrow_table())
         for each in (table, predicted):
             each.drop_table_from_database_and_remove_from_cache()
@@ -233,11 +234,11 @@ def _comparison(field: Field, dialect: Any) -> dict[str, Any]:
     }
 
 
-def _strangers(linker: Any, fields: Sequence[Field]) -> list[np.ndarray]:
+def _strangers(linker: Any) -> list[np.ndarray]:
     """Shares of levels among random pairs; a level that none of them showed gets what one pair would."""
     saved = linker.misc.save_model_to_json()
     found = []
-    for field, comparison in zip(fields, saved["comparisons"], strict=True):
+    for comparison in saved["comparisons"]:
         said = [
             level.get("u_probability") for level in comparison["comparison_levels"] if not level.get("is_null_level")
         ]

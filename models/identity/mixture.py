@@ -97,4 +97,4 @@ def learned(start: Mixture, patterns: Numbers, counts: Numbers, pairs: float, ke
 
 def _normalised(logs: Numbers) -> Numbers:
     powers = np.exp2(logs - logs.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    return np.asarray(powers / powers.sum(-1, keepdims=True))

@@ -160,23 +160,17 @@ def _guest_emails(sources: Sources, verified: pl.DataFrame) -> pl.DataFrame:
 
 
 def _member_cards(sources: Sources) -> pl.DataFrame:
-    """A card belongs to the member who carried it last; a member keeps the id of the first card."""
+    """A card belongs to the member who carried it last; a member is known by the first card still held."""
     carried = (
         sources.members.filter(pl.col("card_ref").is_not_null())
         .with_columns(linked_at=pl.col("updated_at").min().over("card_ref", "member_id"))
         .sort(pl.col("updated_at"), "member_id", descending=[True, False], maintain_order=True)
     )
-    first = (
-        carried.sort("linked_at", "card_ref")
-        .unique("member_id", keep="first")
-        .select("member_id", first_card_ref="card_ref")
+    held = carried.unique("card_ref", keep="first", maintain_order=True).select("card_ref", "member_id", "linked_at")
+    first = held.sort("linked_at", "card_ref").unique("member_id", keep="first")
+    return held.join(sources.latest_members.select("member_id", "account_ref"), on="member_id").join(
+        first.select("member_id", first_card_ref="card_ref"), on="member_id"
     )
-    return (
-        carried.unique("card_ref", keep="first", maintain_order=True)
-        .select("card_ref", "member_id", "linked_at")
-        .join(sources.latest_members.select("member_id", "account_ref"), on="member_id")
-        .join(first, on="member_id")
-    )  # fmt: skip
 
 
 def _unknown_cards(sources: Sources, known: pl.DataFrame) -> pl.DataFrame:

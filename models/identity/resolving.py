@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from models.identity.clusters import Pairs, clusters, undecided
-from models.identity.matching import PAIR_SCHEMA, Matcher
+from models.identity.matching import Matcher
 from models.identity.model import Model
 from models.identity.proofs import HUB_TYPES, SCHEMA
 
@@ -227,7 +227,7 @@ def _compared(
             "is_known"
         ].fill_null(False)
         changed = ~same
-        new = matcher.compared(changed) if changed.any() else pl.DataFrame(schema=PAIR_SCHEMA)
+        new = matcher.compared(changed)
         rows = pl.DataFrame({"record_id": names, "is_same": same}).with_row_index("row").filter("is_same")
         rows = rows.select("record_id", pl.col("row").cast(pl.Int64))
         old = (
@@ -367,4 +367,4 @@ def _sure(first: np.ndarray, second: np.ndarray) -> Pairs:
 
 
 def _codes(count: int, pairs: Pairs) -> np.ndarray:
-    return pairs.first * count + pairs.second
+    return np.asarray(pairs.first * count + pairs.second)

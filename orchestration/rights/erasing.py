@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from consent.rights import open_rights, sign_certificate
 from orchestration import taking
 from orchestration.catalog import contract_of, source_of
+from orchestration.identities import TABLES as IDENTITY_TABLES
+from orchestration.raw import made_table, write_table
 from orchestration.rights import tables
 from orchestration.rights.copies import erase_exports, exported_to, mend, other_tables
 from orchestration.rights.held import BOOKS, KEPT, Held, held, outlives, personal_columns
@@ -286,11 +288,14 @@ def _rewrite_consents(home: Home, clock: Clock, _plan: Plan) -> Any:
     with open_ledger(home, clock) as ledger:
         recorded = ledger.frame()
     for table, frame in (("consent_ledger", recorded), ("consent_links", joined_frame(recorded))):
-        draft = home.raw / table / f".{os.getpid()}.draft.parquet"
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(draft, compression="zstd", compression_level=1)
-        draft.replace(home.raw / table / "data.parquet")
+        write_table(home, table, frame)
     return {"events": recorded.height}
+
+
+def _erase_identities(home: Home, _clock: Clock, plan: Plan) -> Any:
+    """Who the person was taken for, and what they were compared with."""
+    made = {table: made_table(home, table) for table in IDENTITY_TABLES}
+    return {table: tables.erase_file(path, plan.identifiers) for table, path in made.items() if path.exists()}
 
 
 def _erase_published(home: Home, _clock: Clock, plan: Plan) -> Any:
@@ -345,6 +350,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("landed files", _rewrite_landed),
     ("raw and quarantine", _read_again),
     ("consent tables", _rewrite_consents),
+    ("identity tables", _erase_identities),
     ("published versions", _erase_published),
     ("warehouse", _erase_warehouse),
     ("online features", _erase_features),

@@ -8,7 +8,7 @@ web_orders as (
 ),
 
 identities as (
-    select * from {{ ref('int_identities__proved') }}
+    select * from {{ ref('int_identities__resolved') }}
 ),
 
 locations as (

@@ -3,7 +3,7 @@ with orders as (
 ),
 
 identities as (
-    select * from {{ ref('int_identities__proved') }}
+    select * from {{ ref('int_identities__resolved') }}
 ),
 
 locations as (

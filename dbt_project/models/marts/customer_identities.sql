@@ -1,5 +1,5 @@
 with proved as (
-    select * from {{ ref('int_identities__proved') }}
+    select * from {{ ref('int_identities__resolved') }}
 ),
 
 accounts as (

@@ -3,7 +3,7 @@ with identities as (
 ),
 
 hubs as (
-    select * from {{ ref('int_identities__proved') }}
+    select * from {{ ref('int_identities__resolved') }}
     where link_type = 'hub'
 ),
 
@@ -23,7 +23,7 @@ members as (
         members.tier_code,
         row_number() over (partition by proved.customer_id order by members.updated_at desc, members.card_ref) as newest_rank
     from {{ ref('stg_loyalty__members') }} as members
-    inner join {{ ref('int_identities__proved') }} as proved
+    inner join {{ ref('int_identities__resolved') }} as proved
         on proved.identity_type = 'card' and members.card_ref = proved.identity_ref
     where members.is_latest
 ),

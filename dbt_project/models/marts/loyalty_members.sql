@@ -4,7 +4,7 @@ with members as (
 ),
 
 identities as (
-    select * from {{ ref('int_identities__proved') }}
+    select * from {{ ref('int_identities__resolved') }}
     where identity_type = 'card'
 ),
 

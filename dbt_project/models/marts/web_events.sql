@@ -3,7 +3,7 @@ with events as (
 ),
 
 identities as (
-    select * from {{ ref('int_identities__proved') }}
+    select * from {{ ref('int_identities__resolved') }}
     where identity_type in ('account', 'device')
 ),
 

@@ -1,0 +1,137 @@
+"""Identity between the rooms: raw rows in, customers out, and what became of them since the last run. What is decided is in `models.identity`.
+
+Tables are written where SQL reads them (`raw/identity_*`): members, links, changes; and what was compared, so that the next run compares
+only what changed. None of them holds what a person said: tokens, levels of agreement and probabilities alone.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import polars.selectors as cs
+
+from models.identity.proofs import Sources
+from models.identity.resolving import Evidence, Remembered, Resolution
+from orchestration.raw import made_table, raw_rows, read_table, write_table
+from orchestration.summary import IdentityRow
+from troth.home import Home
+
+Advance = Callable[[str, int, int], None]
+MEMBERS, LINKS, CHANGES = "identity_members", "identity_links", "identity_changes"
+PAIRS, RECORDS = "identity_pairs", "identity_records"
+TABLES = (MEMBERS, LINKS, CHANGES, PAIRS, RECORDS)
+COUNTRY = "US"  # read an address, phone or date as in this country where a record names none
+_DESCRIBED = (
+    "email",
+    "email_ref",
+    "phone",
+    "first_name",
+    "last_name",
+    "street_address",
+    "city",
+    "region_code",
+    "postal_code",
+)
+
+
+def sources_of(home: Home, until: datetime | None = None) -> Sources:
+    """What the sources said of people, as far as it was received by `until`."""
+
+    def rows(table: str, *columns: str) -> pl.DataFrame:
+        frame = raw_rows(home, table, columns, until)
+        utc = cs.datetime(time_zone="*").dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        return frame.with_columns(utc).with_columns(cs.datetime().dt.cast_time_unit("us"))
+
+    receipts = rows(
+        "raw_pos__transactions",
+        "loyalty_card_ref",
+        "payment_ref",
+        "business_date",
+        "is_voided",
+        "is_training",
+        "transaction_type",
+    ).filter((pl.col("transaction_type") == "retail") & ~pl.col("is_voided") & ~pl.col("is_training"))
+    return Sources(
+        accounts=rows("raw_ecommerce__customers", "account_id", "account_ref", "created_at", "updated_at", "is_email_verified", "is_test",
+                      "country_code", *_DESCRIBED),
+        members=rows("raw_loyalty__members", "member_id", "card_ref", "account_ref", "enrolled_at", "updated_at", "birth_date", *_DESCRIBED),
+        orders=rows("raw_ecommerce__orders", "order_id", "created_at", "updated_at", "account_ref", "payment_ref", "is_test", "country_code", *_DESCRIBED),
+        refunds=rows("raw_ecommerce__refund_lines", "account_ref", "created_at"),
+        cards=receipts.select("loyalty_card_ref", "payment_ref", seen_at=pl.col("business_date").cast(pl.Datetime("us"))),
+        devices=rows("raw_ecommerce__events", "device_ref", "account_ref", "recorded_at"),
+    )  # fmt: skip
+
+
+def evidence_of(home: Home, until: datetime, asks: bool = True) -> Evidence:
+    """What customers are decided on: records, proofs, who may be joined by likeness. `asks` False leaves consent out, for judging alone."""
+    from models.identity.proofs import first_seen, proved
+    from models.identity.records import normal_records, said_records
+
+    sources = sources_of(home, until)
+    said = said_records(sources)
+    proofs = proved(sources)
+    return Evidence(
+        records=normal_records(said, COUNTRY),
+        owners=said.select("record_id", "identity_type", "identity_ref"),
+        proved=proofs,
+        seen=first_seen(sources),
+        allowed=_allowed(home, proofs, until) if asks else None,
+    )
+
+
+def _allowed(home: Home, proofs: pl.DataFrame, until: datetime) -> pl.DataFrame:
+    """Hubs of the groups whose people said yes to being recognised: who asks whether two records are one person uses both."""
+    from consent.rule.joining import may_be_joined
+    from consent.rule.policy import read_policy
+
+    events = pl.read_parquet(made_table(home, "consent_ledger"))
+    groups = proofs.select("identity_ref", "link_type", group_ref="hub_identity_ref")
+    at = until.astimezone(UTC)
+    return may_be_joined(events, groups, read_policy(), at, at).filter("is_allowed").select("group_ref")
+
+
+def resolve_identities(home: Home, until: datetime, advance: Advance) -> IdentityRow:
+    """Resolve everyone anew from what changed, and write members, links, changes and what was compared."""
+    from models.identity.adopting import adopted_or_learned
+    from models.identity.changes import CHANGE_SCHEMA, changes
+    from models.identity.resolving import resolve
+
+    steps = iter(range(1, 5))
+    advance("resolve identities", 0, 4)
+    evidence = evidence_of(home, until)
+    advance("resolve identities", next(steps), 4)
+    version, model = adopted_or_learned(home, evidence.records)
+    advance("resolve identities", next(steps), 4)
+    found = resolve(evidence, model, home.key("token"), version, _remembered(home))
+    advance("resolve identities", next(steps), 4)
+    old = read_table(home, MEMBERS)
+    told = read_table(home, CHANGES)
+    told = pl.DataFrame(schema=CHANGE_SCHEMA) if told is None else told
+    fresh = told.clear() if old is None else changes(old, found.members, until.astimezone(UTC).replace(tzinfo=None))
+    _write(home, found, version, pl.concat([told, fresh]).unique("change_id", keep="first", maintain_order=True))
+    advance("resolve identities", next(steps), 4)
+    kinds = dict(found.links["decision"].value_counts().iter_rows())
+    moved = fresh.filter(pl.col("change_type").is_in(["merged", "split", "regrouped", "renamed"]))
+    return IdentityRow(
+        model=version, identities=found.members.height, customers=found.members["customer_id"].n_unique(),
+        records=evidence.records.height, compared=found.compared, decisions=kinds, moved=moved["identity_ref"].n_unique(),
+    )  # fmt: skip
+
+
+def _remembered(home: Home) -> Remembered | None:
+    pairs, records = read_table(home, PAIRS), read_table(home, RECORDS)
+    if pairs is None or records is None or not records.height:
+        return None
+    return Remembered(str(records["model"][0]), records.select("record_id", "fingerprint"), pairs)
+
+
+def _write(home: Home, found: Resolution, version: str, told: pl.DataFrame) -> None:
+    """What was compared last: killed before, the next run compares again what this one had."""
+    memory = found.remembered
+    frames: dict[str, Any] = {
+        MEMBERS: found.members.with_columns(pl.col("linked_at").dt.replace_time_zone("UTC")), LINKS: found.links, CHANGES: told, PAIRS: memory.pairs,
+        RECORDS: memory.records.with_columns(model=pl.lit(version)),
+    }  # fmt: skip
+    for table, frame in frames.items():
+        write_table(home, table, frame)
