@@ -19,7 +19,8 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, at: datetime) -> pl.DataF
     """The events between two resolutions (frames with identity_ref, customer_id), `at` naive UTC. One row per identifier that moved.
 
     `merged`: customers became one; `split`: one became several; `regrouped`: both at once; `renamed`: the same identifiers under another
-    id, because an older identifier was learned of; `appeared` and `gone` name customers of whom nothing was, or is, known.
+    id, because an older identifier was learned of or the one that named them is gone; `appeared` and `gone` name customers of whom nothing
+    was, or is, known.
     """
     old = before.select("identity_ref", from_customer_id="customer_id").unique("identity_ref")
     new = after.select("identity_ref", "customer_id").unique("identity_ref")
@@ -38,12 +39,14 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, at: datetime) -> pl.DataF
         .when(torn).then(pl.lit("split")).otherwise(pl.lit("renamed"))
     )  # fmt: skip
     known, present = old["from_customer_id"].unique(), new["customer_id"].unique()
+    gained, lost = both.filter(pl.col("from_customer_id").is_null()), both.filter(pl.col("customer_id").is_null())
     appeared = (
-        both.filter(pl.col("from_customer_id").is_null() & ~pl.col("customer_id").is_in(known.implode()))
+        gained.filter(~pl.col("customer_id").is_in(known.implode()))
+        .join(lasting.select("customer_id"), on="customer_id", how="anti")
         .sort("identity_ref").unique("customer_id", keep="first").with_columns(change_type=pl.lit("appeared"))
     )  # fmt: skip
     gone = (
-        both.filter(pl.col("customer_id").is_null() & ~pl.col("from_customer_id").is_in(present.implode()))
+        lost.filter(~pl.col("from_customer_id").is_in(present.implode()))
         .join(lasting.select("from_customer_id"), on="from_customer_id", how="anti")
         .sort("identity_ref").unique("from_customer_id", keep="first").with_columns(change_type=pl.lit("gone"))
     )  # fmt: skip
@@ -59,8 +62,14 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, at: datetime) -> pl.DataF
         "merged": "the evidence joins them", "split": "the evidence no longer holds them together", "regrouped": "one part left and joined another",
         "renamed": "an older identifier of the same person was learned of", "appeared": "seen for the first time", "gone": "no source speaks of it any more",
     }  # fmt: skip
+    is_nameless = (pl.col("change_type") == "renamed") & pl.col("from_customer_id").is_in(
+        lost["from_customer_id"].implode()
+    )
+    is_nameless &= ~pl.col("customer_id").is_in(gained["customer_id"].implode())
     return told.with_columns(
         change_id=pl.Series(ids, dtype=pl.String),
         changed_at=pl.lit(at).cast(pl.Datetime("us")),
-        reason=pl.col("change_type").replace_strict(reasons, return_dtype=pl.String),
+        reason=pl.when(is_nameless)
+        .then(pl.lit("the identifier it was named after is spoken of no more"))
+        .otherwise(pl.col("change_type").replace_strict(reasons, return_dtype=pl.String)),
     ).select(pl.col(name).cast(kind) for name, kind in CHANGE_SCHEMA.items())
