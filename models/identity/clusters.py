@@ -12,6 +12,7 @@ import numpy as np
 MOST_BITS = 6.0  # that one pair may weigh: no single agreement outvotes many disagreements
 DOUBT = 2.0  # bits by which the evidence between two groups must speak for one person
 _NEVER = 1e9
+_TIE, _MOST_SAID = 1e-7, 500.0  # of two pairs that weigh as much as one may, the one of which more was said goes first
 
 Numbers = np.ndarray
 
@@ -51,7 +52,8 @@ def undecided(count: int, pairs: Pairs, proved: Pairs | None = None) -> tuple[Nu
     members = np.argsort(label, kind="stable")
     sizes = np.bincount(label)
     starts = np.r_[0, np.cumsum(sizes)[:-1]]
-    seen = set(_codes(count, pairs.first, pairs.second).tolist())
+    inside = label[pairs.first] == label[pairs.second]
+    seen = _codes(count, pairs.first[inside], pairs.second[inside])
     wanted: list[Numbers] = []
     for at in np.flatnonzero((sizes > 2) & (sizes <= MOST_TOGETHER)):
         group = np.sort(members[starts[at] : starts[at] + sizes[at]])
@@ -60,7 +62,7 @@ def undecided(count: int, pairs: Pairs, proved: Pairs | None = None) -> tuple[Nu
     if not wanted:
         return np.zeros(0, int), np.zeros(0, int)
     every = np.concatenate(wanted)
-    fresh = np.array([code not in seen for code in _codes(count, every[:, 0], every[:, 1]).tolist()], bool)
+    fresh = np.isin(_codes(count, every[:, 0], every[:, 1]), seen, invert=True)
     return every[fresh, 0], every[fresh, 1]
 
 
@@ -74,6 +76,11 @@ def clusters(count: int, pairs: Pairs, proved: Pairs | None = None, forbidden: P
     """
     first, second = _joining(pairs, proved)
     label = components(count, first, second)
+    is_crowded = np.bincount(label)[label] > MOST_TOGETHER if count else np.zeros(0, bool)
+    if is_crowded.any():  # a crowd shares a default value, not a person: only what is proved joins there
+        pairs = pairs.only(~is_crowded[pairs.first] & ~is_crowded[pairs.second])
+        first, second = _joining(pairs, proved)
+        label = components(count, first, second)
     result = np.arange(count)
     sizes = np.bincount(label)
     order = np.argsort(label, kind="stable")
@@ -87,16 +94,18 @@ def clusters(count: int, pairs: Pairs, proved: Pairs | None = None, forbidden: P
     for at in np.flatnonzero(sizes > 1).tolist():
         group = order[starts[at] : starts[at] + sizes[at]]
         part = by_set.get(at)
-        if at not in bans and (len(group) == 2 or (part is not None and _all_agree(part, len(group)))):
+        if at not in bans and (len(group) == 2 or part is None or _all_agree(part, len(group))):
             result[group] = group.min()
             continue
-        if len(group) > MOST_TOGETHER:
-            part = None  # such a crowd shares a default value, not a person: only what is proved joins there
         names = _weighed(len(group), place, part, proofs.get(at), bans.get(at))
         smallest = np.full(names.max() + 1, count)
         np.minimum.at(smallest, names, group)
         result[group] = smallest[names]
-    return result
+    kept = result[first] == result[second]
+    parts = components(count, first[kept], second[kept])  # who was joined through somebody that then went elsewhere
+    heads = np.full(count, count)
+    np.minimum.at(heads, parts, np.arange(count))
+    return heads[parts]
 
 
 def _joining(pairs: Pairs, proved: Pairs | None) -> tuple[Numbers, Numbers]:
@@ -135,10 +144,13 @@ def _weighed(size: int, place: Numbers, part: Pairs | None, proofs: Pairs | None
 
     distance = np.full((size, size), MOST_BITS + 1.0)  # what is not known speaks a little against
     if part is not None:
-        _set(distance, place, part, MOST_BITS - np.clip(part.within - DOUBT, -MOST_BITS, MOST_BITS))
+        said = part.within - DOUBT
+        ties = _TIE * (_MOST_SAID - np.clip(said, -_MOST_SAID, _MOST_SAID - 1.0))
+        _set(distance, place, part, MOST_BITS - np.clip(said, -MOST_BITS, MOST_BITS) + ties)
     if proofs is not None:
         together = components(size, place[proofs.first], place[proofs.second])
-        distance[together[:, None] == together[None, :]] = 0.0
+        distance[together[:, None] == together[None, :]] = _TIE / 2
+        _set(distance, place, proofs, np.zeros(len(proofs.first)))
     if bans is not None:
         _set(distance, place, bans, np.full(len(bans.first), _NEVER))
     np.fill_diagonal(distance, 0.0)
