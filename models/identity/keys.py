@@ -5,8 +5,7 @@ A value that very many records share is no key: it would compare everyone with e
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -23,10 +22,12 @@ Numbers = np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """A key as fields and the number of their best levels that suffice."""
+    """A key as fields and the number of their best levels that suffice. `coverage`: share of the records that have a value of it which
+    is not shared by too many."""
 
     key: Key
     best: Mapping[int, int]
+    coverage: float = 1.0
 
 
 def reach(key: Key, fields: Sequence[Field]) -> Reach | None:
@@ -42,14 +43,14 @@ def key_value(key: Key) -> pl.Expr:
     return pl.concat_str([pl.col(column) for column in key.columns], separator=_SEPARATOR)
 
 
-def pair_counts(records: pl.DataFrame, keys: Iterable[Key]) -> dict[Key, float]:
-    """How many pairs of records each key makes, without the values that too many share."""
+def pair_counts(records: pl.DataFrame, keys: Iterable[Key]) -> dict[Key, tuple[float, float]]:
+    """How many pairs of records each key makes, without the values that too many share; and the share of its records that leaves."""
     found = {}
     for key in keys:
         if set(key.columns) <= set(records.columns):
             size = records.lazy().select(value=key_value(key)).drop_nulls().group_by("value").len().collect()["len"]
-            size = size.filter(size <= MOST_PER_VALUE).cast(pl.Float64)
-            found[key] = float((size * (size - 1) / 2).sum())
+            kept = size.filter(size <= MOST_PER_VALUE).cast(pl.Float64)
+            found[key] = float((kept * (kept - 1) / 2).sum()), float(kept.sum()) / max(float(size.sum()), 1.0)
     return found
 
 
@@ -60,17 +61,20 @@ def chosen(records: pl.DataFrame, fields: Sequence[Field], person: Sequence[Numb
     """
     budget = PAIRS_PER_RECORD * records.height
     costs = pair_counts(records, KEYS)
-    able = [(each, cost) for key, cost in costs.items() if (each := reach(key, fields)) and 0 < cost <= budget]
+    able = [
+        (replace(each, coverage=coverage), cost)
+        for key, (cost, coverage) in costs.items()
+        if (each := reach(key, fields)) and 0 < cost <= budget
+    ]
     taken: list[Reach] = []
-    reached = 0.0
+    so_far, reached = Reached((), len(fields)), 0.0
     while able:
-        gains = [
-            (Reached([*taken, each], len(fields)).share(person, present) - reached, cost, each) for each, cost in able
-        ]
+        gains = [(so_far.joined_by(each).share(person, present) - reached, cost, each) for each, cost in able]
         gain, cost, best = max(gains, key=lambda one: (one[0] / (one[1] + records.height / 2), one[2].key.name))
         able = [(each, price) for each, price in able if each is not best and price <= budget - cost]
         if gain * records.height / 2 >= cost / MOST_COMPARISONS:
             taken.append(best)
+            so_far = so_far.joined_by(best)
             budget -= cost
             reached += gain
     return taken
@@ -80,17 +84,33 @@ class Reached:
     """What share of a class of pairs at least one of some keys reaches, where fields agree independently of each other."""
 
     def __init__(self, keys: Sequence[Reach], fields: int) -> None:
-        signs: dict[tuple[int, ...], int] = defaultdict(int)  # inclusion and exclusion over sets of keys
-        for count in range(1, len(keys) + 1):
-            for some in combinations(keys, count):
-                best = [0] * fields
-                for each in some:
-                    for field, number in each.best.items():
-                        best[field] = min(number, best[field] or number)
-                signs[tuple(best)] += 1 if count % 2 else -1
-        kept = [best for best, sign in signs.items() if sign]
-        self._signs = np.array([signs[best] for best in kept], float)
-        self._best = np.array(kept, int).reshape(-1, fields)
+        self._fields = fields
+        self._terms: dict[
+            tuple[int, ...], float
+        ] = {}  # by what is demanded of each field: inclusion and exclusion over sets of keys
+        for each in keys:
+            self._terms = self._with(each)
+        self._signs = np.array(list(self._terms.values()), float)
+        self._best = np.array(list(self._terms), int).reshape(-1, fields)
+
+    def joined_by(self, key: Reach) -> "Reached":
+        """The same with one more key."""
+        found = Reached((key,), self._fields)
+        found._terms = self._with(key)
+        found._signs = np.array(list(found._terms.values()), float)
+        found._best = np.array(list(found._terms), int).reshape(-1, self._fields)
+        return found
+
+    def _with(self, key: Reach) -> dict[tuple[int, ...], float]:
+        alone = tuple(key.best.get(field, 0) for field in range(self._fields))
+        terms = defaultdict(float, self._terms)
+        terms[alone] += key.coverage
+        for best, sign in self._terms.items():
+            both = tuple(
+                min(mine, other) if mine and other else mine or other for mine, other in zip(best, alone, strict=True)
+            )
+            terms[both] -= sign * key.coverage
+        return {best: sign for best, sign in terms.items() if abs(sign) > 1e-12}
 
     def share(self, levels: Sequence[Numbers], present: Numbers) -> float:
         """`levels`: by field, the share of pairs at each level where both records have it; `present`: of pairs in which both do."""

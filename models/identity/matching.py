@@ -137,7 +137,7 @@ class Matcher:
         self, fields: Sequence[Field], keys: Sequence[Reach], changed: pl.Series | None = None
     ) -> pl.DataFrame:
         """In parts, so that no more than some millions of pairs lie in memory with all their columns."""
-        expected_pairs = sum(pair_counts(self.records, [each.key for each in keys]).values())
+        expected_pairs = sum(count for count, _ in pair_counts(self.records, [each.key for each in keys]).values())
         if not expected_pairs or (changed is not None and not changed.any()):
             return pl.DataFrame(schema=PAIR_SCHEMA)
         linker = self._linker(fields, keys, changed)
