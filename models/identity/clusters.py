@@ -105,7 +105,7 @@ def clusters(count: int, pairs: Pairs, proved: Pairs | None = None, forbidden: P
     parts = components(count, first[kept], second[kept])  # who was joined through somebody that then went elsewhere
     heads = np.full(count, count)
     np.minimum.at(heads, parts, np.arange(count))
-    return heads[parts]
+    return np.asarray(heads[parts])
 
 
 def _joining(pairs: Pairs, proved: Pairs | None) -> tuple[Numbers, Numbers]:
