@@ -165,7 +165,7 @@ def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -
         dg.AssetSpec(
             table,
             deps=["raw_ecommerce__customers", "raw_ecommerce__orders", "raw_ecommerce__refund_lines", "raw_ecommerce__events",
-                  "raw_loyalty__members", "raw_pos__transactions", "consent_ledger"],
+                  "raw_loyalty__members", "raw_pos__transactions", "raw_steward__decisions", "consent_ledger"],
             group_name="identity", automation_condition=FOLLOWS, kinds={"splink"}, description=description,
         )
         for table, description in (

@@ -1,10 +1,12 @@
 """Which sources there are. The one list; adding a source adds a line here."""
 
-from orchestration.sources import consent, ecommerce, loyalty, mapped, pos, wms
+from orchestration.sources import consent, ecommerce, loyalty, mapped, pos, steward, wms
 from orchestration.sources.contract import Contract, Source
 from troth.home import Home
 
-SOURCES: tuple[Source, ...] = (pos.SOURCE, ecommerce.SOURCE, wms.SOURCE, loyalty.SOURCE, consent.SOURCE)
+SOURCES: tuple[Source, ...] = (
+    pos.SOURCE, ecommerce.SOURCE, wms.SOURCE, loyalty.SOURCE, consent.SOURCE, steward.SOURCE,
+)  # fmt: skip
 
 
 def contracts() -> tuple[Contract, ...]:

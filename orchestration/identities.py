@@ -14,6 +14,7 @@ import polars.selectors as cs
 from models.identity.proofs import Sources
 from models.identity.resolving import Evidence, Remembered, Resolution
 from orchestration.raw import made_table, raw_rows, read_table, write_table
+from orchestration.sources.steward import DECISIONS, UNDO
 from orchestration.summary import IdentityRow
 from troth.home import Home
 
@@ -76,19 +77,40 @@ def evidence_of(home: Home, until: datetime, asks: bool = True) -> Evidence:
         owners=said.select("record_id", "identity_type", "identity_ref"),
         proved=proofs,
         seen=first_seen(sources),
-        allowed=_allowed(home, proofs, until) if asks else None,
+        allowed=joining_standing(home, proofs, until).filter("is_allowed").select("group_ref") if asks else None,
+        decisions=decisions_of(home, until),
     )
 
 
-def _allowed(home: Home, proofs: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Hubs of the groups whose people said yes to being recognised: who asks whether two records are one person uses both."""
+def joining_standing(home: Home, proofs: pl.DataFrame, until: datetime) -> pl.DataFrame:
+    """Of each proved group, whether its people said yes to being recognised: group_ref, is_allowed, reason_code. Who asks whether two
+    records are one person uses both."""
     from consent.rule.joining import may_be_joined
     from consent.rule.policy import read_policy
 
     events = pl.read_parquet(made_table(home, "consent_ledger"))
     groups = proofs.select("identity_ref", "link_type", group_ref="hub_identity_ref")
     at = until.astimezone(UTC)
-    return may_be_joined(events, groups, read_policy(), at, at).filter("is_allowed").select("group_ref")
+    return may_be_joined(events, groups, read_policy(), at, at)
+
+
+def decisions_of(home: Home, until: datetime | None = None) -> pl.DataFrame:
+    """What stewards said last of each pair, as far as it was received by `until`; as `last_words` gives it."""
+    names = [column.name for column in DECISIONS.columns]
+    if not any((home.raw / DECISIONS.table).glob("**/*.parquet")):  # taken before stewards had a say
+        return pl.DataFrame(schema=DECISIONS.schema).select(names)
+    return last_words(raw_rows(home, DECISIONS.table, names, until))
+
+
+def last_words(decisions: pl.DataFrame) -> pl.DataFrame:
+    """The last decision on each pair, whichever way round it was named; of a pair whose last was `undo`, none. In the order of time."""
+    pair = (pl.min_horizontal("first_ref", "second_ref"), pl.max_horizontal("first_ref", "second_ref"))
+    last = (
+        decisions.sort("decided_at", "decision_id")
+        .group_by(*(each.alias(f"side_{n}") for n, each in enumerate(pair)))
+        .last()
+    )
+    return last.filter(pl.col("decision_type") != UNDO).select(decisions.columns).sort("decided_at", "decision_id")
 
 
 def resolve_identities(home: Home, until: datetime, advance: Advance) -> IdentityRow:

@@ -17,10 +17,11 @@ from troth.home import Home
 
 STRENGTH = ("account", "card", "email", "device", "phone")
 LINKING = ("identifier", "contact", "device")  # classes whose values name one person
-OF_STAFF = frozenset({"operator_code"})  # identifies who served, not who was served
+OF_STAFF = frozenset({"operator_code", "actor_id"})  # identifies who served, not who was served
 # Tables whose rows outlive the person, because the law asks for books: the row stays, what is personal in it goes.
 BOOKS = "Bookkeeping and tax law asks for records of sales and refunds (GDPR 17(3)(b)): kept without the person."
 KEPT = frozenset({"raw_pos__transactions", "raw_ecommerce__orders", "raw_ecommerce__refund_lines"})
+OF_TOKENS = "_ref"  # columns so named hold a token; where none is made of another column, the file itself held it
 _PLACE = ("source_file", "record_offset")
 
 
@@ -70,7 +71,9 @@ def held(home: Home, person: Person, declared: Sequence[Contract] | None = None)
             plain.setdefault(name, set()).update(rows[name].drop_nulls())
     others, loose = _others(home, owned, person, seen, plain)
     alone = {name: frozenset(values) for name, values in plain.items()}
+    tokens = frozenset(token for token in seen if token not in others)
     for contract in linked:
+        alone |= dict.fromkeys((name for name in plain_columns(contract) if name.endswith(OF_TOKENS)), tokens)
         tests = [pl.col(name).is_in(list(alone.get(name, ()))) for name in plain_columns(contract)]
         rows = _raw(home, contract).filter(pl.any_horizontal(tests)).collect()
         if rows.height:
