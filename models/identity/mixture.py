@@ -19,7 +19,7 @@ CLASS_NAMES = ("person", "household", "strangers")
 CLASSES = PERSON, HOUSEHOLD, STRANGERS = range(3)
 _EXPECTED = 40.0  # pairs that an expectation counts for
 _LEAST = 1e-7
-_MOST_STEPS = 200
+MOST_STEPS = 200
 _STEADY = 1e-6
 
 Numbers = np.ndarray
@@ -66,12 +66,14 @@ def expected(
     )
 
 
-def learned(start: Mixture, patterns: Numbers, counts: Numbers, pairs: float, keys: Reached) -> Mixture:
+def learned(
+    start: Mixture, patterns: Numbers, counts: Numbers, pairs: float, keys: Reached, most_steps: int = MOST_STEPS
+) -> Mixture:
     """The mixture that the patterns of the compared pairs, each with its count, make most likely, among `pairs` pairs in all."""
     prior = [_EXPECTED * levels for levels in start.levels]
     rest = max(pairs - counts.sum(), 0.0)
     now, changes = start, []
-    for _ in range(_MOST_STEPS):
+    for _ in range(most_steps):
         weights = now.probabilities(patterns) * counts[:, None]
         of_class = [[field[kind] for field in now.levels] for kind in CLASSES]
         missed = np.array([max(1 - keys.share(levels, now.present), 1e-12) for levels in of_class])
