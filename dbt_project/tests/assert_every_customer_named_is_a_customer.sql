@@ -1,23 +1,13 @@
-with named as (
-    select customer_id, 'orders' as table_name from {{ ref('orders') }}
-    union all
-    select customer_id, 'order_lines' from {{ ref('order_lines') }}
-    union all
-    select customer_id, 'returns' from {{ ref('returns') }}
-    union all
-    select customer_id, 'refunds' from {{ ref('refunds') }}
-    union all
-    select customer_id, 'loyalty_members' from {{ ref('loyalty_members') }}
-    union all
-    select customer_id, 'web_events' from {{ ref('web_events') }}
-    union all
-    select customer_id, 'customer_identities' from {{ ref('customer_identities') }}
-),
-
-names as (
-    select distinct table_name, customer_id
-    from named
-    where customer_id is not null
+{#- Every published table that carries customer_id, besides customers itself; an agreement test compares this list with the models. -#}
+{%- set tables = [
+    'orders', 'order_lines', 'returns', 'refunds', 'loyalty_members', 'web_events', 'customer_identities', 'customer_fields',
+    'customer_field_versions', 'customer_profiles', 'consent_standing', 'ftr_customer_engagement', 'ftr_customer_purchases', 'ftr_subject_standing',
+] -%}
+with names as (
+    {%- for table in tables %}
+    select distinct '{{ table }}' as table_name, customer_id from {{ ref(table) }} where customer_id is not null
+    {{ 'union all' if not loop.last }}
+    {%- endfor %}
 )
 
 select

@@ -11,7 +11,7 @@
     ('street_address', 'case when has_street_address then email_ref end')] -%}
 with identities as (
     select * from {{ ref('int_identities__resolved') }}
-    where not is_test
+    where not coalesce(is_test, false)
 ),
 
 -- Loyalty forms ask for a state and not for a country: it is the one most locations stand in.
@@ -32,7 +32,7 @@ accounts as (
         *,
         case when is_email_verified then 'verified_account' else 'account' end as record_type
     from {{ ref('stg_ecommerce__customers') }}
-    where not is_test
+    where not coalesce(is_test, false)
 ),
 
 members as (
@@ -46,7 +46,7 @@ members as (
 
 guests as (
     select * from {{ ref('stg_ecommerce__order_versions') }}
-    where account_ref is null and email_ref is not null and not is_test
+    where account_ref is null and email_ref is not null and not coalesce(is_test, false)
 ),
 
 visits as (

@@ -1,0 +1,14 @@
+with links as (
+    select * from {{ source('identity', 'identity_links') }}
+),
+
+final as (
+    select
+        first_ref,
+        second_ref,
+        cast(round(probability * 1000000) as bigint) as probability_millionths,
+        decision
+    from links
+)
+
+select * from final
