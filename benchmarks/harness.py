@@ -15,7 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-NAMES = ("pipeline", "online_retail", "ledger_append", "ledger_bulk", "consent_gate", "withdrawal", "tamper")
+NAMES = (
+    "pipeline",
+    "online_retail",
+    "identity",
+    "ledger_append",
+    "ledger_bulk",
+    "consent_gate",
+    "withdrawal",
+    "tamper",
+)
 
 
 @dataclass(frozen=True)
