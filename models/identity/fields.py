@@ -72,7 +72,7 @@ def _either_missing(column: str) -> str:
 
 
 def _name_alike(column: str) -> str:
-    return f"({_within(column, 1)} and length({column}_l) > 3) or {_alike(column, 0.92)}"
+    return f"({_within(column, 1)} and greatest(length({column}_l), length({column}_r)) > 3) or {_alike(column, 0.92)}"
 
 
 _EXCHANGED = (

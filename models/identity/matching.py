@@ -18,7 +18,7 @@ from models.identity.mixture import CLASS_NAMES, HOUSEHOLD, PERSON, STRANGERS, e
 from models.identity.model import Model
 from models.identity.preparing import fields_in, frequencies_of, prepared
 
-RANDOM_PAIRS = 400_000
+RANDOM_PAIRS = 150_000
 DIM = 0.8  # keys are chosen as if only so many fields of a record were as good as expected: bad ones come together
 PAIRS_AT_ONCE = 2_000_000
 SEED = 20_260_302
@@ -54,8 +54,10 @@ class Matcher:
         guess = [DIM * np.array([level.person for level in field.levels]) for field in fields]
         keys = chosen(records, fields, guess, present)
         linker = self._linker(fields, keys)
-        linker.training.estimate_u_using_random_sampling(max_pairs=RANDOM_PAIRS, seed=SEED)
-        start = expected(fields, _strangers(linker), present, self._pairs(), records.height)
+        linker.training.estimate_u_using_random_sampling(
+            max_pairs=RANDOM_PAIRS, seed=SEED, min_count_per_level=None, num_chunks=1
+        )
+        start = expected(fields, _strangers(linker, records, fields), present, self._pairs(), records.height)
         compared = self._compared(fields, keys)
         patterns = compared.group_by("pattern").len().sort("pattern")
         counts = patterns["len"].to_numpy().astype(float)
@@ -69,12 +71,14 @@ class Matcher:
         return self._compared(self.model.fields, self.model.keys, changed)
 
     def fingerprints(self, key: bytes) -> pl.Series:
-        """A keyed hash of all that comparing reads of each record: the same again, and none of its pairs has changed."""
+        """A keyed hash of all that comparing reads of each record, and of how it reads: the same again, and none of its pairs has changed."""
         keyed = with_keys(self.records, self.model.keys)
         names = sorted({column for field in self.model.fields for column in field.columns})
         rows = keyed.select(pl.struct(*names, *(column_of(each) for each in self.model.keys)).struct.json_encode())
-        said = rows.to_series()
-        return pl.Series("fingerprint", [blake2b(row.encode(), key=key[:64], digest_size=12).digest() for row in said])
+        way = repr((self.model.fields, [each.key for each in self.model.keys]))
+        how = blake2b(way.encode(), digest_size=16).digest()
+        said = [blake2b(row.encode(), key=key[:64], digest_size=12, person=how) for row in rows.to_series()]
+        return pl.Series("fingerprint", [each.digest() for each in said])
 
     def compared_these(self, first: np.ndarray, second: np.ndarray) -> pl.DataFrame:
         """The same of given pairs."""
@@ -234,15 +238,39 @@ def _comparison(field: Field, dialect: Any) -> dict[str, Any]:
     }
 
 
-def _strangers(linker: Any) -> list[np.ndarray]:
-    """Shares of levels among random pairs; a level that none of them showed gets what one pair would."""
+def _strangers(linker: Any, records: pl.DataFrame, fields: Sequence[Field]) -> list[np.ndarray]:
+    """Shares of levels among random pairs, and exactly how often two records say the very same, which random pairs seldom show.
+
+    A level that no pair showed gets what half a pair would.
+    """
     saved = linker.misc.save_model_to_json()
     found = []
-    for comparison in saved["comparisons"]:
+    for field, comparison in zip(fields, saved["comparisons"], strict=True):
         said = [
             level.get("u_probability") for level in comparison["comparison_levels"] if not level.get("is_null_level")
         ]
         shares = np.array([0.0 if value is None or isinstance(value, str) else value for value in said])
-        shares = np.maximum(shares, 0.5 / RANDOM_PAIRS)
+        shares = np.maximum(shares / max(shares.sum(), 1e-12), 0.5 / RANDOM_PAIRS)
+        for level, share in _same_shares(records, field).items():
+            shares[level] = share
+        shares[-1] = max(1 - shares[:-1].sum(), 0.01)
         found.append(shares / shares.sum())
     return found
+
+
+def _same_shares(records: pl.DataFrame, field: Field) -> dict[int, float]:
+    """By level, how often two records that have this field's first column say the same in it; not for a field that reads several."""
+    column, flag = field.columns[0], f"{field.columns[0]}_is_shared"
+    if field.levels[0].name != "same" or field.name == "address":
+        return {}
+    said = records.select(value=column, is_shared=flag if flag in records.columns else pl.lit(False)).drop_nulls(
+        "value"
+    )
+    pairs = max(said.height * (said.height - 1), 2)
+    counts = said.group_by("value").agg(pl.len().cast(pl.Float64), pl.col("is_shared").first())
+    same = counts.group_by("is_shared").agg((pl.col("len") * (pl.col("len") - 1)).sum())
+    share = {bool(shared): max(agreeing / pairs, 0.5 / pairs) for shared, agreeing in same.iter_rows()}
+    levels = {0: share.get(False, 0.5 / pairs)}
+    if field.levels[1].name == "same_shared":
+        levels[1] = share.get(True, 0.5 / pairs)
+    return levels

@@ -18,6 +18,7 @@ from models.identity.mixture import CLASS_NAMES, Mixture
 
 ARTIFACT = "identity"
 FILE = "model.json"
+_FORMAT = "troth identity model 1"
 _UNLEARNED_KEYS = ("identifier", "email", "phone", "payment", "email_local", "names", "last_start__postal_code",
                    "given_root__postal_code", "house_number__street_name", "last_start__birth_date", "first_start__birth_date")  # fmt: skip
 
@@ -36,7 +37,7 @@ class Model:
         """As JSON; equal models give equal bytes."""
         mixture = self.mixture
         said = {
-            "format": "troth identity model 1",
+            "format": _FORMAT,
             "records": self.records,
             "fields": {field.name: list(field.level_names) for field in self.fields},
             "keys": [each.key.name for each in self.keys],
@@ -67,12 +68,14 @@ def decoded(data: bytes) -> Model:
     said: dict[str, Any] = json.loads(data)
     by_name = {field.name: field for field in FIELDS}
     fields = tuple(by_name[name] for name in by_name if name in said["fields"])
-    if {field.name: list(field.level_names) for field in fields} != said["fields"]:
+    keys = {each.key.name: each for key in KEYS if (each := reach(key, fields))}
+    levels = {field.name: list(field.level_names) for field in fields}
+    is_ours = (said["format"], said["fields"], said["classes"]) == (_FORMAT, levels, list(CLASS_NAMES))
+    if not is_ours or not set(said["keys"]) <= keys.keys():
         raise ModelsError(
-            "identity model: expected the fields and levels of this version, found those of another. "
+            "identity model: expected the fields, levels, keys and classes of this version, found those of another. "
             "Learn one anew with `troth identity train --adopt`."
         )
-    keys = {each.key.name: each for key in KEYS if (each := reach(key, fields))}
     frequencies = {
         column: pl.DataFrame({"value": list(shares), "share": list(shares.values())}, schema={"value": pl.String, "share": pl.Float64})
         for column, shares in said["frequencies"].items()
