@@ -72,7 +72,8 @@ qualify row_number() over (partition by raw_refunds.refund_id, raw_refunds.refun
 create temp table account_versions as
 select
     account_id, account_ref, email_ref, is_email_verified, phone_ref, region_code, country_code, coalesce(is_test, false) as is_test,
-    created_at::timestamp as created_at, updated_at::timestamp as updated_at,
+    coalesce(first_name, last_name) is not null as has_name, street_address is not null as has_street,
+    created_at::timestamp as created_at, updated_at::timestamp as updated_at, received_at,
     row_number() over (partition by account_id order by updated_at desc) = 1 as is_latest
 from (
     from known('raw_ecommerce__customers')
@@ -82,7 +83,8 @@ from (
 create temp table member_versions as
 select
     member_id, card_ref, account_ref, email_ref, phone_ref, region_code, tier_code, points_balance,
-    enrolled_at::timestamp as enrolled_at, updated_at::timestamp as updated_at,
+    coalesce(first_name, last_name) is not null as has_name, street_address is not null as has_street, birth_date, enrolled_store_code,
+    enrolled_at::timestamp as enrolled_at, updated_at::timestamp as updated_at, received_at,
     row_number() over (partition by member_id order by updated_at desc) = 1 as is_latest
 from (
     from known('raw_loyalty__members')
@@ -152,7 +154,7 @@ qualify
 create temp table proved as
 select
     identity_type, identity_ref, hub_identity_type as hub_type, hub_identity_ref as hub_ref, customer_id, source_name,
-    linked_at::timestamp as linked_at, link_type, is_test
+    linked_at::timestamp as linked_at, link_type, match_probability, is_test
 from read_parquet(getvariable('raw') || '/identity_members/*.parquet');
 
 create table customer_identities as
@@ -218,7 +220,7 @@ qualify row_number() over (partition by pick_id order by received_at, file_hash,
 create temp table placed as
 select
     receipt_id as order_id, receipt_id[5:] as order_name, null::varchar as marketplace_order_id, 'pos' as source_name, 'store' as channel_type,
-    'in_store' as fulfillment_method, customer_id, location_code, occurred_at as ordered_at, business_date as order_date,
+    'in_store' as fulfillment_method, customer_id, hub_ref as group_ref, identity_type as buyer_type, identity_ref as buyer_ref, location_code, occurred_at as ordered_at, business_date as order_date,
     currency_code, sums.net_cents, sums.discount_cents, 0::bigint as shipping_cents, sums.tax_cents,
     sums.net_cents + sums.tax_cents as gross_cents, false as is_cancelled, sums.line_received_at as received_at
 from receipts
@@ -235,7 +237,7 @@ union all by name
 select
     order_id, order_name, marketplace_order_id, 'ecommerce' as source_name,
     case web_orders.source_name when 'web' then 'web' when 'app' then 'app' when 'pos' then 'store' else 'marketplace' end as channel_type,
-    fulfillment_method, customer_id, location_code, created_at as ordered_at, created_at::date as order_date, currency_code,
+    fulfillment_method, customer_id, hub_ref as group_ref, identity_type as buyer_type, identity_ref as buyer_ref, location_code, created_at as ordered_at, created_at::date as order_date, currency_code,
     net_cents, discount_cents, shipping_cents, tax_cents, gross_cents, is_cancelled, received_at
 from web_orders
 left join proved on by_type = identity_type and by_ref = identity_ref
@@ -740,6 +742,216 @@ left join (from proved where identity_type in ('account', 'device')) as owners
     on if(account_ref is null, 'device', 'account') = identity_type and coalesce(account_ref, device_ref) = identity_ref
 where not coalesce(is_test, false);
 
+-- What records say of people, field by field. Of `name`, street and birth date only who holds them.
+create temp table sayings as
+with main_country as (
+    select country_code from locations group by all order by count(*) desc, country_code limit 1
+),
+
+account_words as (
+    select
+        if(is_email_verified, 'verified_account', 'account') as kind, 'account' as identity_type, account_ref as identity_ref, 'ecommerce' as source_name,
+        updated_at as said_at, received_at as known_at, unnest([
+            {field: 'email', value: email_ref}, {field: 'phone', value: phone_ref}, {field: 'account', value: account_ref},
+            {field: 'region', value: region_code}, {field: 'country', value: country_code},
+            {field: 'jurisdiction', value: country_code || '-' || region_code}, {field: 'name', value: if(has_name, account_ref, null)},
+            {field: 'street_address', value: if(has_street, account_ref, null)}
+        ]) as word
+    from account_versions
+    where not is_test
+),
+
+member_words as (
+    select
+        'member' as kind, 'card' as identity_type, card_ref as identity_ref, 'loyalty' as source_name, member_versions.updated_at as said_at,
+        received_at as known_at, unnest([
+            {field: 'email', value: email_ref}, {field: 'phone', value: phone_ref}, {field: 'card', value: card_ref},
+            {field: 'region', value: member_versions.region_code},
+            {field: 'jurisdiction', value: (from main_country) || '-' || member_versions.region_code}, {field: 'tier', value: tier_code},
+            {field: 'birth_year', value: year(birth_date)::varchar}, {field: 'home_location', value: location_code},
+            {field: 'name', value: if(has_name, card_ref, null)}, {field: 'street_address', value: if(has_street, card_ref, null)},
+            {field: 'birth_date', value: if(birth_date is null, null, card_ref)}
+        ]) as word
+    from member_versions
+    left join locations on enrolled_store_code = pos_store_code
+),
+
+guest_words as (
+    select
+        'guest' as kind, 'email' as identity_type, email_ref as identity_ref, 'ecommerce' as source_name, updated_at::timestamp as said_at,
+        received_at as known_at, unnest([
+            {field: 'email', value: email_ref}, {field: 'phone', value: phone_ref}, {field: 'region', value: region_code},
+            {field: 'country', value: if(length(country_code) = 2, country_code, null)},
+            {field: 'jurisdiction', value: if(length(country_code) = 2, country_code, null) || '-' || region_code},
+            {field: 'name', value: if(coalesce(first_name, last_name) is null, null, email_ref)},
+            {field: 'street_address', value: if(street_address is null, null, email_ref)}
+        ]) as word
+    from (
+        from known('raw_ecommerce__orders')
+        qualify row_number() over (partition by order_id, updated_at order by received_at, file_hash, record_offset) = 1
+    )
+    where account_ref is null and email_ref is not null and not is_test
+),
+
+visit_words as (
+    select
+        'visit' as kind, buyer_type as identity_type, buyer_ref as identity_ref, source_name, ordered_at as said_at, received_at as known_at, order_id,
+        unnest([
+            {field: 'home_location', value: location_code}, {field: 'jurisdiction', value: country_code || '-' || region_code}
+        ]) as word
+    from placed
+    join locations using (location_code)
+    where fulfillment_method in ('in_store', 'click_and_collect', 'curbside') and customer_id is not null
+),
+
+notice_words as (
+    select
+        'notice' as kind, null as identity_type, subject_id as identity_ref, 'consent' as source_name, recorded_at::timestamp as said_at,
+        received_at::timestamp as known_at, {field: 'language', value: language_code} as word
+    from read_parquet(getvariable('raw') || '/consent_ledger/*.parquet')
+    where language_code is not null and received_at::timestamp <= getvariable('as_of_at')
+    qualify row_number() over (partition by subject_id order by recorded_at desc, leaf_index desc) = 1
+),
+
+words as (
+    from account_words
+    union all by name from member_words
+    union all by name from (from guest_words where word.value is not null)
+    union all by name from visit_words
+    union all by name select * exclude (identity_type) from notice_words
+    union all by name
+    select 'identifier' as kind, identity_type, identity_ref, source_name, linked_at as said_at, linked_at as known_at,
+        {field: identity_type, value: identity_ref} as word
+    from proved
+    where identity_type in ('account', 'card')
+)
+
+select distinct
+    customer_id, word.field as field_name, word.value as field_value, kind, coalesce(order_id, identity_ref) as record_ref, proved.identity_type,
+    identity_ref, words.source_name, said_at, known_at
+from words
+join (from proved where not is_test) as proved using (identity_ref)
+where words.identity_type is null or words.identity_type = proved.identity_type;
+
+create temp table trusted as
+select
+    rule.field as field_name, rule.rule as survivorship_rule, unnest(rule.kinds) as kind,
+    generate_subscripts(rule.kinds, 1) as trust
+from (
+    select unnest([
+        {field: 'email', rule: 'most_trusted', kinds: ['verified_account', 'member', 'account', 'guest']},
+        {field: 'phone', rule: 'most_trusted', kinds: ['verified_account', 'account', 'member', 'guest']},
+        {field: 'account', rule: 'most_trusted', kinds: ['verified_account', 'account', 'identifier']},
+        {field: 'card', rule: 'most_trusted', kinds: ['member', 'identifier']},
+        {field: 'region', rule: 'most_trusted', kinds: ['verified_account', 'account', 'member', 'guest']},
+        {field: 'country', rule: 'most_trusted', kinds: ['verified_account', 'account', 'guest']},
+        {field: 'jurisdiction', rule: 'most_trusted', kinds: ['verified_account', 'account', 'member', 'guest', 'visit']},
+        {field: 'birth_year', rule: 'most_frequent', kinds: ['member']},
+        {field: 'tier', rule: 'most_recent', kinds: ['member']},
+        {field: 'home_location', rule: 'most_frequent', kinds: ['visit', 'member']},
+        {field: 'language', rule: 'most_recent', kinds: ['notice']},
+        {field: 'name', rule: 'most_trusted', kinds: ['member', 'verified_account', 'account', 'guest']},
+        {field: 'street_address', rule: 'most_trusted', kinds: ['verified_account', 'account', 'member', 'guest']},
+        {field: 'birth_date', rule: 'most_trusted', kinds: ['member']}
+    ]) as rule
+);
+
+create temp macro in_clear(field) as field in ('name', 'street_address', 'birth_date');
+
+create table customer_fields as
+with newest as (
+    from sayings
+    qualify row_number() over (
+        partition by customer_id, field_name, record_ref, kind = 'identifier' order by said_at desc, known_at desc, field_value
+    ) = 1
+),
+
+candidates as (
+    select newest.*, survivorship_rule, trust, count(*) filter (where kind <> 'identifier') over same as records
+    from newest
+    join trusted using (field_name, kind)
+    where field_value is not null
+    window same as (partition by customer_id, field_name, field_value)
+    qualify row_number() over (same order by trust, said_at desc, record_ref) = 1
+),
+
+ranked as (
+    select
+        *, sum(records) over (partition by customer_id, field_name) as all_records,
+        row_number() over (
+            partition by customer_id, field_name
+            order by if(survivorship_rule = 'most_frequent', -records, 0),
+                if(survivorship_rule = 'most_recent', said_at, timestamp '1970-01-01') desc, trust, said_at desc, records desc, field_value
+        ) as place
+    from candidates
+)
+
+select
+    customer_id, field_name, if(in_clear(field_name), null, best.field_value) as field_value, best.survivorship_rule, best.source_name,
+    best.kind as record_type, best.identity_type, best.identity_ref, best.said_at,
+    if(in_clear(field_name), null, best.records)::bigint as agreeing_count,
+    if(in_clear(field_name), null, best.all_records - best.records)::bigint as differing_count,
+    if(in_clear(field_name), null, next.field_value) as runner_up_value, next.source_name as runner_up_source_name,
+    next.identity_ref as runner_up_identity_ref
+from (from ranked where place = 1) as best
+left join (from ranked where place = 2) as next using (customer_id, field_name);
+
+create table customer_field_versions as
+with spoken as (
+    from sayings
+    where field_name in ('email', 'phone', 'region', 'country', 'birth_year', 'tier', 'name', 'street_address', 'birth_date')
+),
+
+moments as (
+    select distinct customer_id, field_name, known_at as moment from spoken
+),
+
+newest as (
+    select spoken.*, moment
+    from moments
+    join spoken using (customer_id, field_name)
+    where known_at <= moment
+    qualify row_number() over (partition by customer_id, field_name, moment, record_ref order by said_at desc, known_at desc, field_value) = 1
+),
+
+candidates as (
+    select newest.*, survivorship_rule, trust, count(*) over same as records
+    from newest
+    join trusted using (field_name, kind)
+    where field_value is not null
+    window same as (partition by customer_id, field_name, moment, field_value)
+    qualify row_number() over (same order by trust, said_at desc, record_ref) = 1
+),
+
+beliefs as (
+    from candidates
+    qualify row_number() over (
+        partition by customer_id, field_name, moment
+        order by if(survivorship_rule = 'most_frequent', -records, 0),
+            if(survivorship_rule = 'most_recent', said_at, timestamp '1970-01-01') desc, trust, said_at desc, records desc, field_value
+    ) = 1
+),
+
+changes as (
+    select *, lead(moment) over spans as until
+    from (
+        select
+            moments.customer_id, moments.field_name, moments.moment, beliefs.* exclude (customer_id, field_name, moment),
+            (field_value, kind, identity_ref) as belief
+        from moments
+        left join beliefs using (customer_id, field_name, moment)
+        qualify belief is distinct from lag(belief) over (partition by moments.customer_id, moments.field_name order by moments.moment)
+            or row_number() over (partition by moments.customer_id, moments.field_name order by moments.moment) = 1
+    )
+    window spans as (partition by customer_id, field_name order by moment)
+)
+
+select
+    customer_id, field_name, moment as believed_from_at, until as believed_to_at, if(in_clear(field_name), null, field_value) as field_value,
+    survivorship_rule, source_name, kind as record_type, identity_type, identity_ref, said_at
+from changes
+where field_value is not null;
+
 create table customers as
 with seen as (
     select customer_id, min(seen_at) as first_seen_at, max(seen_at) as last_seen_at
@@ -754,51 +966,28 @@ with seen as (
 ),
 
 identities as (
-    select customer_id, count(*) as identity_count,
-        min(identity_ref) filter (where identity_type = 'card' and link_type <> 'contact') as any_card_ref
+    select customer_id, count(*) as identity_count, count(*) filter (where identity_type = 'account' and link_type <> 'contact') as account_count,
+        count(*) filter (where identity_type = 'card' and link_type <> 'contact') as card_count,
+        count(*) filter (where link_type in ('hub', 'probabilistic')) as group_count
     from customer_identities
     group by all
 ),
 
-members as (
-    select customer_id, member_versions.*
-    from member_versions
-    join proved on identity_type = 'card' and card_ref = identity_ref
-    where is_latest
-    qualify row_number() over (partition by customer_id order by updated_at desc, card_ref) = 1
-),
-
-homes as (
-    select customer_id, location_code
-    from orders
-    where fulfillment_method in ('in_store', 'click_and_collect', 'curbside') and location_code is not null and customer_id is not null
-    group by customer_id, location_code
-    qualify row_number() over (partition by customer_id order by count(*) desc, location_code) = 1
-),
-
-main_country as (
-    select country_code from locations group by all order by count(*) desc, country_code limit 1
-),
-
-described as (
-    select
-        customer_id, hub_type as hub_identity_type, hub_ref as hub_identity_ref, first_seen_at, last_seen_at, hubs.is_test, identity_count,
-        if(hub_type = 'account', hub_ref, null) as account_ref, coalesce(members.card_ref, any_card_ref) as card_ref,
-        if(hub_type = 'email', hub_ref, coalesce(accounts.email_ref, members.email_ref)) as email_ref,
-        coalesce(accounts.phone_ref, members.phone_ref) as phone_ref, homes.location_code as home_location_code,
-        coalesce(accounts.region_code, members.region_code, locations.region_code) as home_region_code,
-        coalesce(accounts.country_code, locations.country_code, (from main_country)) || '-' || home_region_code as jurisdiction_code,
-        tier_code, hub_type = 'account' as has_account, coalesce(members.card_ref, any_card_ref) is not null as has_card
-    from (from proved where link_type = 'hub') as hubs
-    join seen using (customer_id)
-    join identities using (customer_id)
-    left join (from account_versions where is_latest) as accounts on hub_type = 'account' and hub_ref = accounts.account_ref
-    left join members using (customer_id)
-    left join homes using (customer_id)
-    left join locations using (location_code)
+fields as (
+    pivot (select customer_id, field_name, field_value from customer_fields)
+    on field_name in ('account', 'card', 'email', 'phone', 'home_location', 'region', 'jurisdiction', 'tier')
+    using any_value(field_value)
 )
 
-select * rename (home_region_code as region_code) from described;
+select
+    customer_id, hub_type as hub_identity_type, hub_ref as hub_identity_ref, first_seen_at, last_seen_at, hubs.is_test, identity_count,
+    account_count, card_count, group_count, account as account_ref, card as card_ref, email as email_ref, phone as phone_ref,
+    home_location as home_location_code, region as region_code, jurisdiction as jurisdiction_code, tier as tier_code,
+    account_count > 0 as has_account, card_count > 0 as has_card
+from (from proved where link_type = 'hub') as hubs
+join seen using (customer_id)
+join identities using (customer_id)
+left join fields using (customer_id);
 
 -- Stock
 
@@ -1486,3 +1675,229 @@ select
     max(reason_code) filter (where purpose_code = 'marketing' and channel_code = 'onsite') as reason_marketing_onsite
 from consent_standing
 group by all;
+
+-- One profile, and one person known twice
+
+create table customer_profiles as
+with bought as (
+    select *, currency_code = (select currency_code from orders where customer_id is not null and not is_cancelled group by all order by count(*) desc, currency_code limit 1) as is_main
+    from orders
+    where customer_id is not null and not is_cancelled
+),
+
+totals as (
+    select
+        customer_id, count(*) as order_count, sum(net_cents) filter (where is_main) as net_cents,
+        avg((channel_type = 'store')::int) as store_order_share, avg((channel_type = 'web')::int) as web_order_share,
+        avg((channel_type = 'app')::int) as app_order_share, avg((channel_type = 'marketplace')::int) as marketplace_order_share
+    from bought
+    group by all
+),
+
+brands as (
+    select customer_id, brand_name
+    from order_lines
+    join products using (sku)
+    where customer_id is not null and not is_cancelled and brand_name is not null and age_days(ordered_at) between 0 and 89
+    group by customer_id, brand_name
+    qualify row_number() over (partition by customer_id order by sum(quantity_units) desc, brand_name) = 1
+),
+
+shelves as (
+    select location_code as home_location_code, category_name as favourite_category_name, count(*) filter (where available_units > 0) as here
+    from availability
+    join products using (sku)
+    group by all
+),
+
+categories_held as (
+    select category_name as favourite_category_name, count(*) as favourite_sku_count from products group by all
+),
+
+last_seen_on as (
+    select customer_id, device_type as last_device_type, os_name as last_os_name
+    from web_events
+    where customer_id is not null and (device_type is not null or os_name is not null)
+    qualify row_number() over (partition by customer_id order by occurred_at desc, message_id) = 1
+),
+
+systems as (
+    select customer_id, os_name as main_os_name
+    from web_events
+    where customer_id is not null and os_name is not null
+    group by customer_id, os_name
+    qualify row_number() over (partition by customer_id order by count(*) desc, os_name) = 1
+),
+
+wishes as (
+    select customer_id, count(*) as wishes
+    from web_events
+    where customer_id is not null and event_name = 'Product Added to Wishlist' and age_days(occurred_at) between 0 and 29
+    group by all
+),
+
+ends as (
+    select customer_id, first(source_name order by first_at, source_name) as first_source_name, first(source_name order by last_at desc, source_name) as last_source_name
+    from (
+        select customer_id, source_name, min(seen_at) as first_at, max(seen_at) as last_at
+        from (
+            select customer_id, source_name, linked_at as seen_at from customer_identities
+            union all select customer_id, source_name, ordered_at from bought
+            union all select customer_id, source_name, returned_at from returns where customer_id is not null
+            union all select customer_id, 'ecommerce', occurred_at from web_events where customer_id is not null
+        )
+        group by all
+    )
+    group by all
+),
+
+sureness as (
+    select customer_id, min(match_probability) as match_probability from proved where link_type = 'probabilistic' group by all
+),
+
+languages as (
+    select customer_id, field_value as language_code from customer_fields where field_name = 'language'
+)
+
+select
+    customer_id, hub_identity_type, identity_count, group_count, account_count, card_count, match_probability, language_code,
+    concat_ws(
+        ' ', if(is_marketing_email_allowed, 'email', null), if(is_marketing_sms_allowed, 'sms', null), if(is_marketing_push_allowed, 'push', null),
+        if(is_marketing_post_allowed, 'post', null), if(is_marketing_in_app_allowed, 'in_app', null), if(is_marketing_onsite_allowed, 'onsite', null)
+    ) as allowed_channels,
+    brand_name as favourite_brand_name, favourite_category_name, days_since_last_order, coalesce(order_count_30d, 0) as order_count_30d,
+    coalesce(order_count_90d, 0) as order_count_90d, coalesce(totals.order_count, 0) as order_count, coalesce(net_cents_90d, 0) as net_cents_90d,
+    coalesce(net_cents, 0)::bigint as net_cents, average_order_cents_90d, unit_count_90d::double / nullif(order_count_90d, 0) as units_per_order_90d,
+    coalesce(return_count_90d, 0) as return_count_90d, days_since_last_visit, coalesce(view_count_30d, 0) as view_count_30d,
+    coalesce(search_count_30d, 0) as search_count_30d, coalesce(cart_count_30d, 0) as cart_count_30d, coalesce(wishes, 0) as wish_count_30d,
+    home_location_code, favourite_sku_count,
+    if(home_location_code is null or favourite_category_name is null, null, coalesce(here, 0)) as favourite_sku_count_at_home,
+    last_device_type, last_os_name, main_device_type, main_os_name, store_order_share, web_order_share, app_order_share, marketplace_order_share,
+    first_source_name, last_source_name, first_seen_at, last_seen_at, getvariable('as_of_at') as as_of_at
+from (from customers where not is_test) as customers
+join ends using (customer_id)
+left join (from ftr_customer_purchases where feature_at = getvariable('as_of_at')) using (customer_id)
+left join (from ftr_customer_engagement where feature_at = getvariable('as_of_at')) using (customer_id)
+left join ftr_subject_standing using (customer_id)
+left join totals using (customer_id)
+left join brands using (customer_id)
+left join shelves using (home_location_code, favourite_category_name)
+left join categories_held using (favourite_category_name)
+left join last_seen_on using (customer_id)
+left join systems using (customer_id)
+left join wishes using (customer_id)
+left join sureness using (customer_id)
+left join languages using (customer_id);
+
+create table customer_duplicates as
+with made as (
+    select account_ref as ref, 'account' as kind, 'ecommerce' as source_name, 'web_sign_up' as place, min(created_at) as made_at
+    from account_versions
+    group by all
+    union all
+    select card_ref, 'member', 'loyalty', if(bool_or(enrolled_store_code is null), 'online_enrolment', 'till_enrolment'), min(enrolled_at)
+    from member_versions
+    where is_latest
+    group by card_ref
+    union all
+    select email_ref, 'guest', 'ecommerce', if(bool_and(source_name not in ('web', 'app', 'pos')), 'marketplace_checkout', 'guest_checkout'), min(created_at)
+    from web_orders
+    where account_ref is null and not is_test
+    group by email_ref
+),
+
+records as (
+    select made.*, customer_id, hub_ref from made join (from proved where not is_test) as proved on ref = identity_ref
+),
+
+pairs as (
+    select
+        round(probability * 1000000)::bigint as chance, decision, a.customer_id as a_customer, b.customer_id as b_customer, a.hub_ref as a_group,
+        b.hub_ref as b_group, array_to_string(list_sort([a.kind, b.kind]), '-') as duplicate_type,
+        array_to_string(list_sort([a.source_name, b.source_name]), '-') as source_pair,
+        if((a.made_at, a.ref) > (b.made_at, b.ref), a.place, b.place) as capture_place, first_ref, second_ref
+    from read_parquet(getvariable('raw') || '/identity_links/*.parquet')
+    join records as a on first_ref = a.ref
+    join records as b on second_ref = b.ref
+),
+
+added as (
+    select proved.customer_id, identity_ref as hub_ref, duplicate_type, source_pair, capture_place
+    from proved
+    join pairs on proved.customer_id = a_customer and identity_ref in (a_group, b_group)
+    where link_type = 'probabilistic' and decision in ('joined', 'forced') and not is_test
+    qualify row_number() over (partition by identity_ref order by chance desc, first_ref, second_ref) = 1
+),
+
+apart as (
+    from pairs
+    where a_customer <> b_customer
+    qualify row_number() over (
+        partition by least(a_customer, b_customer), greatest(a_customer, b_customer) order by chance desc, first_ref, second_ref
+    ) = 1
+),
+
+bought as (
+    select placed.customer_id, placed.group_ref as hub_ref, sum(placed.net_cents) as cents
+    from placed
+    join orders using (order_id)
+    where placed.customer_id is not null and not orders.is_cancelled
+        and orders.currency_code = (select currency_code from orders where customer_id is not null and not is_cancelled group by all order by count(*) desc, currency_code limit 1)
+    group by all
+),
+
+worth as (
+    select customer_id, sum(cents) as cents from bought group by all
+),
+
+mailable as (
+    select customer_id, email_ref from customers join ftr_subject_standing using (customer_id) where is_marketing_email_allowed and email_ref is not null
+),
+
+addresses as (
+    select hub_ref, field_value as email_ref
+    from sayings
+    join (from proved where not is_test) using (identity_type, identity_ref)
+    where field_name = 'email'
+    qualify row_number() over (partition by record_ref order by said_at desc, known_at desc, field_value) = 1
+),
+
+counted as (
+    select
+        duplicate_type, source_pair, capture_place, 'joined' as decision, customer_id, 1000000 as chance, coalesce(cents, 0) * 1000000 as cents,
+        if(exists (
+            from addresses join mailable on mailable.customer_id = added.customer_id where addresses.hub_ref = added.hub_ref and addresses.email_ref <> mailable.email_ref
+        ), 1000000, 0) as letters
+    from added
+    left join bought using (customer_id, hub_ref)
+    union all
+    select
+        duplicate_type, source_pair, capture_place, decision, null, chance, least(coalesce(a_worth.cents, 0), coalesce(b_worth.cents, 0)) * chance,
+        if(a_mail.email_ref <> b_mail.email_ref, chance, 0)
+    from apart
+    left join worth as a_worth on a_customer = a_worth.customer_id
+    left join worth as b_worth on b_customer = b_worth.customer_id
+    left join mailable as a_mail on a_customer = a_mail.customer_id
+    left join mailable as b_mail on b_customer = b_mail.customer_id
+),
+
+summed as (
+    select
+        duplicate_type, source_pair, capture_place, count(distinct customer_id) as joined_customer_count, count(customer_id) as joined_profile_count,
+        count(*) filter (where decision = 'below_the_bar') as below_the_bar_count, count(*) filter (where decision = 'outweighed') as outweighed_count,
+        count(*) filter (where decision = 'not_allowed') as not_allowed_count, count(*) filter (where decision = 'forbidden') as forbidden_count,
+        coalesce(sum(chance) filter (where decision not in ('joined', 'forbidden')), 0) / 1000000.0::double as expected_duplicates,
+        count(*) filter (where decision = 'joined' and cents > 0) as joined_understated_count,
+        coalesce(sum(cents) filter (where decision = 'joined'), 0) / 1000000.0::double as joined_cents,
+        coalesce(sum(letters) filter (where decision = 'joined'), 0) / 1000000.0::double as joined_double_mailings,
+        coalesce(sum(cents) filter (where decision not in ('joined', 'forbidden')), 0) / 1000000.0::double as expected_cents,
+        coalesce(sum(letters) filter (where decision not in ('joined', 'forbidden')), 0) / 1000000.0::double as expected_double_mailings
+    from counted
+    group by all
+)
+
+select
+    * exclude (joined_cents, expected_cents), round(joined_cents)::bigint as joined_split_cents, round(expected_cents)::bigint as expected_split_cents,
+    round(joined_double_mailings * 52 * 200 / 1000 + joined_cents * 10 / 1000)::bigint as joined_cost_cents,
+    round(expected_double_mailings * 52 * 200 / 1000 + expected_cents * 10 / 1000)::bigint as expected_cost_cents
+from summed;

@@ -27,7 +27,7 @@ from simulator import TINY
 from troth.home import Home
 
 pytestmark = pytest.mark.slow  # one dbt run
-TABLES_PUBLISHED = 22
+TABLES_PUBLISHED = 26
 
 
 def told_besides(raw: Path) -> Iterator[tuple[str, pl.DataFrame]]:
