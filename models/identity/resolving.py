@@ -108,6 +108,7 @@ class _State:
     group_refs: list[str]
     may_join: np.ndarray  # by record
     decisions: pl.DataFrame
+    named: Mapping[str, int]  # of the identifiers that stewards named, a record of their group
 
     @classmethod
     def of(cls, records: pl.DataFrame, evidence: Evidence, proved: pl.DataFrame) -> "_State":
@@ -125,7 +126,7 @@ class _State:
             may &= refs.is_in(evidence.allowed["group_ref"].implode())
         return cls(
             owned["record_id"].to_list(), group.astype(np.int64), names.to_list(),
-            may.to_numpy(), evidence.decisions,
+            may.to_numpy(), evidence.decisions, _named(owned["record_id"], refs, proved, evidence.decisions),
         )  # fmt: skip
 
     @property
@@ -152,10 +153,9 @@ class _State:
     def decided(self, kind: str) -> Pairs:
         """What stewards said of groups, as pairs of their records."""
         said = self.decisions.filter(pl.col("decision_type") == kind)
-        place = self.group_of_ref
         first, second = [], []
         for one, other in said.select("first_ref", "second_ref").iter_rows():
-            a, b = place.get(one), place.get(other)
+            a, b = self.named.get(one), self.named.get(other)
             if a is not None and b is not None and self.group[a] != self.group[b]:
                 if kind == LINKED and not (self.may_join[a] and self.may_join[b]):
                     continue
@@ -166,13 +166,6 @@ class _State:
         if not first:
             return _sure(np.zeros(0, np.int64), np.zeros(0, np.int64))
         return _sure(np.concatenate(first), np.concatenate(second))
-
-    @property
-    def group_of_ref(self) -> Mapping[str, int]:
-        """A record of the group that an identifier belongs to."""
-        found = {ref: number for number, ref in enumerate(self.records)}
-        heads = {self.group_refs[group]: number for number, group in enumerate(self.group)}
-        return {**heads, **found}
 
     def links(
         self, scored: pl.DataFrame, label: np.ndarray, bar: float, forced: Pairs, bans: Pairs, allowed: np.ndarray
@@ -210,6 +203,16 @@ class _State:
             },
             schema=LINK_SCHEMA,
         ).sort("first_ref", "second_ref")  # fmt: skip
+
+
+def _named(records: pl.Series, hubs: pl.Series, proved: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, int]:
+    """By identifier or record that a decision names, a record of its group; `hubs`: of the records. A group without records has none."""
+    wanted = pl.concat([decisions["first_ref"], decisions["second_ref"]]).unique().implode()
+    rows = pl.DataFrame({"hub_identity_ref": hubs, "record": records}).with_row_index("row")
+    heads = rows.unique("hub_identity_ref", keep="first", maintain_order=True)
+    refs = proved.filter(pl.col("identity_ref").is_in(wanted)).join(heads, on="hub_identity_ref")
+    own = rows.filter(pl.col("record").is_in(wanted))
+    return {**dict(refs.select("identity_ref", "row").iter_rows()), **dict(own.select("record", "row").iter_rows())}
 
 
 def _compared(
@@ -302,9 +305,8 @@ def _members(
     proved: pl.DataFrame, evidence: Evidence, state: _State, label: np.ndarray, pairs: Pairs, bar: float
 ) -> pl.DataFrame:
     """Identifiers with their customer; link types and hubs as `customer_identities` wants them."""
-    of_group = pl.DataFrame({"hub_identity_ref": [state.group_refs[g] for g in state.group], "label": label}).unique(
-        "hub_identity_ref"
-    )
+    hubs = pl.Series("hub_identity_ref", [state.group_refs[g] for g in state.group], pl.String())
+    of_group = pl.DataFrame({"hub_identity_ref": hubs, "label": label}).unique("hub_identity_ref")
     people = proved.join(of_group, on="hub_identity_ref", how="left", maintain_order="left").with_columns(
         person=pl.when(pl.col("label").is_null()).then("hub_identity_ref").otherwise(pl.col("label").cast(pl.String))
     )
