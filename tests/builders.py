@@ -168,8 +168,9 @@ def raw_home(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> P
     return folder
 
 
-def build_marts(raw: Path, folder: Path, as_of_at: str, **variables: Any) -> Path:
-    """Identities as known by then and `dbt build` of the whole project over `raw`, unit tests included; gives the warehouse file.
+def build_marts(raw: Path, folder: Path, as_of_at: str, only: Sequence[str] = (), **variables: Any) -> Path:
+    """Identities as known by then and `dbt build` of the whole project over `raw`, unit tests included, or of `only` these tables and what
+    they rest on; gives the warehouse file.
 
     Raises: AssertionError with what dbt said when a model or a test fails.
     """
@@ -180,6 +181,7 @@ def build_marts(raw: Path, folder: Path, as_of_at: str, **variables: Any) -> Pat
         [
             str(Path(sys.executable).with_name("dbt")), "build", "--project-dir", str(project), "--profiles-dir", str(project),
             "--vars", json.dumps({"as_of_at": as_of_at, **variables}),
+            *(("--exclude-resource-type", "unit_test", "--indirect-selection", "cautious", "--select", *(f"+{table}" for table in only)) if only else ()),
         ],
         env={
             **os.environ, **TELEMETRY_OFF, "TROTH_RAW": str(raw), "TROTH_WAREHOUSE": str(warehouse),

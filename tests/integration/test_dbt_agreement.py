@@ -1,5 +1,6 @@
 """What dbt's YAML says agrees with contracts and policy, and leaves nothing undescribed. No dbt is started."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 from consent.rule.policy import policy_frame, read_policy
+from models.identity.resolving import LINK_SCHEMA, MEMBER_SCHEMA
+from orchestration import identities
 from tests.builders import CONSENT_TABLES, CONTRACTS
 
 MODELS = Path(__file__).parents[2] / "dbt_project" / "models"
@@ -15,6 +18,7 @@ DBT_TYPES = {
     "text": "varchar", "integer": "bigint", "decimal": "double", "boolean": "boolean", "date": "date",
     "timestamp": "timestamp with time zone", "local_timestamp": "timestamp",
 }  # fmt: skip
+IDENTITY_TABLES = {"identity_members": MEMBER_SCHEMA, "identity_links": LINK_SCHEMA}
 ENDS_AFTER = "received_at"  # the last of the provenance columns
 
 
@@ -50,8 +54,36 @@ def test_the_consent_tables_have_the_columns_that_the_consent_room_writes(table:
     assert [column["name"] for column in sources()[table]["columns"]] == list(CONSENT_TABLES[table])
 
 
-def test_every_source_is_a_contract_or_written_by_the_consent_room() -> None:
-    assert sorted(sources()) == sorted([*CONTRACTS, *CONSENT_TABLES])
+@pytest.mark.parametrize("table", IDENTITY_TABLES)
+def test_the_identity_tables_have_the_columns_that_the_models_room_writes(table: str) -> None:
+    assert sorted(column["name"] for column in sources()[table]["columns"]) == sorted(IDENTITY_TABLES[table])
+
+
+def test_every_source_is_a_contract_or_written_by_a_room_before_sql() -> None:
+    assert sorted(set(sources()) - set(identities.TABLES)) == sorted([*CONTRACTS, *CONSENT_TABLES])
+    assert set(IDENTITY_TABLES) <= set(sources())
+
+
+def test_every_published_table_with_a_customer_is_searched_for_test_accounts() -> None:
+    said = (MODELS.parent / "tests" / "assert_every_customer_named_is_a_customer.sql").read_text()
+    searched = said.partition("set tables = [")[2].partition("]")[0]
+    carry = {
+        path.stem
+        for folder in ("marts", "features")
+        for path in MODELS.glob(f"{folder}/*.sql")
+        if any(column["name"] == "customer_id" for column in models()[path.stem]["columns"])
+    }
+    assert set(re.findall(r"'(\w+)'", searched)) == carry - {"customers"}
+
+
+def test_every_field_that_records_say_has_a_rule_and_every_rule_a_field() -> None:
+    said = (MODELS / "intermediate" / "int_customer_fields__said.sql").read_text()
+    rules = (MODELS.parent / "macros" / "survivorship.sql").read_text()
+    ruled = set(re.findall(r"\('(\w+)', 'most_\w+', \[", rules))
+    listed = set(re.findall(r"\('(\w+)', ['\"]", said.partition("with identities")[0])) | set(
+        re.findall(r"select '(\w+)', ", said)
+    )
+    assert listed - {"account", "card"} == ruled - {"account", "card"}
 
 
 def test_every_model_has_its_yaml_beside_it() -> None:
