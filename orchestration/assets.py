@@ -170,6 +170,7 @@ def append_consents(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -
         )
         for table, description in (
             ("identity_members", "Which customer each identifier is of, and how it came to be. One row per identifier."),
+            ("identity_contacts", "Identifiers that a customer's records show and nothing proves: a refusal travels over them. One row per identifier and customer."),
             ("identity_links", "Pairs of records that were weighed, and what was decided. One row per pair."),
             ("identity_changes", "What became of customers from run to run: who was joined, parted, renamed. One row per change and identifier."),
         )
@@ -179,6 +180,7 @@ def resolve_identities(troth: HomeResource, reporter: dg.ResourceParam[Reporter]
     row = stages.resolve_identities(troth.home, reporter.advance)
     reporter.tell("resolution", row)
     yield dg.MaterializeResult("identity_members", metadata=stages.as_metadata(row))
+    yield dg.MaterializeResult("identity_contacts")
     yield dg.MaterializeResult("identity_links", metadata={"pairs": sum(row.decisions.values()), **row.decisions})
     yield dg.MaterializeResult("identity_changes", metadata={"identifiers_moved": row.moved})
 

@@ -19,14 +19,15 @@ from orchestration.summary import IdentityRow
 from troth.home import Home
 
 Advance = Callable[[str, int, int], None]
-MEMBERS, LINKS, CHANGES = "identity_members", "identity_links", "identity_changes"
+MEMBERS, CONTACTS, LINKS, CHANGES = "identity_members", "identity_contacts", "identity_links", "identity_changes"
 PAIRS, RECORDS = "identity_pairs", "identity_records"
-TABLES = (MEMBERS, LINKS, CHANGES, PAIRS, RECORDS)
+TABLES = (MEMBERS, CONTACTS, LINKS, CHANGES, PAIRS, RECORDS)
 COUNTRY = "US"  # read an address, phone or date as in this country where a record names none
 _DESCRIBED = (
     "email",
     "email_ref",
     "phone",
+    "phone_ref",
     "first_name",
     "last_name",
     "street_address",
@@ -66,30 +67,42 @@ def sources_of(home: Home, until: datetime | None = None) -> Sources:
 
 def evidence_of(home: Home, until: datetime, asks: bool = True) -> Evidence:
     """What customers are decided on: records, proofs, who may be joined by likeness. `asks` False leaves consent out, for judging alone."""
-    from models.identity.proofs import first_seen, proved
+    from models.identity.proofs import first_seen, proved, seen_together
     from models.identity.records import normal_records, said_records
 
     sources = sources_of(home, until)
     said = said_records(sources)
-    proofs = proved(sources)
+    proofs, together = proved(sources), seen_together(sources)
     return Evidence(
         records=normal_records(said, COUNTRY),
         owners=said.select("record_id", "identity_type", "identity_ref"),
         proved=proofs,
         seen=first_seen(sources),
-        allowed=joining_standing(home, proofs, until).filter("is_allowed").select("group_ref") if asks else None,
+        together=together,
+        allowed=joining_standing(home, proofs, until, together).filter("is_allowed").select("group_ref")
+        if asks
+        else None,
         decisions=decisions_of(home, until),
     )
 
 
-def joining_standing(home: Home, proofs: pl.DataFrame, until: datetime) -> pl.DataFrame:
+def joining_standing(home: Home, proofs: pl.DataFrame, until: datetime, together: pl.DataFrame) -> pl.DataFrame:
     """Of each proved group, whether its people said yes to being recognised: group_ref, is_allowed, reason_code. Who asks whether two
     records are one person uses both."""
     from consent.rule.joining import may_be_joined
     from consent.rule.policy import read_policy
+    from models.identity.proofs import contacts
 
     events = pl.read_parquet(made_table(home, "consent_ledger"))
-    groups = proofs.select("identity_ref", "link_type", group_ref="hub_identity_ref")
+    alone = proofs.with_columns(customer_id="hub_identity_ref")  # each group by itself: nothing is joined yet
+    shown = contacts(together, alone).select("identity_ref", "group_ref", link_type=pl.lit("contact"))
+    groups = pl.concat(
+        [
+            alone.select("identity_ref", "hub_identity_ref", "link_type").rename({"hub_identity_ref": "group_ref"}),
+            shown,
+        ],
+        how="diagonal",
+    )
     at = until.astimezone(UTC)
     return may_be_joined(events, groups, read_policy(), at, at)
 
@@ -117,6 +130,7 @@ def resolve_identities(home: Home, until: datetime, advance: Advance) -> Identit
     """Resolve everyone anew from what changed, and write members, links, changes and what was compared."""
     from models.identity.adopting import adopted_or_learned
     from models.identity.changes import CHANGE_SCHEMA, changes
+    from models.identity.proofs import contacts
     from models.identity.resolving import resolve
 
     steps = iter(range(1, 5))
@@ -125,13 +139,19 @@ def resolve_identities(home: Home, until: datetime, advance: Advance) -> Identit
     advance("resolve identities", next(steps), 4)
     version, model = adopted_or_learned(home, evidence.records)
     advance("resolve identities", next(steps), 4)
-    found = resolve(evidence, model, home.key("token"), version, _remembered(home))
+    found = resolve(evidence, model, home.key("token"), version, remembered(home))
     advance("resolve identities", next(steps), 4)
     old = read_table(home, MEMBERS)
     told = read_table(home, CHANGES)
     told = pl.DataFrame(schema=CHANGE_SCHEMA) if told is None else told
     fresh = told.clear() if old is None else changes(old, found.members, until.astimezone(UTC).replace(tzinfo=None))
-    _write(home, found, version, pl.concat([told, fresh]).unique("change_id", keep="first", maintain_order=True))
+    _write(
+        home,
+        found,
+        contacts(evidence.together, found.members),
+        version,
+        pl.concat([told, fresh]).unique("change_id", keep="first", maintain_order=True),
+    )
     advance("resolve identities", next(steps), 4)
     kinds = dict(found.links["decision"].value_counts().iter_rows())
     moved = fresh.filter(pl.col("change_type").is_in(["merged", "split", "regrouped", "renamed"]))
@@ -141,18 +161,19 @@ def resolve_identities(home: Home, until: datetime, advance: Advance) -> Identit
     )  # fmt: skip
 
 
-def _remembered(home: Home) -> Remembered | None:
+def remembered(home: Home) -> Remembered | None:
+    """What the last run compared, or None where none did."""
     pairs, records = read_table(home, PAIRS), read_table(home, RECORDS)
     if pairs is None or records is None or not records.height:
         return None
     return Remembered(str(records["model"][0]), records.select("record_id", "fingerprint"), pairs)
 
 
-def _write(home: Home, found: Resolution, version: str, told: pl.DataFrame) -> None:
+def _write(home: Home, found: Resolution, shown: pl.DataFrame, version: str, told: pl.DataFrame) -> None:
     """What was compared last: killed before, the next run compares again what this one had."""
-    memory = found.remembered
+    memory, utc = found.remembered, pl.col("linked_at").dt.replace_time_zone("UTC")
     frames: dict[str, Any] = {
-        MEMBERS: found.members.with_columns(pl.col("linked_at").dt.replace_time_zone("UTC")), LINKS: found.links, CHANGES: told, PAIRS: memory.pairs,
+        MEMBERS: found.members.with_columns(utc), CONTACTS: shown.with_columns(utc), LINKS: found.links, CHANGES: told, PAIRS: memory.pairs,
         RECORDS: memory.records.with_columns(model=pl.lit(version)),
     }  # fmt: skip
     for table, frame in frames.items():

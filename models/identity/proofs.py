@@ -15,6 +15,9 @@ SCHEMA = {
     "identity_type": _TEXT, "identity_ref": _TEXT, "hub_identity_type": _TEXT, "hub_identity_ref": _TEXT, "link_type": _TEXT,
     "source_name": _TEXT, "linked_at": _TIME, "is_test": _FLAG,
 }  # fmt: skip
+TOGETHER_SCHEMA = {
+    **dict.fromkeys(("identity_type", "identity_ref", "by_type", "by_ref", "source_name"), _TEXT), "seen_at": _TIME,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,67 @@ def first_seen(sources: Sources) -> pl.DataFrame:
         _seen("card", sources.cards, "loyalty_card_ref", "seen_at"),
     ]
     return pl.concat(parts).group_by("identity_type", "identity_ref").agg(pl.col("first_seen_at").min())
+
+
+def seen_together(sources: Sources) -> pl.DataFrame:
+    """Two identifiers in one record, however old: no proof of one person, but enough to carry a refusal.
+
+    identity_type, identity_ref, by_type, by_ref (whose record it was), source_name, seen_at; one row each, the first time it was seen.
+    """
+    signed = pl.col("account_ref").is_not_null()
+    orders = sources.latest_orders.with_columns(
+        by_type=pl.when(signed).then(pl.lit("account")).otherwise(pl.lit("email")),
+        by_ref=pl.when(signed).then("account_ref").otherwise("email_ref"),
+    )
+    accounts = sources.accounts.with_columns(by_type=pl.lit("account"), by_ref="account_ref")
+    members = sources.members.with_columns(by_type=pl.lit("card"), by_ref="card_ref")
+    owned = sources.members.with_columns(by_type=pl.lit("account"), by_ref="account_ref")
+    devices = sources.seen_devices.with_columns(by_type=pl.lit("account"), by_ref="account_ref")
+    parts = [
+        *(_beside(kind, accounts, "updated_at", "ecommerce") for kind in ("email", "phone")),
+        *(_beside(kind, members, "updated_at", "loyalty") for kind in ("email", "phone", "account")),
+        _beside("card", owned, "updated_at", "loyalty"),
+        *(_beside(kind, orders, "created_at", "ecommerce") for kind in ("email", "phone")),
+        _beside("device", devices, "seen_at", "ecommerce"),
+    ]
+    every = pl.concat(parts).drop_nulls(["identity_ref", "by_ref"])
+    return every.group_by("identity_type", "identity_ref", "by_type", "by_ref").agg(
+        pl.col("source_name").min(), pl.col("seen_at").min()
+    )
+
+
+def _beside(kind: str, frame: pl.DataFrame, at: str, source: str) -> pl.DataFrame:
+    return frame.select(
+        pl.lit(kind).alias("identity_type"),
+        pl.col(f"{kind}_ref").alias("identity_ref"),
+        "by_type",
+        "by_ref",
+        pl.lit(source).alias("source_name"),
+        pl.col(at).cast(_TIME).alias("seen_at"),
+    )
+
+
+def contacts(together: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
+    """The identifiers that a customer's records show and nothing proves: over them a refusal travels, a grant never.
+
+    `members`: rows with the columns `SCHEMA` and customer_id. One row per identifier and customer, with group_ref.
+    """
+    of = members.select(
+        by_type="identity_type",
+        by_ref="identity_ref",
+        customer_id="customer_id",
+        group_ref="hub_identity_ref",
+        is_test="is_test",
+    )
+    found = together.join(of, on=("by_type", "by_ref"), how="inner")
+    return (
+        found.join(members, on=("identity_type", "identity_ref", "customer_id"), how="anti")
+        .group_by("identity_type", "identity_ref", "customer_id")
+        .agg(
+            pl.col("group_ref").min(), pl.col("source_name").min(), linked_at=pl.col("seen_at").min(), is_test=pl.col("is_test").any()
+        )
+        .sort("identity_type", "identity_ref", "customer_id")
+    )  # fmt: skip
 
 
 def _seen(identity_type: str, frame: pl.DataFrame, ref: str, at: str) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import polars as pl
 from models.identity.clusters import Pairs, clusters, undecided
 from models.identity.matching import Matcher
 from models.identity.model import Model
-from models.identity.proofs import HUB_TYPES, SCHEMA
+from models.identity.proofs import HUB_TYPES, SCHEMA, TOGETHER_SCHEMA
 
 WRONG_MERGE_COST = 20.0  # what joining two people costs: letters and offers to the wrong one, trust, sorting it out
 MISSED_MERGE_COST = 1.0  # what one person known twice costs a year: a letter too many, a value seen by halves
@@ -46,13 +46,14 @@ class Remembered:
 @dataclass(frozen=True)
 class Evidence:
     """What `resolve` decides on. `records`: normalised, with payment. `owners`: record_id, identity_type, identity_ref. `proved`: as
-    `proofs.proved` gives it. `seen`: as `proofs.first_seen`. `allowed`: group_ref of those who may be joined by likeness; None: all.
+    `proofs.proved` gives it. `seen`: as `proofs.first_seen`. `together`: as `proofs.seen_together`, for who asks what contacts there are. `allowed`: group_ref of those who may be joined by likeness; None: all.
     `decisions`: of stewards, first_ref, second_ref, decision_type, one row per pair, the last word."""
 
     records: pl.DataFrame
     owners: pl.DataFrame
     proved: pl.DataFrame
     seen: pl.DataFrame
+    together: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOGETHER_SCHEMA))
     allowed: pl.DataFrame | None = None
     decisions: pl.DataFrame = field(
         default_factory=lambda: pl.DataFrame(
