@@ -36,6 +36,11 @@ class Field:
     frequency_of: str | None = (
         None  # column whose rare values say more: agreement of the first level counts by its frequency
     )
+    any_of: tuple[str, ...] = ()  # columns of which both records must say one; where none is named, the first column
+
+    @property
+    def said_in(self) -> tuple[str, ...]:
+        return self.any_of or self.columns[:1]
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -141,7 +146,7 @@ FIELDS = (
         Level("same_place", f"{_same('postal_code')} or {_same('city')}", .08, .02, .01),
         Level("near_place", f"{_within('postal_code', 1)} or {_alike('city', .9)}", .02, .01, .01),
         Level("different", "", .06, .02, .978),
-    )),
+    ), any_of=("street_name", "postal_code", "city")),
 )  # fmt: skip
 
 

@@ -165,7 +165,8 @@ class Matcher:
         return frame.cast(PAIR_SCHEMA)  # type: ignore[arg-type]
 
     def _present(self, field: Field) -> float:
-        return float(1 - self.records[field.columns[0]].null_count() / self.records.height) ** 2
+        missing = min(self.records[column].null_count() for column in field.said_in)
+        return float(1 - missing / self.records.height) ** 2
 
     def _pairs(self) -> float:
         count = float(self.records.height)

@@ -52,10 +52,6 @@ FLAGS = ("_is_known", "_is_shared", "_is_relay")
 
 
 def fields_in(records: pl.DataFrame) -> tuple[Field, ...]:
-    """The fields that these records can be compared by: those whose first column, or for an address any, says something."""
+    """The fields that these records can be compared by: those of which a column says something."""
     said = {column for column in records.columns if records[column].null_count() < records.height}
-    return tuple(
-        field
-        for field in FIELDS
-        if field.columns[0] in said or (field.name == "address" and not {"postal_code", "city"}.isdisjoint(said))
-    )
+    return tuple(field for field in FIELDS if not said.isdisjoint(field.said_in))

@@ -387,6 +387,15 @@ def test_a_learned_model_tells_people_from_households_and_strangers(learned: Mod
     assert last[STRANGERS, 0] < 0.1
 
 
+def test_an_address_of_which_only_the_place_is_said_is_learned_of_too() -> None:
+    matcher = Matcher(CROWD.head(300).drop("street_name", "house_number", "email", "email_local", "phone", "payment"))
+    matcher.learn()
+    names = [field.name for field in matcher.model.fields]
+    assert names == ["first_name", "last_name", "birth_date", "address"]
+    assert matcher.model.mixture.present[names.index("address")] == 1
+    assert any("postal_code" in each.key.columns for each in matcher.model.keys)
+
+
 def test_an_encoded_model_is_read_again_to_the_same_bytes(learned: Model) -> None:
     for model in (learned, unlearned(), MODEL):
         again = decoded(model.encoded())
