@@ -22,7 +22,15 @@ from orchestration.catalog import SOURCES
 from orchestration.errors import NOTHING_READABLE, RunError
 from orchestration.instance import dagster_home
 from orchestration.progress import Display
-from orchestration.summary import CheckCounts, RunReport, StageTime, identity_counts, source_rows, stock_rows
+from orchestration.summary import (
+    CheckCounts,
+    RunReport,
+    StageTime,
+    duplicates_row,
+    identity_counts,
+    source_rows,
+    stock_rows,
+)
 from troth.home import Home, write_atomically
 from troth.settings import Settings
 
@@ -140,7 +148,7 @@ def _bring_up_to_date(
         report.identities, report.customers = identity_counts(home)
         report.stock = stock_rows(home)
         report.ledger = graph.told("ledger")
-        report.resolution = graph.told("resolution")
+        report.resolution, report.duplicates = graph.told("resolution"), duplicates_row(home)
         report.features, report.models, report.segments = (
             graph.told("features"),
             graph.told("models"),

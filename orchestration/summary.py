@@ -85,6 +85,17 @@ class IdentityRow(msgspec.Struct):
     moved: int = 0
 
 
+class DuplicatesRow(msgspec.Struct):
+    """What one person known twice costs a year, in cents: `saved` by what likeness joined, `left` expected of `expected` pairs still apart."""
+
+    joined: int
+    saved_cents: int
+    expected: float
+    left_cents: int
+    split_cents: int
+    double_mailings: float
+
+
 class CheckCounts(msgspec.Struct):
     passed: int = 0
     failed: int = 0
@@ -103,6 +114,7 @@ class RunReport(msgspec.Struct):
     stock: list[StockRow] = []
     ledger: LedgerRow | None = None
     resolution: IdentityRow | None = None
+    duplicates: DuplicatesRow | None = None
     segments: list[SegmentRow] = []
     features: list[FeatureRow] = []
     models: list[ModelRow] = []
@@ -142,6 +154,16 @@ def identity_counts(home: Home) -> tuple[dict[str, int], int]:
     return dict(counts.iter_rows()), customers.filter(~pl.col("is_test")).height
 
 
+def duplicates_row(home: Home) -> DuplicatesRow:
+    """The sums of customer_duplicates."""
+    sums = pl.read_parquet(current(home, "customer_duplicates")).sum()
+    return DuplicatesRow(
+        joined=int(sums["joined_profile_count"][0]), saved_cents=int(sums["joined_cost_cents"][0]),
+        expected=float(sums["expected_duplicates"][0]), left_cents=int(sums["expected_cost_cents"][0]),
+        split_cents=int(sums["expected_split_cents"][0]), double_mailings=float(sums["expected_double_mailings"][0]),
+    )  # fmt: skip
+
+
 def stock_rows(home: Home) -> list[StockRow]:
     """SKU x location positions and units on hand, as each source reports them and as one belief."""
     positions = pl.read_parquet(
@@ -177,6 +199,8 @@ def render(report: RunReport) -> Iterable[Any]:
         "People", "source identities", "count",
         rows=[*report.identities.items(), ("[bold]customers[/]", report.customers)],
     )  # fmt: skip
+    if report.resolution:
+        yield table("Who is who", "of records", "count", rows=_who_is_who(report.resolution, report.duplicates))
     yield table(
         "Stock",
         "SKU x location",
@@ -216,6 +240,25 @@ def render(report: RunReport) -> Iterable[Any]:
             ("[bold]all[/]", f"{sum(s.seconds for s in report.stages):.1f}"),
         ],
     )
+
+
+def _who_is_who(found: IdentityRow, duplicates: DuplicatesRow | None) -> Iterable[tuple[object, ...]]:
+    decided = found.decisions
+    yield "records of people", found.records
+    yield "identifiers", found.identities
+    yield "customers, test accounts included", found.customers
+    yield "likely pairs joined", decided.get("joined", 0) + decided.get("forced", 0)
+    yield "below the bar", decided.get("below_the_bar", 0)
+    yield "outweighed by their groups", decided.get("outweighed", 0)
+    yield "not allowed by consent", decided.get("not_allowed", 0)
+    yield "kept apart by a steward", decided.get("forbidden", 0)
+    yield "identifiers that moved", found.moved
+    if duplicates:
+        yield (
+            f"duplicates expected still, {duplicates.left_cents / 100:,.2f} a year "
+            f"(joining {duplicates.joined:,} saves {duplicates.saved_cents / 100:,.2f})",
+            f"{duplicates.expected:,.1f}",
+        )
 
 
 def _reasons(counts: dict[str, int], most: int = 3) -> str:

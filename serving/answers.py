@@ -16,9 +16,10 @@ from feature_repo.catalogue import AVAILABILITY, CUSTOMER_IDENTITY, PRODUCT_POPU
 from feature_repo.packed import from_microseconds, to_microseconds
 from feature_repo.reads import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, Answer, Evidence, Source, is_fresh, read_features
 from feature_repo.store import StoredRow, entity_key, entity_values
-from serving import orders
+from serving import orders, profiles
 from serving.errors import ServingError
 from serving.orders import AUDIENCES, Audience, OrderView
+from serving.profiles import Profile
 from troth.clock import Clock, FixedClock, SystemClock
 from troth.home import Home
 
@@ -119,6 +120,24 @@ class OrderAnswer(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
+class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is believed of a customer, under purpose `service`; `profile` is null when refused.
+
+    What they looked at and with what is told under `personalization` alone: `browsing_reason_code` says why it is there or not.
+    """
+
+    entity: dict[str, str]
+    purpose_code: str
+    is_allowed: bool
+    reason_code: str
+    browsing_reason_code: str | None
+    profile: Profile | None
+    known_until: datetime | None
+    age_seconds: float | None
+    answered_at: datetime
+    evidence: Evidence
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """Whether personal answers can be given: `ok`, or `degraded` with the reason everyone would be refused with."""
 
@@ -156,6 +175,35 @@ def ask_customer(at_home: Home | Desk, who: str, service: str, at: datetime) -> 
     # A refusal does not even say which customer the identifier belongs to.
     reason = answer.reason_code if customer_id else "unknown_subject"
     return msgspec.structs.replace(answer, entity={"identity_ref": who}, reason_code=reason)
+
+
+def ask_profile(at_home: Home | Desk, who: str, at: datetime) -> ProfileAnswer:
+    """Who a customer is and on whose word, what they do, their store and channels, given the customer id or the token of an identifier.
+
+    Standing for `service` is asked first, and for `personalization` before telling what they looked at.
+    """
+    at_desk = _at_desk(at_home)
+    customer_id = who if who.startswith(CUSTOMER_PREFIX) else _customer_of(at_desk.source, who, at)
+    person = [{"customer_id": customer_id or ""}]
+    gate = read_features(at_desk.source, "standing_v1", person, at)[0]
+    may_browse = read_features(at_desk.source, RECOMMEND_CONTEXT, person, at)[0]
+    found = profiles.find(at_desk.home, customer_id) if gate.is_allowed and customer_id else None
+    until = known_until(at_desk)
+    return ProfileAnswer(
+        # A refusal does not even say which customer the identifier belongs to.
+        entity={"customer_id": customer_id} if found and customer_id else {"asked_for": who},
+        purpose_code="service",
+        is_allowed=found is not None,
+        reason_code="unknown_subject"
+        if found is None and (gate.is_allowed or customer_id is None)
+        else gate.reason_code,
+        browsing_reason_code=may_browse.reason_code if found else None,
+        profile=profiles.view(found, may_browse.is_allowed) if found else None,
+        known_until=until,
+        age_seconds=(at - until).total_seconds() if until else None,
+        answered_at=at,
+        evidence=msgspec.structs.replace(gate.evidence, versions=found.versions if found else {}),
+    )
 
 
 def ask_availability(at_home: Home | Desk, sku: str, location_code: str | None, at: datetime) -> list[Availability]:
