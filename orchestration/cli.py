@@ -195,10 +195,14 @@ def ask_customer(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Features of a customer for one use; refused with a reason where consent does not allow it."""
+    """Features of a customer for one use, and who they are, on whose word; each refused with a reason where consent does not allow it."""
+    import msgspec
+
     from serving import answers
 
-    _show(answers.ask_customer(here(home).home, customer_id, service, _now(home)), as_json)
+    desk, at = answers.desk(here(home).home), _now(home)
+    features = answers.ask_customer(desk, customer_id, service, at)
+    _show({**msgspec.structs.asdict(features), "profile": answers.ask_profile(desk, customer_id, at)}, as_json)
 
 
 @ask.command("availability")
