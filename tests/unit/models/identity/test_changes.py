@@ -88,7 +88,7 @@ def _named(groups: Mapping[str, int], ages: Mapping[str, int]) -> dict[str, str]
     return {ref: f"cus_{oldest[group]}" for ref, group in groups.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(GROUPED, GROUPED, st.permutations(range(len(REFS))))
 def test_changes_replayed_lead_from_the_first_state_to_the_last_and_name_each_customer_in_one_way(
     first: Mapping[str, int], last: Mapping[str, int], order: list[int]
@@ -115,7 +115,7 @@ def test_changes_replayed_lead_from_the_first_state_to_the_last_and_name_each_cu
     assert told(before, after).equals(changes(frame(before).reverse(), frame(after).reverse(), MONDAY))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(GROUPED, GROUPED, st.permutations(range(len(REFS))))
 def test_a_type_says_what_happened_to_the_customers_on_both_sides(
     first: Mapping[str, int], last: Mapping[str, int], order: list[int]

@@ -117,7 +117,7 @@ def _connected(inside: frozenset[int], joining: set[tuple[int, int]]) -> bool:
     return len(set(components(len(inside), first, second).tolist())) == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(GRAPHS, FEW, FEW)
 def test_whatever_the_evidence_proofs_join_bans_part_and_nothing_else_joins_than_likely_pairs(
     graph: dict[Any, Any], proofs: set[Any], bans: set[Any]
@@ -155,7 +155,7 @@ def test_who_is_together_does_not_depend_on_how_records_are_numbered(
     assert sets(renumbered) == {frozenset(order[record] for record in group) for group in sets(plain)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(GRAPHS, FEW)
 def test_undecided_and_compared_pairs_make_up_all_pairs_of_each_set(graph: dict[Any, Any], proofs: set[Any]) -> None:
     first, second = undecided(PEOPLE, pairs(graph), sure(sorted(proofs)))

@@ -106,7 +106,7 @@ def oldest(refs: Iterable[str], world: World) -> str:
 
 
 PEOPLE = 200
-STEPS = 10
+STEPS = 12
 
 
 def first_world() -> World:
