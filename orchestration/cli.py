@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration import consenting
+from orchestration import consenting, identity_commands
 from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
@@ -32,6 +32,7 @@ quarantine = typer.Typer(
 app.add_typer(ask, name="ask")
 app.add_typer(audit, name="audit")
 app.add_typer(consenting.app, name="consent")
+app.add_typer(identity_commands.app, name="identity")
 app.add_typer(segment, name="segment")
 app.add_typer(quarantine, name="quarantine")
 privacy = typer.Typer(

@@ -55,7 +55,7 @@ def resolve(home: Home, subjects: Sequence[str]) -> Person:
             groups.append(main.filter(customer_id=subject))
             customers.append(subject)
             continue
-        found = _tokens(home, subject, proved)
+        found = tokens_of(home, subject, proved)
         asked += found
         groups.append(proved.filter(pl.col("identity_ref").is_in(found)).select(group))
         customers += groups[-1]["customer_id"].to_list()
@@ -70,8 +70,8 @@ def resolve(home: Home, subjects: Sequence[str]) -> Person:
     return Person(tuple(customers), tuple(tokens), tuple(unproved), tuple(sorted(shared)))
 
 
-def _tokens(home: Home, subject: str, proved: pl.DataFrame) -> list[str]:
-    """The tokens of an identifier as it was given; of a bare one, those that somebody is known by."""
+def tokens_of(home: Home, subject: str, known: pl.DataFrame) -> list[str]:
+    """The tokens of an identifier as it was given; of a bare one, those in `known` (identity_ref). Raises: RightsError where there are none."""
     kind, colon, value = subject.partition(":")
     token = tokeniser(home.key("token"))
     if colon and kind in IDENTIFIER_TYPES:
@@ -82,9 +82,9 @@ def _tokens(home: Home, subject: str, proved: pl.DataFrame) -> list[str]:
         return [subject]
     kinds = ("email",) if "@" in subject else IDENTIFIER_TYPES
     made_of = [made for kind in kinds if (made := token(kind, subject))]
-    known = proved.filter(pl.col("identity_ref").is_in(made_of))["identity_ref"].unique().to_list()
-    if known or len(made_of) == 1:
-        return known or made_of
+    found = known.filter(pl.col("identity_ref").is_in(made_of))["identity_ref"].unique().to_list()
+    if found or len(made_of) == 1:
+        return found or made_of
     raise _unknown()
 
 

@@ -512,7 +512,8 @@ def test_the_platform_reads_no_truth() -> None:
 
 
 def test_every_source_is_on_the_road(road: Road) -> None:
-    assert [row["source"] for row in road.report["sources"] if row["rows"]] == [source.name for source in SOURCES]
+    spoken = [source.name for source in SOURCES if source.name != "steward"]  # of whom nobody decided anything
+    assert [row["source"] for row in road.report["sources"] if row["rows"]] == spoken
 
 
 def test_every_consent_event_is_about_what_the_policy_knows(road: Road) -> None:
