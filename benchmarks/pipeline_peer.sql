@@ -100,12 +100,6 @@ select
 from known('raw_ecommerce__events')
 qualify row_number() over (partition by message_id order by received_at, file_hash, record_offset) = 1;
 
-create temp table sign_ins as
-select device_ref, account_ref, min(recorded_at) as seen_at
-from messages
-where account_ref is not null
-group by all;
-
 -- The tills
 
 create temp table receipts as
@@ -158,34 +152,10 @@ select
 from read_parquet(getvariable('raw') || '/identity_members/*.parquet');
 
 create table customer_identities as
-with together as (
-    select 'email' as identity_type, email_ref as identity_ref, 'account' as by_type, account_ref as by_ref, 'ecommerce' as source_name,
-        updated_at as seen_at
-    from account_versions
-    union all select 'phone', phone_ref, 'account', account_ref, 'ecommerce', updated_at from account_versions
-    union all select 'email', email_ref, 'card', card_ref, 'loyalty', updated_at from member_versions
-    union all select 'phone', phone_ref, 'card', card_ref, 'loyalty', updated_at from member_versions
-    union all select 'card', card_ref, 'account', account_ref, 'loyalty', updated_at from member_versions
-    union all select 'account', account_ref, 'card', card_ref, 'loyalty', updated_at from member_versions
-    union all select 'email', email_ref, by_type, by_ref, 'ecommerce', created_at from web_orders where not is_test
-    union all select 'phone', phone_ref, by_type, by_ref, 'ecommerce', created_at from web_orders where not is_test
-    union all select 'device', device_ref, 'account', account_ref, 'ecommerce', seen_at from sign_ins
-),
-
-contacts as (
-    select together.identity_type, together.identity_ref, customer_id, min(hub_ref) as group_ref, min(together.source_name) as source_name,
-        min(seen_at) as linked_at, bool_or(is_test) as is_test
-    from together
-    join proved on by_type = proved.identity_type and by_ref = proved.identity_ref
-    where together.identity_ref is not null
-    group by all
-)
-
 select identity_type, identity_ref, customer_id, link_type, hub_ref as group_ref, source_name, linked_at, is_test from proved
 union all
-select identity_type, identity_ref, customer_id, 'contact', group_ref, source_name, linked_at, is_test
-from contacts
-anti join proved using (identity_type, identity_ref, customer_id);
+select identity_type, identity_ref, customer_id, 'contact', group_ref, source_name, linked_at::timestamp, is_test
+from read_parquet(getvariable('raw') || '/identity_contacts/*.parquet');
 
 create table loyalty_members as
 select
