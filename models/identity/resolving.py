@@ -91,6 +91,8 @@ def resolve(
     forced = state.decided(LINKED)
     together = Pairs(*(np.r_[a, b] for a, b in zip(proofs.columns, forced.columns, strict=True)))
     first, second = undecided(state.count, pairs, together)
+    is_said = second < records.height  # the greater of the two
+    first, second = first[is_said], second[is_said]
     more = state.pairs(matcher.scored(matcher.compared_these(first, second)), bar)
     every = Pairs(*(np.r_[a, b] for a, b in zip(pairs.columns, more.columns, strict=True)))
     label = clusters(state.count, every, together, bans)
@@ -102,7 +104,7 @@ def resolve(
 
 @dataclass(frozen=True)
 class _State:
-    """Records by number, with the number of the proved group of each."""
+    """Records by number, with the number of the proved group of each; after them, what `_bare` puts in place of records."""
 
     records: list[str]
     group: np.ndarray
@@ -118,6 +120,7 @@ class _State:
             .join(evidence.owners, on="record_id", how="left", maintain_order="left")
             .join(proved, on=("identity_type", "identity_ref"), how="left", maintain_order="left")
         )
+        owned = pl.concat([owned, _bare(proved, owned["hub_identity_ref"], evidence.decisions).select(owned.columns)])
         refs = owned["hub_identity_ref"].fill_null(owned["identity_ref"])
         names = refs.unique().sort()
         place = pl.DataFrame({"ref": names}).with_row_index("place")
@@ -206,8 +209,18 @@ class _State:
         ).sort("first_ref", "second_ref")  # fmt: skip
 
 
+def _bare(proved: pl.DataFrame, hubs: pl.Series, decisions: pl.DataFrame) -> pl.DataFrame:
+    """The hubs of groups that a steward links though no record speaks for them, each in place of a record."""
+    links = decisions.filter(pl.col("decision_type") == LINKED)
+    wanted = pl.concat([links["first_ref"], links["second_ref"]]).unique().implode()
+    linked = proved.filter(pl.col("identity_ref").is_in(wanted))["hub_identity_ref"].unique().implode()
+    is_bare = pl.col("identity_ref").is_in(linked) & ~pl.col("identity_ref").is_in(hubs.drop_nulls().unique().implode())
+    own = (pl.col("identity_ref") == pl.col("hub_identity_ref")) & is_bare
+    return proved.filter(own).with_columns(record_id="identity_ref").sort("identity_ref")
+
+
 def _named(records: pl.Series, hubs: pl.Series, proved: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, int]:
-    """By identifier or record that a decision names, a record of its group; `hubs`: of the records. A group without records has none."""
+    """By identifier or record that a decision names, a record of its group; `hubs`: of the records."""
     wanted = pl.concat([decisions["first_ref"], decisions["second_ref"]]).unique().implode()
     rows = pl.DataFrame({"hub_identity_ref": hubs, "record": records}).with_row_index("row")
     heads = rows.unique("hub_identity_ref", keep="first", maintain_order=True)

@@ -352,6 +352,19 @@ def test_a_steward_may_name_a_group_by_any_of_its_identifiers() -> None:
     assert frozenset({"card_old"}) in groups(parted)
 
 
+def test_a_steward_joins_a_card_of_which_nothing_is_known() -> None:
+    rows = {"account_1": ANN, "account_2": ZOE, "email_2": {**ZOE, "phone": None}, "card_2": {**ZOE, "email": None}}
+    said = (("account_2", "card_found", LINKED), ("card_found", "card_lost", LINKED))
+    world = World(rows, bare=("card_found", "card_lost", "card_other"), refused=frozenset(), decisions=said)
+    found = resolved(world)
+    mine = frozenset({"account_2", "email_2", "card_2", "card_found", "card_lost"})
+    assert groups(found) == {mine, frozenset({"account_1"}), frozenset({"card_other"})}
+    apart = resolved(replace(world, refused=frozenset({"card_found"})))
+    assert {frozenset({"card_found"}), frozenset({"card_lost"})} < groups(apart)
+    banned = resolved(replace(world, decisions=(*said, ("account_2", "card_lost", FORBIDDEN))))
+    assert customers(banned)["account_2"] != customers(banned)["card_lost"]
+
+
 def test_a_steward_does_not_join_who_said_no_nor_testers() -> None:
     linked = World(
         {"account_1": ANN, "account_2": ZOE}, refused=frozenset(), decisions=(("account_1", "account_2", LINKED),)
