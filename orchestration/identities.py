@@ -110,8 +110,6 @@ def joining_standing(home: Home, proofs: pl.DataFrame, until: datetime, together
 def decisions_of(home: Home, until: datetime | None = None) -> pl.DataFrame:
     """What stewards said last of each pair, as far as it was received by `until`; as `last_words` gives it."""
     names = [column.name for column in DECISIONS.columns]
-    if not any((home.raw / DECISIONS.table).glob("**/*.parquet")):  # taken before stewards had a say
-        return pl.DataFrame(schema=DECISIONS.schema).select(names)
     return last_words(raw_rows(home, DECISIONS.table, names, until))
 
 

@@ -14,7 +14,10 @@ def raw_rows(home: Home, table: str, columns: Sequence[str], until: datetime | N
     """Rows of a raw table in the order of arrival, each record once; only what was received by `until`, where given."""
     contract = contract_of(table)
     order = ["received_at", "source_file", "record_offset"]
-    rows = pl.scan_parquet(home.raw / table / "**/*.parquet").select({*columns, *contract.key, *order})
+    files = pl.scan_parquet(
+        home.raw / table / "**/*.parquet", schema=contract.schema
+    )  # none: taken before there was such a table
+    rows = files.select({*columns, *contract.key, *order})
     if until is not None:
         rows = rows.filter(pl.col("received_at") <= until)
     kept = rows.collect().sort(*order, maintain_order=True).unique(contract.key, keep="first", maintain_order=True)

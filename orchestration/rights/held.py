@@ -127,7 +127,7 @@ def _others(
 
 
 def _raw(home: Home, contract: Contract) -> pl.LazyFrame:
-    return pl.scan_parquet(home.raw / contract.table / "**/*.parquet")
+    return pl.scan_parquet(home.raw / contract.table / "**/*.parquet", schema=contract.schema)
 
 
 def _linking(contract: Contract) -> list[str]:
