@@ -51,10 +51,12 @@ def explain(
 ) -> Explanation | CustomerExplanation:
     """Why two identifiers or customers are one or two; of a customer alone, all that holds it together.
 
-    `reveal`: actor and reason of a look at clear text, which is landed before anything is shown. Raises: RunError, also where a look is
-    asked for and there are no two records.
+    `reveal`: actor and reason of a look at clear text, landed before anything is shown; there is nothing to show where the two have no
+    two records. Raises: RunError for what cannot be meant.
     """
     members = members_of(home)
+    if reveal is not None:
+        checked_words(*reveal)
     one = named(home, members, first)
     other = None if second is None else named(home, members, second)
     if other is None and not one.startswith("cus_"):
@@ -78,7 +80,6 @@ def explain(
 
 
 def _look(home: Home, at: datetime, first: str, second: str, actor: str, reason: str) -> None:
-    checked_words(actor, reason)
     reveal_id = f"look_{secrets.token_hex(8)}"
     record = {"reveal_id": reveal_id, "revealed_at": at.isoformat(), "first_ref": first, "second_ref": second,
               "actor_id": actor, "reason": reason.strip()}  # fmt: skip

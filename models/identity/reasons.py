@@ -73,7 +73,9 @@ def _why_apart(asked: Asked) -> tuple[str, str]:
         look = "a steward linked them" if asked.word else f"they are {best.probability:.1%} likely one person"
         return "not_allowed", f"Not joined: {look}, but not all said yes to being recognised: {whose}."
     if not best.keys_shared:
-        told = "No key brings the two together, so no run compares them. Compared now all the same"
+        common = " and ".join(best.keys_too_common)
+        why = f"They agree on {common} alone, which too many share" if common else "No key brings the two together"
+        told = f"{why}, so no run compares them. Compared now all the same"
         return "not_compared", f"Not joined. {told}, they are {_sure(best)}."
     if best.bits >= best.bar_bits and between is not None:
         return "outweighed", (

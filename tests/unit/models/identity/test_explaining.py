@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ModelsError
+from models.identity import reasons
 from models.identity.comparisons import Comparisons
 from models.identity.explaining import Explainer
-from models.identity.explanations import OUTCOMES, CustomerExplanation, Explanation
+from models.identity.explanations import OUTCOMES, Between, CustomerExplanation, Explanation
 from models.identity.matching import PAIR_SCHEMA, Matcher
 from models.identity.mixture import HOUSEHOLD, PERSON
 from models.identity.model import unlearned
@@ -258,6 +259,21 @@ def test_clear_text_is_shown_only_where_it_was_handed_in(known: Explainer) -> No
     assert shown["first_name"] == ("Ada", "Ben")
     assert shown["address"] == ("12 Mill Lane, 12534, Hudson, NY",) * 2
     assert shown["payment"] is None
+
+
+def test_who_is_likely_and_yet_apart_is_outweighed_by_the_others(known: Explainer) -> None:
+    """And a value that too many share is named as what keeps two from being compared."""
+    asked = known.pair("account_ada", "card_ada")
+    assert asked.comparison is not None
+    two = (asked.first, msgspec.structs.replace(asked.second, customer_id="cus_other"))
+    between = Between(pairs=3, against=2, average_bits=-0.7)
+    outcome, sentence = reasons.told(reasons.Asked(*two, asked.comparison, None, (), between))
+    assert outcome == "outweighed"
+    assert "2 of 3 pairs between the two customers speak against it, -0.7 bits on average" in sentence
+    common = msgspec.structs.replace(asked.comparison, keys_shared=(), keys_too_common=("phone",))
+    outcome, sentence = reasons.told(reasons.Asked(*two, common, None, (), between))
+    assert outcome == "not_compared"
+    assert "They agree on phone alone, which too many share" in sentence
 
 
 @pytest.mark.parametrize("first", ["cus_nobody", "card_nobody"])
