@@ -1785,7 +1785,8 @@ pairs as (
         round(probability * 1000000)::bigint as chance, decision, a.customer_id as a_customer, b.customer_id as b_customer, a.hub_ref as a_group,
         b.hub_ref as b_group, array_to_string(list_sort([a.kind, b.kind]), '-') as duplicate_type,
         array_to_string(list_sort([a.source_name, b.source_name]), '-') as source_pair,
-        if((a.made_at, a.ref) > (b.made_at, b.ref), a.place, b.place) as capture_place, first_ref, second_ref
+        if((a.made_at, a.ref) > (b.made_at, b.ref), a.place, b.place) as capture_place,
+        if((a.made_at, a.ref) > (b.made_at, b.ref), a.customer_id, b.customer_id) as younger, first_ref, second_ref
     from read_parquet(getvariable('raw') || '/identity_links/*.parquet')
     join records as a on first_ref = a.ref
     join records as b on second_ref = b.ref
@@ -1800,11 +1801,14 @@ added as (
 ),
 
 apart as (
-    from pairs
-    where a_customer <> b_customer
-    qualify row_number() over (
-        partition by least(a_customer, b_customer), greatest(a_customer, b_customer) order by chance desc, first_ref, second_ref
-    ) = 1
+    select *, row_number() over (partition by younger order by decision = 'forbidden', chance desc, first_ref, second_ref) = 1 as counts
+    from (
+        from pairs
+        where a_customer <> b_customer
+        qualify row_number() over (
+            partition by least(a_customer, b_customer), greatest(a_customer, b_customer) order by chance desc, first_ref, second_ref
+        ) = 1
+    )
 ),
 
 bought as (
@@ -1842,8 +1846,8 @@ counted as (
     left join bought using (customer_id, hub_ref)
     union all
     select
-        duplicate_type, source_pair, capture_place, decision, null, chance, least(coalesce(a_worth.cents, 0), coalesce(b_worth.cents, 0)) * chance,
-        if(a_mail.email_ref <> b_mail.email_ref, chance, 0)
+        duplicate_type, source_pair, capture_place, decision, null, if(counts, chance, 0), if(counts, least(coalesce(a_worth.cents, 0), coalesce(b_worth.cents, 0)) * chance, 0),
+        if(counts and a_mail.email_ref <> b_mail.email_ref, chance, 0)
     from apart
     left join worth as a_worth on a_customer = a_worth.customer_id
     left join worth as b_worth on b_customer = b_worth.customer_id

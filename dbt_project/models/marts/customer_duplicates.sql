@@ -32,7 +32,7 @@ known_records as (
         on records.record_ref = identities.identity_ref
 ),
 
-weighed as (
+paired as (
     select
         links.probability_millionths,
         links.decision,
@@ -42,10 +42,9 @@ weighed as (
         other.group_ref as other_group_ref,
         least(one.record_type, other.record_type) || '-' || greatest(one.record_type, other.record_type) as duplicate_type,
         least(one.source_name, other.source_name) || '-' || greatest(one.source_name, other.source_name) as source_pair,
-        case
-            when one.captured_at > other.captured_at or (one.captured_at = other.captured_at and one.record_ref > other.record_ref) then one.capture_place
-            else other.capture_place
-        end as capture_place,
+        one.capture_place as one_capture_place,
+        other.capture_place as other_capture_place,
+        one.captured_at > other.captured_at or (one.captured_at = other.captured_at and one.record_ref > other.record_ref) as is_one_younger,
         links.first_ref,
         links.second_ref
     from links
@@ -53,6 +52,14 @@ weighed as (
         on links.first_ref = one.record_ref
     inner join known_records as other
         on links.second_ref = other.record_ref
+),
+
+weighed as (
+    select
+        *,
+        case when is_one_younger then one_capture_place else other_capture_place end as capture_place,
+        case when is_one_younger then one_customer_id else other_customer_id end as younger_customer_id
+    from paired
 ),
 
 -- Each group that likeness added to a customer, by its surest pair with the rest.
@@ -79,7 +86,7 @@ joined as (
 ),
 
 -- Customers that stayed two, by their surest pair.
-apart as (
+pairs_apart as (
     select
         weighed.*,
         row_number() over (
@@ -88,6 +95,17 @@ apart as (
         ) as surest_rank
     from weighed
     where one_customer_id <> other_customer_id
+),
+
+-- Of several older ones, a customer is a duplicate of one.
+apart as (
+    select
+        *,
+        row_number() over (
+            partition by younger_customer_id order by decision = 'forbidden', probability_millionths desc, first_ref, second_ref
+        ) as older_rank
+    from pairs_apart
+    where surest_rank = 1
 ),
 
 orders as (
@@ -166,9 +184,10 @@ counted as (
     union all
     select
         apart.duplicate_type, apart.source_pair, apart.capture_place, apart.decision, null,
-        apart.probability_millionths,
-        least(coalesce(one_value.net_cents, 0), coalesce(other_value.net_cents, 0)) * apart.probability_millionths,
-        case when one_mail.email_ref <> other_mail.email_ref then apart.probability_millionths else 0 end
+        case when apart.older_rank = 1 then apart.probability_millionths else 0 end,
+        case when apart.older_rank = 1
+            then least(coalesce(one_value.net_cents, 0), coalesce(other_value.net_cents, 0)) * apart.probability_millionths else 0 end,
+        case when apart.older_rank = 1 and one_mail.email_ref <> other_mail.email_ref then apart.probability_millionths else 0 end
     from apart
     left join customer_values as one_value
         on apart.one_customer_id = one_value.customer_id
@@ -178,7 +197,6 @@ counted as (
         on apart.one_customer_id = one_mail.customer_id
     left join mailable as other_mail
         on apart.other_customer_id = other_mail.customer_id
-    where apart.surest_rank = 1
 ),
 
 summed as (
