@@ -203,7 +203,9 @@ def ask_customer(
 
     desk, at = answers.desk(here(home).home), _now(home)
     features = answers.ask_customer(desk, customer_id, service, at)
-    _show({**msgspec.structs.asdict(features), "profile": answers.ask_profile(desk, customer_id, at)}, as_json)
+    profile = answers.ask_profile(desk, customer_id, at)
+    told = profile if as_json else answers.profile_in_short(profile)
+    _show({**msgspec.structs.asdict(features), "profile": told}, as_json)
 
 
 @ask.command("availability")

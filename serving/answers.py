@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -306,6 +307,12 @@ def ask_order(at_home: Home | Desk, name: str, at: datetime, audience: str = "co
 def in_short(answer: OrderAnswer) -> OrderAnswer:
     """The answer as it fits on a terminal."""
     return msgspec.structs.replace(answer, view=orders.in_short(answer.view)) if answer.view else answer
+
+
+def profile_in_short(answer: ProfileAnswer) -> dict[str, Any]:
+    """The answer as it fits on a terminal."""
+    short = profiles.in_short(answer.profile) if answer.profile else None
+    return {**msgspec.structs.asdict(answer), "profile": short}
 
 
 def known_until(at_home: Home | Desk) -> datetime | None:

@@ -100,3 +100,19 @@ def view(found: Found, with_browsing: bool) -> Profile:
         channel=part(CHANNEL),
         browsing=part(BROWSING) if with_browsing else None,
     )
+
+
+def in_short(profile: Profile) -> dict[str, Any]:
+    """The profile as it fits on a terminal: of each field a line."""
+    return {**msgspec.structs.asdict(profile), "fields": {said.field_name: _line(said) for said in profile.fields}}
+
+
+def _line(said: FieldSaid) -> str:
+    record = (
+        f"{said.record_type.replace('_', ' ')} {said.identity_ref[:14]} of {said.source_name}, {said.said_at:%Y-%m-%d}"
+    )
+    if said.field_value is None:
+        return f"held by {record}"
+    others = f"; {said.agreeing_count} agree, {said.differing_count} differ" if said.agreeing_count else ""
+    instead = f", next {said.runner_up_value[:14]} of {said.runner_up_source_name}" if said.runner_up_value else ""
+    return f"{said.field_value[:14]}  {said.survivorship_rule.replace('_', ' ')}: {record}{others}{instead}"

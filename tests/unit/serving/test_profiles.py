@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from feature_repo.publish import publish
-from serving.answers import Desk, ask_profile
+from serving.answers import Desk, ask_profile, profile_in_short
 from serving.profiles import BEHAVIOUR, BROWSING, CHANNEL, IDENTITY, STORE, FieldSaid
 from tests.unit.feature_repo.published_home import ADA, AS_OF, BRAM, CLEO, STANDING, publish_table, view_frame
 from tests.unit.serving.open_shop import AT, open_shop
@@ -59,6 +59,14 @@ def test_a_profile_says_which_record_each_field_rests_on_and_how_sure_the_joinin
     assert (answer.profile.is_proved, answer.profile.identity["match_probability"]) == (False, 0.97)
     assert (answer.reason_code, answer.age_seconds) == ("contract", 3600)
     assert set(answer.evidence.versions) == {"customer_profiles", "customer_fields"}
+
+
+def test_on_a_terminal_each_field_is_a_line(desk: Desk) -> None:
+    assert profile_in_short(ask_profile(desk, ADA, AT))["profile"]["fields"] == {
+        "email": "email_1  most trusted: verified account account_1 of ecommerce, 2026-02-27; 1 agree, 1 differ, next email_2 of loyalty",
+        "name": "held by verified account account_1 of ecommerce, 2026-02-27",
+    }
+    assert profile_in_short(ask_profile(desk, "cus_nobody", AT))["profile"] is None
 
 
 def test_what_was_looked_at_is_told_under_personalization_alone(desk: Desk) -> None:
