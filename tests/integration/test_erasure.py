@@ -28,9 +28,10 @@ from consent.rule.standing import standing
 from consent.vault import open_vault
 from models.decisions import replay
 from models.errors import ModelsError
-from orchestration import taking
+from orchestration import stages, taking
 from orchestration.auditing import history, show
 from orchestration.catalog import SOURCES
+from orchestration.deciding import land
 from orchestration.errors import RunError
 from orchestration.rights import desk
 from orchestration.rights.access import access, access_document, page
@@ -126,6 +127,7 @@ def left(shop: Home, somebody: str, entangled: str, tmp_path_factory: pytest.Tem
     folder = tmp_path_factory.mktemp("left")
     home = _copied(shop, folder / "home")
     person = resolve(home, [somebody])
+    _decide(home, person.tokens[0], *_strangers(shop, 2, but=[somebody]))
     found = held(home, person)
     exported = _export(home)
     manifest = json.loads((exported / "manifest.json").read_text())
@@ -139,6 +141,29 @@ def left(shop: Home, somebody: str, entangled: str, tmp_path_factory: pytest.Tem
     keep_receipts(home, somebody, entangled, CLOCK)
     done = erase(home, CLOCK, [somebody])
     return Left(home, person, found, _traces(person, found), taken_home, *packages, manifest, done)
+
+
+def _decide(home: Home, token: str, *strangers: str) -> None:
+    """Have a steward say something of somebody, and something of others only, and look at what somebody's records say."""
+    one, other = (resolve(home, [who]).tokens[0] for who in strangers)
+    at = stages.known_until(home)  # a later one would move what the home knows until
+    decision = {
+        "decided_at": at.isoformat(),
+        "decision_type": "forbid",
+        "actor_id": "kim",
+        "reason": "two who were here together",
+    }
+    for number, pair in enumerate(((token, one), (one, other))):
+        refs = dict(zip(("first_ref", "second_ref"), pair, strict=True))
+        land(home, at, f"decisions_{number}", {"decision_id": f"dec_{number}", **decision, **refs})
+        look = {
+            "reveal_id": f"look_{number}",
+            "revealed_at": at.isoformat(),
+            "actor_id": "kim",
+            "reason": "they asked",
+        }
+        land(home, at, f"reveals_{number}", {**look, **refs})
+    taking.take(home, taking.plan(home, "steward"), workers=1)
 
 
 def _copied(home: Home, to: Path) -> Home:
@@ -219,10 +244,12 @@ def test_other_people_keep_every_row_as_it_was_and_the_books_keep_theirs_without
     place = ["source_file", "record_offset"]
     for table, rows in before.items():
         theirs = found.rows.get(table, rows.clear()).select(place)
-        others = rows.join(theirs, on=place, how="anti")
+        loose = found.loose.get(table, rows.clear()).select(place)  # nobody's rows that carry an identifier of theirs
+        assert rows.join(loose, on=place, how="semi").height == after[table].join(loose, on=place, how="semi").height
+        others = rows.join(theirs, on=place, how="anti").join(loose, on=place, how="anti")
         kept_rows = after.get(table, rows.clear())
         # Rows lie in the order of their files' hashes, and the hashes of rewritten files are others.
-        everybody = kept_rows.join(theirs, on=place, how="anti").sort(pl.all())
+        everybody = kept_rows.join(theirs, on=place, how="anti").join(loose, on=place, how="anti").sort(pl.all())
         assert everybody.equals(others.sort(pl.all())), table
         kept = kept_rows.join(theirs, on=place, how="semi")
         assert kept.height == (theirs.unique().height if table in KEPT else 0), table
@@ -590,3 +617,16 @@ def test_the_online_store_takes_back_nothing_of_before_from_a_late_publication(l
     assert store.write_rows(CUSTOMER_PURCHASES, [((left.somebody,), before, values)]).skipped == 1
     assert store.write_rows(CUSTOMER_PURCHASES, [((left.somebody,), after, values)]).written == 1
     store.close()
+
+
+def test_what_stewards_said_of_them_and_saw_of_them_is_gone_and_what_they_said_of_others_stays(left: Left) -> None:
+    for table, key in (("raw_steward__decisions", "dec_"), ("raw_steward__reveals", "look_")):
+        assert left.found.rows[table].height == 1
+        rows = pl.read_parquet(left.home.raw / table / "**/*.parquet")
+        assert rows[rows.columns[0]].to_list() == [f"{key}1"]
+    assert sorted(path.read_text() == "\n" for path in left.home.landing.glob("steward/*/*.jsonl")) == [
+        False,
+        False,
+        True,
+        True,
+    ]
