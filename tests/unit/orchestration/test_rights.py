@@ -178,7 +178,7 @@ def test_an_order_that_stays_is_read_as_before_without_the_person(tmp_path: Path
         "line_items": [{"id": 13, "sku": "SKU-1", "quantity": 1, "price": "42.50", "total_discount": "0.00", "tax_lines": [{"price": "3.69"}]}],
     }  # fmt: skip
     path = tmp_path / "orders.jsonl"
-    personal = ["account_id", "email", "phone", "payment_token", "postal_code"]
+    personal = ["account_id", "email", "phone", "payment_token", "postal_code", "first_name", "street_address"]
     for record in (order, {"topic": "orders/create", "body": order}):
         path.write_text(json.dumps(record))
         before = read_orders(path).frames
