@@ -32,6 +32,7 @@ from serving.server import tell
 from tests.unit.serving.open_hub import ALMA, OpenHub, grant
 from tests.unit.serving.open_shop import AT, Caller, open_shop, train
 from tests.unit.serving.test_app import DECIDED_AT_ZERO
+from tests.unit.serving.test_orders import tables
 from troth.clock import FixedClock
 
 CHECKS = [
@@ -90,7 +91,7 @@ class Surface:
     """The service with something in it: published tables, a model, consents, a link of each kind, a destination."""
 
     def __init__(self, root: Path) -> None:
-        home = open_shop(root, ftr_subject_standing=DECIDED_AT_ZERO).home
+        home = open_shop(root, ftr_subject_standing=DECIDED_AT_ZERO, **tables()).home
         clock = FixedClock(AT)
         open_ledger(home, clock).close()
         train(home)
