@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.identity.explanations import Comparison, CustomerExplanation, Explanation, FieldStep, Link, Who
+from models.identity.reasons import percent
 
 HALF = 12  # characters of a bar to either side
 
@@ -102,7 +103,7 @@ def _footing(told: Explanation) -> str:
         else ""
     )
     return (
-        f"sum {best.bits:+.1f} bits = {best.probability:.1%} likely one person; bar {best.bar_bits:+.1f} bits = {best.bar_probability:.1%}, "
+        f"sum {best.bits:+.1f} bits = {percent(best.probability)} likely one person; bar {best.bar_bits:+.1f} bits = {best.bar_probability:.1%}, "
         f"for a wrong merge costs {costs.wrong_merge:g} and a missed one {costs.missed_merge:g}\nkeys shared: {keys}"
         f"{between}{steward}"
     )  # fmt: skip

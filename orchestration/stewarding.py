@@ -14,6 +14,7 @@ from models.identity.adopting import adopted
 from models.identity.explaining import Explainer
 from models.identity.explanations import CustomerExplanation, Explanation
 from models.identity.model import ARTIFACT
+from models.identity.reasons import percent
 from models.identity.records import said_records
 from models.identity.resolving import MISSED_MERGE_COST, WRONG_MERGE_COST
 from orchestration.deciding import becoming, checked_words, land, landed_decisions, members_of, named, summed
@@ -119,10 +120,8 @@ def queue(home: Home, limit: int) -> dict[str, Any]:
 
 def _worth(row: dict[str, Any]) -> str:
     if row["decision"] == "joined":
-        return f"joined, {1 - row['probability']:.1%} likely two people at {WRONG_MERGE_COST:g} for a wrong merge: forbid if they are"
-    return (
-        f"apart, {row['probability']:.1%} likely one person at {MISSED_MERGE_COST:g} for a missed one: link if they are"
-    )
+        return f"joined, {percent(1 - row['probability'])} likely two people at {WRONG_MERGE_COST:g} for a wrong merge: forbid if they are"
+    return f"apart, {percent(row['probability'])} likely one person at {MISSED_MERGE_COST:g} for a missed one: link if they are"
 
 
 def changes(home: Home, since: datetime | None = None, customer: str | None = None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from models.identity.explanations import (
     Word,
 )  # fmt: skip
 from models.identity.model import Model
-from models.identity.reasons import Asked, many, told
+from models.identity.reasons import Asked, many, percent, told
 from models.identity.resolving import BAR_BITS, FORBIDDEN, LINKED, Evidence
 
 MOST_SHOWN = 40  # records of a customer that are compared with each other here
@@ -103,7 +103,7 @@ class Explainer:
         else:
             likely, forced = ([link for link in tree if link.how == how] for how in ("likely", "forced"))
             parts = (
-                [f"{many(len(likely), 'likely link')}, the weakest {min(x.probability or 0 for x in likely):.1%}"]
+                [f"{many(len(likely), 'likely link')}, the weakest {percent(min(x.probability or 0 for x in likely))}"]
                 if likely
                 else []
             )
@@ -211,7 +211,7 @@ class Explainer:
             key = frozenset((group[row["first"]], group[row["second"]]))
             best.setdefault(key, Link(
                 first_ref=names[row["first"]], second_ref=names[row["second"]], how="likely", probability=row["probability"], bits=row["bits"],
-                words=f"their records look alike: {row['probability']:.1%} likely one person",
+                words=f"their records look alike: {percent(row['probability'])} likely one person",
             ))  # fmt: skip
         for word in self._all_words():
             mine, theirs = self._known.get(word.first_ref), self._known.get(word.second_ref)

@@ -54,9 +54,11 @@ def _why_joined(asked: Asked) -> tuple[str, str]:
     if best is not None and best.bits >= best.bar_bits:
         return "likely", f"Joined: {_sure(best)}."
     likely = [link.probability for link in asked.chain if link.probability is not None]
-    weakest = f", the weakest {min(likely):.1%} likely" if likely else ""
+    weakest = f", the weakest {percent(min(likely))} likely" if likely else ""
     alone = (
-        f"by themselves they are {best.probability:.1%} likely one person" if best else "by themselves they say nothing"
+        f"by themselves they are {percent(best.probability)} likely one person"
+        if best
+        else "by themselves they say nothing"
     )
     return "likely_through_others", f"Joined through {many(len(asked.chain), 'link')}{weakest}; {alone}."
 
@@ -70,7 +72,7 @@ def _why_apart(asked: Asked) -> tuple[str, str]:
         )
     if asked.refused and (best.bits >= best.bar_bits or asked.word):
         whose = " and ".join(f"the {who.identity_type} ({_refusal(who)})" for who in asked.refused)
-        look = "a steward linked them" if asked.word else f"they are {best.probability:.1%} likely one person"
+        look = "a steward linked them" if asked.word else f"they are {percent(best.probability)} likely one person"
         return "not_allowed", f"Not joined: {look}, but not all said yes to being recognised: {whose}."
     if not best.keys_shared:
         common = " and ".join(best.keys_too_common)
@@ -86,13 +88,20 @@ def _why_apart(asked: Asked) -> tuple[str, str]:
 
 
 def _sure(best: Comparison) -> str:
-    return f"{best.probability:.1%} likely one person, and the bar is {best.bar_probability:.1%}"
+    return f"{percent(best.probability)} likely one person, and the bar is {best.bar_probability:.1%}"
 
 
 def _refusal(who: Who) -> str:
     return (
         "a test account" if who.is_test else (who.consent_reason or "nobody was asked about it alone").replace("_", " ")
     )
+
+
+def percent(probability: float) -> str:
+    """A probability in words that are never surer than it is."""
+    if 0.9995 <= probability < 1:
+        return "over 99.9%"
+    return "under 0.1%" if 0 < probability < 0.0005 else f"{probability:.1%}"
 
 
 def many(count: int, what: str) -> str:
