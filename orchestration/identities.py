@@ -49,6 +49,7 @@ def sources_of(home: Home, until: datetime | None = None) -> Sources:
         "raw_pos__transactions",
         "loyalty_card_ref",
         "payment_ref",
+        "order_name",
         "business_date",
         "is_voided",
         "is_training",
@@ -58,10 +59,11 @@ def sources_of(home: Home, until: datetime | None = None) -> Sources:
         accounts=rows("raw_ecommerce__customers", "account_id", "account_ref", "created_at", "updated_at", "is_email_verified", "is_test",
                       "country_code", *_DESCRIBED),
         members=rows("raw_loyalty__members", "member_id", "card_ref", "account_ref", "enrolled_at", "updated_at", "birth_date", *_DESCRIBED),
-        orders=rows("raw_ecommerce__orders", "order_id", "created_at", "updated_at", "account_ref", "payment_ref", "is_test", "country_code", *_DESCRIBED),
+        orders=rows("raw_ecommerce__orders", "order_id", "order_name", "created_at", "updated_at", "account_ref", "payment_ref", "is_test", "country_code", *_DESCRIBED),
         refunds=rows("raw_ecommerce__refund_lines", "account_ref", "created_at"),
         cards=receipts.select("loyalty_card_ref", "payment_ref", seen_at=pl.col("business_date").cast(pl.Datetime("us"))),
         devices=rows("raw_ecommerce__events", "device_ref", "account_ref", "recorded_at"),
+        handed_over=receipts.select("order_name", card_ref="loyalty_card_ref", seen_at=pl.col("business_date").cast(pl.Datetime("us"))).drop_nulls(),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@
 member, else itself. One group of identifiers with one hub is the same person whatever anyone believes, until a source or a steward says otherwise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -23,7 +23,8 @@ TOGETHER_SCHEMA = {
 @dataclass(frozen=True)
 class Sources:
     """Raw rows about people, naive UTC times. `accounts`, `members`, `orders`: every version; `refunds`: account_ref, created_at;
-    `cards`: loyalty_card_ref, seen_at of receipts that count; `devices`: device_ref, account_ref, recorded_at of web events."""
+    `cards`: loyalty_card_ref, seen_at of receipts that count; `devices`: device_ref, account_ref, recorded_at of web events; `handed_over`:
+    card_ref, order_name, seen_at of receipts at which a card was shown and a web order handed over."""
 
     accounts: pl.DataFrame
     members: pl.DataFrame
@@ -31,6 +32,9 @@ class Sources:
     refunds: pl.DataFrame
     cards: pl.DataFrame
     devices: pl.DataFrame
+    handed_over: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema={"card_ref": _TEXT, "order_name": _TEXT, "seen_at": _TIME})
+    )
 
     @cached_property
     def latest_accounts(self) -> pl.DataFrame:
@@ -124,6 +128,9 @@ def seen_together(sources: Sources) -> pl.DataFrame:
         *(_beside(kind, orders, "created_at", "ecommerce") for kind in ("email", "phone")),
         _beside("device", devices, "seen_at", "ecommerce"),
     ]
+    if sources.handed_over.height:
+        named = orders.select("order_name", "by_type", "by_ref").unique("order_name", keep="last")
+        parts.append(_beside("card", sources.handed_over.join(named, on="order_name"), "seen_at", "pos"))
     every = pl.concat(parts).drop_nulls(["identity_ref", "by_ref"])
     return every.group_by("identity_type", "identity_ref", "by_type", "by_ref").agg(
         pl.col("source_name").min(), pl.col("seen_at").min()

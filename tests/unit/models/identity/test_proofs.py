@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.identity.proofs import SCHEMA, Sources, first_seen, proved
+from models.identity.proofs import SCHEMA, Sources, contacts, first_seen, proved, seen_together
 
 NEW_YEAR = datetime(2025, 1, 1)
 Rows = Sequence[Mapping[str, Any]]
@@ -16,19 +16,20 @@ TIME = pl.Datetime("us")
 SHAPES: dict[str, dict[str, Any]] = {
     "accounts": {
         "account_id": pl.String, "account_ref": pl.String, "email_ref": pl.String, "is_email_verified": pl.Boolean,
-        "is_test": pl.Boolean, "created_at": TIME, "updated_at": TIME,
+        "is_test": pl.Boolean, "created_at": TIME, "updated_at": TIME, "phone_ref": pl.String,
     },
     "members": {
         "member_id": pl.String, "card_ref": pl.String, "account_ref": pl.String, "email_ref": pl.String,
-        "enrolled_at": TIME, "updated_at": TIME,
+        "enrolled_at": TIME, "updated_at": TIME, "phone_ref": pl.String,
     },
     "orders": {
         "order_id": pl.String, "account_ref": pl.String, "email_ref": pl.String, "is_test": pl.Boolean,
-        "created_at": TIME, "updated_at": TIME,
+        "created_at": TIME, "updated_at": TIME, "phone_ref": pl.String, "order_name": pl.String,
     },
     "refunds": {"account_ref": pl.String, "created_at": TIME},
     "cards": {"loyalty_card_ref": pl.String, "payment_ref": pl.String, "seen_at": TIME},
     "devices": {"device_ref": pl.String, "account_ref": pl.String, "recorded_at": TIME},
+    "handed_over": {"card_ref": pl.String, "order_name": pl.String, "seen_at": TIME},
 }  # fmt: skip
 
 
@@ -245,3 +246,44 @@ def test_each_identifier_is_told_once_with_a_hub_that_is_told_whatever_the_order
     assert proved(shuffled).equals(found)
     order = ("identity_type", "identity_ref")
     assert first_seen(shuffled).sort(order).equals(first_seen(sources(**dated)).sort(order))
+
+
+def shown(said: Sources) -> set[tuple[str, str]]:
+    """Contacts with the customer they are of, every group by itself."""
+    alone = proved(said).with_columns(customer_id="hub_identity_ref")
+    return set(contacts(seen_together(said), alone).select("identity_ref", "group_ref").iter_rows())
+
+
+def test_what_one_record_shows_and_nothing_proves_is_a_contact_of_whose_record_it_was() -> None:
+    said = sources(
+        accounts=[
+            {
+                "account_ref": "account_ann",
+                "email_ref": "email_ann",
+                "is_email_verified": True,
+                "phone_ref": "phone_home",
+            },
+            {
+                "account_ref": "account_bob",
+                "email_ref": "email_ann",
+                "is_email_verified": False,
+                "phone_ref": "phone_home",
+            },
+        ],
+        members=[{"member_id": "m1", "card_ref": "card_ann", "email_ref": "email_ann", "account_ref": "account_ann"}],
+    )
+    assert shown(said) == {("phone_home", "account_ann"), ("phone_home", "account_bob"), ("email_ann", "account_bob")}
+
+
+def test_who_collects_an_order_with_a_card_of_their_own_is_a_contact_of_who_ordered_and_no_more() -> None:
+    said = sources(
+        accounts=[{"account_ref": "account_ann", "email_ref": "email_ann", "is_email_verified": True}],
+        members=[{"member_id": "m1", "card_ref": "card_bob"}],
+        orders=[{"account_ref": "account_ann", "email_ref": "email_ann", "order_name": "#1"}],
+        handed_over=[
+            {"card_ref": "card_bob", "order_name": "#1", "seen_at": day(3)},
+            {"card_ref": "card_bob", "order_name": "#2", "seen_at": day(4)},
+        ],
+    )
+    assert hubs(said)["card_bob"] == "card_bob"
+    assert shown(said) == {("card_bob", "account_ann")}
