@@ -59,7 +59,11 @@ def test_an_assets_key_is_the_name_of_its_table(graph: list[str]) -> None:
     models = {path.stem for path in (ROOT / "dbt_project" / "models").rglob("*.sql")}
     tables = {contract.table for contract in contracts()}
     views = {f"online_{view.name}" for view in (*catalogue.VIEWS, *catalogue.INDEXES)}
-    others = {name for name in assets(graph) - models - tables - views if not name.startswith(("pred_", "consent_", "identity_"))}
+    others = {
+        name
+        for name in assets(graph) - models - tables - views
+        if not name.startswith(("pred_", "consent_", "identity_"))
+    }
     assert models | tables | views <= assets(graph)
     assert others == {"vault", "segments"}
 
