@@ -7,9 +7,10 @@ import polars as pl
 from models import registry
 from models.identity.matching import Matcher
 from models.identity.model import ARTIFACT, FILE, Model, decoded, unlearned
+from models.identity.preparing import fields_in
 from troth.home import Home
 
-ENOUGH_RECORDS = 2_000
+ENOUGH_RECORDS, ENOUGH_FIELDS = 2_000, 2
 EXPECTED_ONLY = "unlearned"
 
 
@@ -23,9 +24,21 @@ def adopted(home: Home) -> tuple[str, Model]:
 
 def adopted_or_learned(home: Home, records: pl.DataFrame) -> tuple[str, Model]:
     """The same; where there is none and the records suffice, one is learned from them and adopted."""
-    if registry.pointed(home, ARTIFACT) is None and records.height >= ENOUGH_RECORDS:
+    if registry.pointed(home, ARTIFACT) is None and telling(records) >= ENOUGH_RECORDS:
         return learn(home, records, adopt=True)
     return adopted(home)
+
+
+def telling(records: pl.DataFrame) -> int:
+    """How many records say enough to learn from: something in at least two fields."""
+    fields = fields_in(records)
+    if not fields:
+        return 0
+    said = [
+        pl.any_horizontal(pl.col(name).is_not_null() for name in field.said_in if name in records.columns)
+        for field in fields
+    ]
+    return int(records.select((pl.sum_horizontal(said) >= ENOUGH_FIELDS).sum()).item())
 
 
 def learn(home: Home, records: pl.DataFrame, *, adopt: bool) -> tuple[str, Model]:

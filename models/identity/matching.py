@@ -50,6 +50,10 @@ class Matcher:
         """Learn a model of these records; the pairs it was learned from, as `compared` gives them."""
         records = self.records
         fields = fields_in(records)
+        if not fields:
+            raise ModelsError(
+                "identity: expected records that say something of people, found none. Learn when there are some."
+            )
         present = np.array([self._present(field) for field in fields])
         guess = [DIM * np.array([level.person for level in field.levels]) for field in fields]
         keys = chosen(records, fields, guess, present)

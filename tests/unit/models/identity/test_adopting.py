@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from models import registry
+from models.errors import ModelsError
 from models.identity.adopting import ENOUGH_RECORDS, EXPECTED_ONLY, adopted, adopted_or_learned, learn
 from models.identity.model import ARTIFACT, FILE, Model, unlearned
 from tests.unit.models.identity.made_people import records
@@ -27,6 +28,15 @@ def test_too_few_records_are_compared_by_what_is_expected_and_leave_no_model(tmp
     assert version == EXPECTED_ONLY
     assert model.encoded() == unlearned().encoded()
     assert registry.pointed(home, ARTIFACT) is None
+
+
+@pytest.mark.parametrize("kept", [[], ["postal_code"]])
+def test_records_that_say_next_to_nothing_are_not_learned_from_however_many(kept: list[str], tmp_path: Path) -> None:
+    bare = CROWD.select("record_id", *kept)
+    assert adopted_or_learned(Home(tmp_path), bare)[0] == EXPECTED_ONLY
+    if not kept:
+        with pytest.raises(ModelsError, match="expected records that say something"):
+            learn(Home(tmp_path), bare, adopt=True)
 
 
 def test_enough_records_give_a_model_that_stays_in_use(grown: tuple[Home, str, Model]) -> None:
