@@ -4,7 +4,8 @@ What is learned (`Model`) is kept apart from where it is applied, so that one mo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any
 
@@ -23,6 +24,24 @@ DIM = 0.8  # keys are chosen as if only so many fields of a record were as good 
 PAIRS_AT_ONCE = 2_000_000
 SEED = 20_260_302
 PAIR_SCHEMA = {"first": pl.Int64(), "second": pl.Int64(), "pattern": pl.Int64()}
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """What Splink says of a fault quotes whole queries, and what the database said of a value; and to it an interruption is one."""
+    import duckdb
+    from splink.internals.exceptions import SplinkException
+
+    try:
+        yield
+    except (SplinkException, duckdb.Error) as fault:
+        cause = fault.__cause__ or fault
+        if isinstance(cause, duckdb.InterruptException):
+            raise KeyboardInterrupt from None
+        found = type(cause).__name__
+        raise ModelsError(
+            f"identity: expected Splink to compare the records, found {found}. Look for free memory and disk, and run again."
+        ) from None
 
 
 class Matcher:
@@ -46,6 +65,7 @@ class Matcher:
             raise ModelsError("identity: expected a model, found none. Learn one, or hand one in.")
         return self._model
 
+    @_in_our_words()
     def learn(self) -> pl.DataFrame:
         """Learn a model of these records; the pairs it was learned from, as `compared` gives them."""
         records = self.records
@@ -70,6 +90,7 @@ class Matcher:
         self._model = Model(fields, tuple(keys), mixture, dict(self._frequencies), records.height)
         return compared
 
+    @_in_our_words()
     def compared(self, changed: pl.Series | None = None) -> pl.DataFrame:
         """first, second (rows), pattern: the pairs that share a key of the model, each once; of `changed` records (flags), if given."""
         return self._compared(self.model.fields, self.model.keys, changed)
@@ -84,6 +105,7 @@ class Matcher:
         said = [blake2b(row.encode(), key=key[:64], digest_size=12, person=how) for row in rows.to_series()]
         return pl.Series("fingerprint", [each.digest() for each in said])
 
+    @_in_our_words()
     def compared_these(self, first: np.ndarray, second: np.ndarray) -> pl.DataFrame:
         """The same of given pairs."""
         if not len(first):

@@ -87,7 +87,7 @@ def resolve(
     proved = _without_shared_mailboxes(evidence, matcher)
     proved = _parted(proved, evidence.decisions)
     state = _State.of(records, evidence, proved)
-    pairs, proofs, bans, allowed = state.pairs(scored, bar), state.proofs(), state.decided(FORBIDDEN), state.allowed
+    pairs, proofs, bans = state.pairs(scored, bar), state.proofs(), state.decided(FORBIDDEN)
     forced = state.decided(LINKED)
     together = Pairs(*(np.r_[a, b] for a, b in zip(proofs.columns, forced.columns, strict=True)))
     first, second = undecided(state.count, pairs, together)
@@ -98,7 +98,7 @@ def resolve(
     label = clusters(state.count, every, together, bans)
     label = _whole_groups(label, state.group)
     members = _members(proved, evidence, state, label, every, bar)
-    links = state.links(scored, label, bar, forced, bans, allowed)
+    links = state.links(scored, label, bar, forced, bans)
     return Resolution(members, links, remembered, fresh)
 
 
@@ -137,10 +137,6 @@ class _State:
     def count(self) -> int:
         return len(self.records)
 
-    @property
-    def allowed(self) -> np.ndarray:
-        return self.may_join
-
     def pairs(self, scored: pl.DataFrame, bar: float) -> Pairs:
         """The pairs that may join two groups, or lie within one."""
         first, second = scored["first"].to_numpy(), scored["second"].to_numpy()
@@ -171,9 +167,7 @@ class _State:
             return _sure(np.zeros(0, np.int64), np.zeros(0, np.int64))
         return _sure(np.concatenate(first), np.concatenate(second))
 
-    def links(
-        self, scored: pl.DataFrame, label: np.ndarray, bar: float, forced: Pairs, bans: Pairs, allowed: np.ndarray
-    ) -> pl.DataFrame:
+    def links(self, scored: pl.DataFrame, label: np.ndarray, bar: float, forced: Pairs, bans: Pairs) -> pl.DataFrame:
         """Pairs of different groups worth telling of, with what was decided and what a steward's word would be worth."""
         told = scored.filter(pl.col("bits") >= bar - _KEPT_BITS)
         first, second = told["first"].to_numpy(), told["second"].to_numpy()
@@ -187,7 +181,7 @@ class _State:
                 np.isin(codes, _codes(self.count, bans)),
                 np.isin(codes, _codes(self.count, forced)),
                 is_joined,
-                ~(allowed[first] & allowed[second]),
+                ~(self.may_join[first] & self.may_join[second]),
                 told["bits"].to_numpy() >= bar,
             ],
             ["forbidden", "forced", "joined", "not_allowed", "outweighed"],

@@ -6,6 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import duckdb
 import jellyfish
 import numpy as np
 import polars as pl
@@ -448,3 +449,25 @@ def test_a_model_of_another_version_is_refused(changed: Mapping[str, Any]) -> No
         said[name] = {**said[name], **value} if isinstance(value, dict) else value
     with pytest.raises(ModelsError, match="of this version, found those of another"):
         decoded(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"), [(duckdb.InterruptException, KeyboardInterrupt), (duckdb.ConversionException, ModelsError)]
+)
+def test_a_fault_in_splink_tells_neither_its_query_nor_a_value_and_an_interruption_stays_one(
+    cause: type[Exception], expected: type[BaseException]
+) -> None:
+    from splink import DuckDBAPI
+
+    said = "Could not convert string 'Ann Lee'"
+
+    class Failing(DuckDBAPI):  # type: ignore[misc]
+        def _execute_sql_against_backend(self, final_sql: str) -> object:
+            raise cause(said)
+
+    matcher = Matcher(records(20, seed=4).drop("person"), unlearned(), Failing())
+    with pytest.raises(expected) as found:
+        matcher.compared()
+    assert said not in str(found.value)
+    assert "select" not in str(found.value).lower()
+    assert found.value.__cause__ is None
