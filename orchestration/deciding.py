@@ -134,24 +134,21 @@ def _decision(home: Home, at: datetime, kind: str, first: str, second: str, acto
 
 
 def _speaking(home: Home, members: pl.DataFrame, kind: str, said: str, other: str) -> str:
-    """The identifier for which the decision is kept: one that some record describes, so that resolving finds it.
+    """The identifier for which the decision is kept, so that resolving finds it.
 
-    Of a customer, its main hub; of what has no record of its own, the hub of its group; of a contact that is to be parted from that, itself.
+    Of a customer, its main hub; of what has no record of its own, the hub of its group, which may be a card that only tills have seen; of a
+    contact that is to be parted from its hub, itself.
     """
     if said.startswith("cus_"):
         hubs = members.filter(pl.col("customer_id") == said, pl.col("identity_ref") == pl.col("hub_identity_ref"))
         said = str(hubs.sort(pl.col("link_type") != "hub", "linked_at", "identity_ref")["identity_ref"][0])
     row = members.filter(identity_ref=said).row(0, named=True)
-    group = members.filter(hub_identity_ref=row["hub_identity_ref"])["identity_ref"]
     records = read_table(home, RECORDS)
-    described = set() if records is None else {*records["record_id"]} & {*group}
-    if said in described or (kind == FORBID and other in group and row["identity_type"] in HUB_TYPES):
+    if records is not None and said in records["record_id"]:
         return said
-    if not described:
-        raise RunError(
-            f"{kind}: expected identifiers that some record describes, found a {row['identity_type']} of which nobody gave a name or a "
-            "contact. It stands for itself until somebody does.", MISUSE,
-        )  # fmt: skip
+    group = members.filter(hub_identity_ref=row["hub_identity_ref"])["identity_ref"]
+    if kind == FORBID and other in group and row["identity_type"] in HUB_TYPES:
+        return said
     return str(row["hub_identity_ref"])
 
 

@@ -65,15 +65,19 @@ def _why_joined(asked: Asked) -> tuple[str, str]:
 
 def _why_apart(asked: Asked) -> tuple[str, str]:
     best, between = asked.best, asked.between
+    if asked.refused and (asked.word or (best is not None and best.bits >= best.bar_bits)):
+        whose = " and ".join(f"the {who.identity_type} ({_refusal(who)})" for who in asked.refused)
+        look = (
+            "a steward linked them"
+            if asked.word or best is None
+            else f"they are {percent(best.probability)} likely one person"
+        )
+        return "not_allowed", f"Not joined: {look}, but not all said yes to being recognised: {whose}."
     if best is None:
         return (
             "nothing_to_compare",
             "Not joined: for at least one of them no record says who it is, so there is nothing to compare.",
         )
-    if asked.refused and (best.bits >= best.bar_bits or asked.word):
-        whose = " and ".join(f"the {who.identity_type} ({_refusal(who)})" for who in asked.refused)
-        look = "a steward linked them" if asked.word else f"they are {percent(best.probability)} likely one person"
-        return "not_allowed", f"Not joined: {look}, but not all said yes to being recognised: {whose}."
     if not best.keys_shared:
         common = " and ".join(best.keys_too_common)
         why = f"They agree on {common} alone, which too many share" if common else "No key brings the two together"

@@ -16,8 +16,8 @@ from orchestration import stages, taking
 from orchestration.catalog import SOURCES
 from orchestration.cli import app
 from orchestration.errors import MISUSE, RunError
-from orchestration.identities import LINKS, MEMBERS, RECORDS, resolve_identities
-from orchestration.raw import read_table, write_table
+from orchestration.identities import LINKS, MEMBERS, RECORDS, evidence_of, joining_standing, resolve_identities
+from orchestration.raw import raw_rows, read_table
 from simulator import TINY, simulate
 from troth.clock import FixedClock
 from troth.home import Home
@@ -140,6 +140,63 @@ def test_a_link_joins_only_who_said_yes(home: Home) -> None:
     assert (followed["is_current"], followed["became"]) == (False, [shown["customer_id"]])
 
 
+def unenrolled(home: Home) -> str:
+    """A card that only tills have seen from now on: the scheme never told of the member who said yes with it."""
+    members = read_table(home, MEMBERS)
+    assert members is not None
+    shown = raw_rows(home, "raw_pos__transactions", ["loyalty_card_ref"])["loyalty_card_ref"]
+    until = stages.known_until(home)
+    evidence = evidence_of(home, until)
+    allowed = joining_standing(home, evidence.proved, until, evidence.together).filter("is_allowed")["group_ref"]
+    alone = pl.len().over("customer_id") == 1
+    cards = members.filter(alone, pl.col("identity_ref").is_in(shown.implode()), identity_type="card", is_test=False)
+    card = str(cards.filter(pl.col("identity_ref").is_in(allowed.implode()))["identity_ref"].sort()[0])
+    for path in (home.raw / "raw_loyalty__members").glob("**/*.parquet"):
+        pl.read_parquet(path).filter(pl.col("card_ref").ne_missing(card)).write_parquet(path)
+    run(home)
+    return card
+
+
+def test_a_card_that_only_tills_have_seen_is_linked_and_explained_and_let_go(home: Home) -> None:
+    card = unenrolled(home)
+    members = read_table(home, MEMBERS)
+    records = read_table(home, RECORDS)
+    assert members is not None
+    assert records is not None
+    assert members.filter(identity_ref=card).select("identity_type", "source_name").row(0) == ("card", "pos")
+    assert card not in records["record_id"]
+    one, other = pair(home, "below_the_bar")
+    assert told(home, "explain", card, one)["outcome"] == "nothing_to_compare"
+    assert told(home, "link", card, one, *WHY, "--dry-run")["customers"] == {"merged": 1}
+    decided = told(home, "link", card, one, *WHY)
+    assert told(home, "explain", card, one)["outcome"] == "pending"
+    before = told(home, "queue", "--limit", "1000")
+    run(home)
+    assert len({*customers(home, card, one)}) == 1
+    joined = told(home, "explain", card, one)
+    assert (joined["outcome"], joined["comparison"]) == ("forced", None)
+    assert [link["how"] for link in joined["chain"]] == ["forced"]
+    assert told(home, "queue", "--limit", "1000")["open"] == before["open"]
+    assert "said it already" in refused(home, "link", one, card, *WHY)
+    told(home, "forbid", card, other, *WHY)
+    assert told(home, "undo", decided["decision_id"], *WHY, "--dry-run")["customers"] == {"split": 1}
+    told(home, "undo", decided["decision_id"], *WHY)
+    run(home)
+    assert len({*customers(home, card, one)}) == 2
+
+
+def test_a_card_of_the_till_is_not_linked_to_who_did_not_say_yes(home: Home) -> None:
+    card = unenrolled(home)
+    asked = [told(home, "explain", card, ref)["second"] for ref in pair(home, "not_allowed")]
+    refusing = next(who["identity_ref"] for who in asked if not who["may_be_joined"])
+    assert "did not say yes" in told(home, "link", card, refusing, *WHY, "--dry-run")["why_nothing"]
+    told(home, "link", card, refusing, *WHY)
+    run(home)
+    explained = told(home, "explain", card, refusing)
+    assert (explained["outcome"], explained["is_joined"]) == ("not_allowed", False)
+    assert "a steward linked them" in explained["sentence"]
+
+
 def test_a_forbid_parts_what_a_source_proved(home: Home) -> None:
     members = read_table(home, MEMBERS)
     assert members is not None
@@ -200,11 +257,6 @@ def test_what_could_not_take_effect_is_refused(home: Home) -> None:
     assert "found one" in refused(home, "forbid", one, one, *WHY)
     assert "found one identifier" in refused(home, "explain", one)
     assert "expected one that some run knew" in refused(home, "show", "cus_" + "0" * 22)
-    records = read_table(home, RECORDS)
-    assert records is not None
-    lone = members.filter(identity_type="email", link_type="hub")["identity_ref"]
-    write_table(home, RECORDS, records.filter(~pl.col("record_id").is_in(lone.implode())))
-    assert "some record describes" in refused(home, "link", lone[0], one, *WHY)
     told(home, "forbid", one, other, *WHY)
     assert re.search("dec_[0-9a-f]{16} said it already", refused(home, "forbid", other, one, *WHY))
 
