@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
+from models.identity.payments import PAYMENT
 from models.identity.proofs import Sources
 from models.identity.resolving import Evidence, Remembered, Resolution
 from orchestration.raw import made_table, raw_rows, read_table, write_table
@@ -70,7 +71,7 @@ def sources_of(home: Home, until: datetime | None = None) -> Sources:
 def evidence_of(home: Home, until: datetime, asks: bool = True) -> Evidence:
     """What customers are decided on: records, proofs, who may be joined by likeness. `asks` False leaves consent out, for judging alone."""
     from models.identity.proofs import first_seen, proved, seen_together
-    from models.identity.records import normal_records, said_records
+    from models.identity.records import normal_records, paid_with, said_records
 
     sources = sources_of(home, until)
     said = said_records(sources)
@@ -84,6 +85,7 @@ def evidence_of(home: Home, until: datetime, asks: bool = True) -> Evidence:
         allowed=joining_standing(home, proofs, until, together).filter("is_allowed").select("group_ref")
         if asks
         else None,
+        paid=paid_with(sources, COUNTRY),
         decisions=decisions_of(home, until),
     )
 
@@ -156,7 +158,7 @@ def resolve_identities(home: Home, until: datetime, advance: Advance) -> Identit
     kinds = dict(found.links["decision"].value_counts().iter_rows())
     moved = fresh.filter(pl.col("change_type").is_in(["merged", "split", "regrouped", "renamed"]))
     return IdentityRow(
-        model=version, identities=found.members.height, customers=found.members["customer_id"].n_unique(),
+        model=version, identities=found.members.filter(pl.col("identity_type") != PAYMENT).height, customers=found.members["customer_id"].n_unique(),
         records=evidence.records.height, compared=found.compared, decisions=kinds, moved=moved["identity_ref"].n_unique(),
     )  # fmt: skip
 

@@ -8,6 +8,8 @@ from hashlib import sha256
 
 import polars as pl
 
+from models.identity.payments import PAYMENT
+
 EVENT_TYPES = ("appeared", "merged", "split", "regrouped", "renamed", "gone")
 CHANGE_SCHEMA = {
     "change_id": pl.String(), "changed_at": pl.Datetime("us"), "change_type": pl.String(), "customer_id": pl.String(),
@@ -20,8 +22,9 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, at: datetime) -> pl.DataF
 
     `merged`: customers became one; `split`: one became several; `regrouped`: both at once; `renamed`: the same identifiers under another
     id, because an older identifier was learned of or the one that named them is gone; `appeared` and `gone` name customers of whom nothing
-    was, or is, known.
+    was, or is, known. Payment cards tied to customers are no part of who they are: where one goes, orders follow and nothing else.
     """
+    before, after = _who_they_are(before), _who_they_are(after)
     old = before.select("identity_ref", from_customer_id="customer_id").unique("identity_ref")
     new = after.select("identity_ref", "customer_id").unique("identity_ref")
     both = old.join(new, on="identity_ref", how="full", coalesce=True)
@@ -73,3 +76,7 @@ def changes(before: pl.DataFrame, after: pl.DataFrame, at: datetime) -> pl.DataF
         .then(pl.lit("the identifier it was named after is spoken of no more"))
         .otherwise(pl.col("change_type").replace_strict(reasons, return_dtype=pl.String)),
     ).select(pl.col(name).cast(kind) for name, kind in CHANGE_SCHEMA.items())
+
+
+def _who_they_are(members: pl.DataFrame) -> pl.DataFrame:
+    return members.filter(pl.col("identity_type") != PAYMENT) if "identity_type" in members.columns else members

@@ -7,6 +7,7 @@ a run compares, and is written nowhere.
 import polars as pl
 
 from models.identity.normalise import normalised
+from models.identity.payments import PAID_SCHEMA
 from models.identity.proofs import Sources
 
 SAID = (
@@ -65,23 +66,41 @@ def _spoken(source: str, record_type: str, identity_type: str, ref: str, frame: 
 
 def _payments(sources: Sources) -> pl.DataFrame:
     """The payment token each identifier paid with most. identity_type, identity_ref, payment."""
-    paid = sources.latest_orders.filter(pl.col("payment_ref").is_not_null())
-    used = pl.concat(
-        [
-            paid.filter(pl.col("account_ref").is_not_null()).select(
-                identity_type=pl.lit("account"), identity_ref="account_ref", payment="payment_ref"
-            ),
-            paid.filter(pl.col("account_ref").is_null()).select(
-                identity_type=pl.lit("email"), identity_ref="email_ref", payment="payment_ref"
-            ),
-            sources.cards.filter(pl.col("payment_ref").is_not_null()).select(
-                identity_type=pl.lit("card"), identity_ref="loyalty_card_ref", payment="payment_ref"
-            ),
-        ]
-    ).drop_nulls()
-    counted = used.group_by("identity_type", "identity_ref", "payment").len()
+    used = _paid(sources).filter(~pl.col("is_test")).drop_nulls("identity_ref")
+    counted = used.group_by("identity_type", "identity_ref", payment="payment_ref").len()
     return (
         counted.sort("len", "payment", descending=[True, False])
         .unique(("identity_type", "identity_ref"), keep="first")
         .drop("len")
     )
+
+
+def paid_with(sources: Sources, country: str) -> pl.DataFrame:
+    """Payment cards and what they were seen with, as `payments.PAID_SCHEMA`: one row per card, identifier and first name; without
+    identifier, the receipts that showed no loyalty card."""
+    paid = _paid(sources)
+    names = paid.select(record_id="first_name").drop_nulls().unique()
+    roots = normalised(names.with_columns(first_name="record_id"), country).select("given_root", first_name="record_id")
+    return (
+        paid.join(roots, on="first_name", how="left")
+        .group_by("payment_ref", "identity_type", "identity_ref", "given_root", "source_name", "is_test")
+        .agg(pl.len().alias("times"), pl.col("seen_at").min())
+        .select(pl.col(name).cast(kind) for name, kind in PAID_SCHEMA.items())
+    )
+
+
+def _paid(sources: Sources) -> pl.DataFrame:
+    """Every order and receipt that a payment card paid: payment_ref, who was named by what, source_name, is_test, seen_at."""
+    signed = pl.col("account_ref").is_not_null()
+    shown = pl.col("loyalty_card_ref").is_not_null()
+    standing = pl.concat([sources.latest_orders, sources.orders.filter("is_test")], how="diagonal")
+    orders = standing.select(
+        "payment_ref", "first_name", "is_test", seen_at=pl.col("created_at").cast(pl.Datetime("us")), source_name=pl.lit("ecommerce"),
+        identity_type=pl.when(signed).then(pl.lit("account")).otherwise(pl.lit("email")),
+        identity_ref=pl.when(signed).then("account_ref").otherwise("email_ref"),
+    ).drop_nulls("identity_ref")  # fmt: skip
+    receipts = sources.cards.select(
+        "payment_ref", first_name=pl.lit(None, pl.String), is_test=pl.lit(False), seen_at=pl.col("seen_at").cast(pl.Datetime("us")), source_name=pl.lit("pos"),
+        identity_type=pl.when(shown).then(pl.lit("card")), identity_ref="loyalty_card_ref",
+    )  # fmt: skip
+    return pl.concat([orders, receipts.select(orders.columns)]).drop_nulls("payment_ref")

@@ -16,6 +16,7 @@ import polars as pl
 from models.identity.clusters import Pairs, clusters, undecided
 from models.identity.matching import Matcher
 from models.identity.model import Model
+from models.identity.payments import PAID_SCHEMA, tied
 from models.identity.proofs import HUB_TYPES, SCHEMA, TOGETHER_SCHEMA
 
 WRONG_MERGE_COST = 20.0  # what joining two people costs: letters and offers to the wrong one, trust, sorting it out
@@ -55,6 +56,8 @@ class Evidence:
     seen: pl.DataFrame
     together: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TOGETHER_SCHEMA))
     allowed: pl.DataFrame | None = None
+    # Which payment cards were seen with whom, as `records.paid_with` gives it.
+    paid: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAID_SCHEMA))
     decisions: pl.DataFrame = field(
         default_factory=lambda: pl.DataFrame(
             schema={"first_ref": pl.String(), "second_ref": pl.String(), "decision_type": pl.String()}
@@ -98,6 +101,7 @@ def resolve(
     label = clusters(state.count, every, together, bans)
     label = _whole_groups(label, state.group)
     members = _members(proved, evidence, state, label, every, bar)
+    members = members.vstack(tied(evidence.paid, members, records, evidence.owners, evidence.allowed))
     links = state.links(scored, label, bar, forced, bans)
     return Resolution(members, links, remembered, fresh)
 
