@@ -24,6 +24,11 @@ class Home:
         return self.root / "landing"
 
     @property
+    def log(self) -> Path:
+        """The durable event log of the near-time path; empty where `TROTH_LOG` names another database."""
+        return self.root / "log"
+
+    @property
     def raw(self) -> Path:
         """Typed rows, `raw/<table>/day=<trading day>/data.parquet`."""
         return self.root / "raw"

@@ -55,10 +55,22 @@ def given_ledger(environment: Mapping[str, str] | None = None) -> str | None:
 
     It may hold a password: nobody prints it. Raises: TrothError, never quoting it, for any other address.
     """
+    return _address("TROTH_LEDGER", environment)
+
+
+def given_log(environment: Mapping[str, str] | None = None) -> str | None:
+    """Address of the PostgreSQL database that holds the event log (`TROTH_LOG`); None: a file of the home does.
+
+    It may hold a password: nobody prints it. Raises: TrothError, never quoting it, for any other address.
+    """
+    return _address("TROTH_LOG", environment)
+
+
+def _address(name: str, environment: Mapping[str, str] | None) -> str | None:
     told = os.environ if environment is None else environment
-    address = told.get("TROTH_LEDGER") or None
+    address = told.get(name) or None
     if address is not None and not address.startswith("postgresql://"):
-        raise TrothError("TROTH_LEDGER: expected postgresql://..., found another address. Correct it, or unset it.")
+        raise TrothError(f"{name}: expected postgresql://..., found another address. Correct it, or unset it.")
     return address
 
 
