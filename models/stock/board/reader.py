@@ -29,7 +29,8 @@ class _View:
 
     generation: Path
     header: NDArray[Any]
-    flat: NDArray[Any]
+    words: NDArray[np.uint64]  # every cell as eight words: copied ten times as fast as by their fields
+    versions: NDArray[np.uint32]
     stride: int
     skus: Sequence[str]
     locations: Sequence[str]
@@ -90,8 +91,8 @@ class Board:
 def _read(view: _View, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Cells:
     is_named = (rows >= 0) & (columns >= 0)
     at = np.where(is_named, rows * view.stride + columns, 0).ravel()
-    versions = view.flat["version"]
-    data = view.flat[at]
+    versions = view.versions
+    data = _copied(view, at)
     torn = np.flatnonzero((data["version"] & 1 == 1) | (versions[at] != data["version"]))
     until = time.monotonic() + PATIENCE_SECONDS
     while torn.size:
@@ -101,13 +102,17 @@ def _read(view: _View, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> C
             )
         again = at[torn]
         before = versions[again]
-        fresh = view.flat[again]
+        fresh = _copied(view, again)
         whole = (before & 1 == 0) & (before == fresh["version"]) & (before == versions[again])
         data[torn[whole]] = fresh[whole]
         torn = torn[~whole]
     data = data.reshape(rows.shape)
     data[~is_named] = np.zeros((), dtype=CELL)
     return Cells(data, is_named & (data["version"] > 0))
+
+
+def _copied(view: _View, at: NDArray[np.int64]) -> NDArray[Any]:
+    return np.take(view.words, at, axis=0).view(CELL)[:, 0]
 
 
 def _viewed(folder: Path) -> _View:
@@ -125,6 +130,8 @@ def _viewed(folder: Path) -> _View:
         except FileNotFoundError:
             if time.monotonic() > until:
                 raise
+    flat = cells.reshape(-1)
+    words = flat.view(np.uint64).reshape(-1, CELL.itemsize // 8)
     return _View(
-        folder / name, header, cells.reshape(-1), cells.shape[1], skus, locations, places(skus), places(locations)
+        folder / name, header, words, flat["version"], cells.shape[1], skus, locations, places(skus), places(locations)
     )

@@ -1,0 +1,1 @@
+"""Holds: units set aside for a basket for a while, never more than are free. SQLite, PostgreSQL and Redis."""
