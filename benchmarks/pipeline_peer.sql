@@ -105,7 +105,7 @@ qualify row_number() over (partition by message_id order by received_at, file_ha
 create temp table receipts as
 select
     'pos/' || receipt(store_code, workstation_code, sequence_number, business_date) as receipt_id,
-    store_code, workstation_code, sequence_number, business_date, location_code, loyalty_card_ref, currency_code,
+    store_code, workstation_code, sequence_number, business_date, location_code, loyalty_card_ref, payment_ref, currency_code,
     gross_cents, tendered_cents, order_name, transactions.received_at,
     case
         when upper(utc_offset) = 'Z' then ended_at_local
@@ -152,7 +152,7 @@ select
 from read_parquet(getvariable('raw') || '/identity_members/*.parquet');
 
 create table customer_identities as
-select identity_type, identity_ref, customer_id, link_type, hub_ref as group_ref, source_name, linked_at, is_test from proved
+select identity_type, identity_ref, customer_id, link_type, hub_ref as group_ref, source_name, linked_at, is_test from proved where identity_type <> 'payment'
 union all
 select identity_type, identity_ref, customer_id, 'contact', group_ref, source_name, linked_at::timestamp, is_test
 from read_parquet(getvariable('raw') || '/identity_contacts/*.parquet');
@@ -201,7 +201,9 @@ join (
     where line_type = 'sale'
     group by all
 ) as sums using (receipt_id)
-left join (from proved where identity_type = 'card') on loyalty_card_ref = identity_ref
+left join (from proved where identity_type in ('card', 'payment'))
+    on identity_ref = if(loyalty_card_ref is null, payment_ref, loyalty_card_ref)
+    and identity_type = if(loyalty_card_ref is null, 'payment', 'card')
 where not coalesce(is_test, false)
 union all by name
 select

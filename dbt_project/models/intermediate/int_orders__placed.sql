@@ -21,6 +21,7 @@ receipts as (
         receipt_id,
         min(receipt_name) as receipt_name,
         min(loyalty_card_ref) as loyalty_card_ref,
+        min(payment_ref) as payment_ref,
         min(location_code) as location_code,
         min(occurred_at) as occurred_at,
         min(business_date) as business_date,
@@ -33,6 +34,7 @@ receipts as (
     group by receipt_id
 ),
 
+-- Whose a receipt is says the loyalty card shown, else the payment card, where that was tied to somebody.
 till_sales as (
     select
         receipts.receipt_id as order_id,
@@ -58,8 +60,8 @@ till_sales as (
         receipts.received_at
     from receipts
     left join identities
-        on identities.identity_type = 'card'
-        and receipts.loyalty_card_ref = identities.identity_ref
+        on identities.identity_type = case when receipts.loyalty_card_ref is null then 'payment' else 'card' end
+        and coalesce(receipts.loyalty_card_ref, receipts.payment_ref) = identities.identity_ref
 ),
 
 web_sales as (

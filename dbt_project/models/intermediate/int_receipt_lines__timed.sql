@@ -17,6 +17,7 @@ final as (
         receipts.business_date,
         receipts.occurred_at,
         receipts.loyalty_card_ref,
+        receipts.payment_ref,
         receipts.currency_code,
         sale_lines.sku,
         sale_lines.quantity_units,

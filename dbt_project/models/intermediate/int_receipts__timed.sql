@@ -28,6 +28,7 @@ final as (
             end as timestamp
         ) as occurred_at,
         transactions.loyalty_card_ref,
+        transactions.payment_ref,
         transactions.currency_code,
         transactions.gross_cents,
         transactions.tendered_cents,

@@ -1,3 +1,4 @@
+-- No payment cards: what they tie to a customer is receipts, no person, so nothing of consent may travel over them.
 with resolved as (
     select * from {{ ref('int_identities__resolved') }}
 ),
@@ -10,6 +11,7 @@ contacts as (
 final as (
     select identity_type, identity_ref, customer_id, link_type, hub_identity_ref as group_ref, source_name, linked_at, is_test
     from resolved
+    where identity_type <> 'payment'
     union all
     select identity_type, identity_ref, customer_id, 'contact', group_ref, source_name, {{ utc('linked_at') }} as linked_at, is_test
     from contacts

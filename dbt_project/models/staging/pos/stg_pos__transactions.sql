@@ -19,6 +19,7 @@ final as (
         gross_cents,
         tendered_cents,
         loyalty_card_ref,
+        payment_ref,
         order_name,
         {{ utc('received_at') }} as received_at
     from transactions
