@@ -56,6 +56,7 @@ class Kind:
     in_place: bool = False
     may_repeat: bool = True
     may_wait: bool = False
+    may_drop: bool = False  # a day without it is a gap; masters and the opening count always come
     fragility: float = 1.0  # times as likely to be garbled: for kinds of few records
 
 
@@ -152,10 +153,13 @@ class Landing:
         self, kind: Kind, day: int, name: str, records: pl.Series | Sequence[str], garbled: int,
         head: str = "", tail: str | Callable[[int], str] = "",
     ) -> None:  # fmt: skip
-        """Write one file; sometimes late, shuffled, or a second time under another name (never one with broken rows)."""
+        """Write one file; sometimes late, shuffled, never, or a second time under another name (never one with broken rows)."""
         if not len(records):
             return
         rng, scale = self.random(kind, day, name), self.scale
+        if kind.may_drop and self.random(kind, day, f"dropped/{name}").random() < scale.dropped_file_rate:
+            self.count("dropped_files", kind.source)
+            return
         late, again, shuffled = rng.random(3) < (
             scale.late_file_rate,
             scale.resent_file_rate,

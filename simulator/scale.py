@@ -57,6 +57,8 @@ class Scale:
     held_back_record_rate: float = 0.001
     resent_file_rate: float = 0.02
     late_file_rate: float = 0.02
+    dropped_file_rate: float = 0.0
+    skewed_clock_rate: float = 0.0
     out_of_order_file_rate: float = 0.10
     typo_rate: float = 0.05
     blind_snapshot_rate: float = 0.25

@@ -58,6 +58,7 @@ class Stock:
             np.zeros(size, np.int32) for _ in range(7)
         )
         self.told, self.true = DayBook(), DayBook()
+        self.stirred: list[np.ndarray] = []  # positions where goods went astray or turned up again
 
     def book(
         self, kind: str, position: np.ndarray, recorded: np.ndarray, at: np.ndarray, physical: np.ndarray | None = None
@@ -73,6 +74,11 @@ class Stock:
         """Units gone without anybody writing it down."""
         np.subtract.at(self.physical, position, units.astype(np.int32))
         self.true.add("shrink", position, -units, None)
+
+    def misplace(self, position: np.ndarray, units: np.ndarray) -> None:
+        """So many of them are now where nobody looks."""
+        self.stirred.append(position[self.misplaced[position] != units])
+        self.misplaced[position] = units
 
     def findable(self, position: np.ndarray) -> np.ndarray:
         """Units a shopper or picker would find."""

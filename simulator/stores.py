@@ -55,11 +55,21 @@ class Stores:
         receipts = pos.numbered(receipts, rng, world.places, self.next_number)
         lines = pl.concat([lines, struck, back_lines, false_lines]).sort("receipt", "line_number", maintain_order=True)
         texts = pos.receipt_text(
-            receipts, lines, world.places, world.products, world.people, world.day_start(day), date_text, day
+            self._by_its_clock(receipts), lines, world.places, world.products, world.people, world.day_start(day), date_text, day
         )
         pos.write(world.landing, day, receipts, texts, world.places)
         self._book(day, rng, receipts, lines, date_text)
         world.totals["store_lines"] += int((~(lines["is_void"] | lines["is_return"])).sum()) - len(false_lines)
+
+    def _by_its_clock(self, receipts: pl.DataFrame) -> pl.DataFrame:
+        """Receipts as their tills tell the time: some clocks are wrong, by up to three quarters of an hour, and stay so."""
+        if not self.world.scale.skewed_clock_rate:
+            return receipts
+        place, till = receipts["place"].to_numpy(), receipts["till"].to_numpy()
+        wrong = fractions(73, place, till, self.world.seed) < self.world.scale.skewed_clock_rate
+        off = np.where(wrong, (fractions(74, place, till, self.world.seed) - 0.5) * 5_400, 0).astype(np.int64)
+        self.world.landing.count("skewed_receipts", "raw_pos__transactions", int(wrong.sum()))
+        return receipts.with_columns(second=pl.col("second") + pl.Series(off))
 
     def _with_cards(self, day: int, receipts: pl.DataFrame) -> pl.DataFrame:
         """Whose card each receipt carries (`cardholder`, -1 for none): the shopper's, or one of somebody at the till who likes points."""

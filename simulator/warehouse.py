@@ -130,7 +130,7 @@ class Warehouse:
         place, sku = world.split(position)
         hidden = rng.random(len(position)) < 0.3
         counted = world.stock.physical[position] - np.where(hidden, world.stock.misplaced[position], 0)
-        world.stock.misplaced[position] = np.where(hidden, world.stock.misplaced[position], 0)
+        world.stock.misplace(position, np.where(hidden, world.stock.misplaced[position], 0))
         world.stock.unheard[position] = 0
         used, which = np.unique(place, return_inverse=True)
         at = world.epoch(place, day, 6 * 3600 + 2_400 + (place * 37 % 600))
@@ -168,9 +168,10 @@ class Warehouse:
         stolen = distinct(rng, shelves, shelves * scale.shrink_per_position_day) + first
         stock.lose(stolen, np.minimum(stock.findable(stolen), rng.choice([1, 2], len(stolen), p=[0.8, 0.2])))
         astray = distinct(rng, shelves, shelves * scale.misplacement_per_position_day) + first
-        stock.misplaced[astray] += np.minimum(stock.findable(astray), 1).astype(np.int32)
+        stock.misplace(astray, stock.misplaced[astray] + np.minimum(stock.findable(astray), 1).astype(np.int32))
         away = np.flatnonzero(stock.misplaced)
-        stock.misplaced[away[rng.random(len(away)) < 0.03]] = 0
+        found = away[rng.random(len(away)) < 0.03]
+        stock.misplace(found, np.zeros(len(found), np.int32))
 
     def replenish(self, day: int) -> None:
         """Every second evening a store is filled up from its distribution centre; the centre orders from suppliers."""

@@ -83,7 +83,8 @@ class World:
         kind, moved, units, _ = self.stock.true.taken()
         physical = self._movements(kind, moved, units).with_columns(day=pl.lit(self.date(day)))
         self.truth.append("physical_movements", physical)
-        changed = np.unique(moved)
+        changed = np.unique(np.concatenate([moved, *self.stock.stirred]))
+        self.stock.stirred = []
         self.truth.append("physical_stock", self._positions(changed).with_columns(
             day=pl.lit(self.date(day)), on_hand=pl.Series(self.stock.physical[changed]), misplaced=pl.Series(self.stock.misplaced[changed])
         ))  # fmt: skip

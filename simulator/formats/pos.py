@@ -32,7 +32,7 @@ def _bad_line(transaction: str) -> str | None:
     return transaction[:stop] + line + transaction[stop:]
 
 
-KIND = Kind("pos", "raw_pos__transactions", (("raw_pos__sale_lines", _bad_line),), in_place=True)
+KIND = Kind("pos", "raw_pos__transactions", (("raw_pos__sale_lines", _bad_line),), in_place=True, may_drop=True)
 
 
 def numbered(receipts: pl.DataFrame, rng: np.random.Generator, places: Places, next_number: np.ndarray) -> pl.DataFrame:

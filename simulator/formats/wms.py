@@ -60,6 +60,7 @@ PICKS = Kind(
     "raw_wms__picks",
     (("raw_wms__picks", cut_short), ("raw_wms__picks", spoiled(r"^((?:[^,]*,){4})\d+", r"\1some"))),
     may_wait=True,
+    may_drop=True,
 )
 
 
