@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 
 import polars as pl
 from hypothesis import given, settings
@@ -131,3 +132,12 @@ def test_a_type_says_what_happened_to_the_customers_on_both_sides(
         assert kind == {(True, True): "regrouped", (True, False): "merged", (False, True): "split"}.get(
             (is_fused, is_torn), "renamed"
         )
+
+
+def test_a_payment_card_that_goes_to_another_customer_is_no_change_of_who_is_who() -> None:
+    def members(card: str | None) -> pl.DataFrame:
+        rows = [("account", "a", "A"), ("account", "b", "B"), *([("payment", "visa", card)] if card else [])]
+        return pl.DataFrame(rows, ["identity_type", "identity_ref", "customer_id"], orient="row")
+
+    states = [members(card) for card in ("A", "B", None, "A")]
+    assert all(changes(old, new, MONDAY).is_empty() for old, new in pairwise(states))

@@ -7,7 +7,7 @@ import polars as pl
 
 from models.identity.preparing import FREQUENT, fields_in, frequencies_of, prepared
 from models.identity.proofs import Sources
-from models.identity.records import normal_records, said_records
+from models.identity.records import normal_records, paid_with, said_records
 from tests.unit.models.identity.made_people import frame
 
 TEXT = ("first_name", "last_name", "email", "phone", "street_address", "city", "region_code", "postal_code")
@@ -123,3 +123,29 @@ def test_a_name_is_frequent_from_twenty_records_on_and_a_contact_shared_by_two_f
     assert marked["record_id"].equals(records["record_id"])
     assert set(marked.filter("phone_is_shared")["phone"]) == {"three"}
     assert [field.name for field in fields_in(records)] == ["first_name", "phone"]
+
+
+def test_a_payment_card_is_told_of_by_whom_it_was_seen_with_and_under_which_name() -> None:
+    found = paid_with(
+        sources(
+            orders=[
+                {"order_id": "o1", "account_ref": "account_ann", "email_ref": "email_x", "payment_ref": "visa", "first_name": "Bob"},
+                {"order_id": "o2", "account_ref": "account_ann", "payment_ref": "visa", "first_name": "ROBERT"},
+                {"order_id": "o3", "email_ref": "email_eve", "payment_ref": "visa", "is_test": True},
+                {"order_id": "o4", "email_ref": "email_eve"},
+            ],
+            cards=[
+                {"loyalty_card_ref": "card_bob", "payment_ref": "visa", "seen_at": datetime(2025, 2, 2)},
+                {"payment_ref": "visa", "seen_at": datetime(2025, 2, 3)}, {"payment_ref": "visa", "seen_at": datetime(2025, 2, 4)},
+                {"loyalty_card_ref": "card_bob"},
+            ],
+        ),
+        "US",
+    )  # fmt: skip
+    assert sorted(found.drop("payment_ref", "source_name").rows(), key=str) == [
+        ("account", "account_ann", "robert", False, 2, datetime(2025, 1, 1)),
+        ("card", "card_bob", None, False, 1, datetime(2025, 2, 2)),
+        ("email", "email_eve", None, True, 1, datetime(2025, 1, 3)),
+        (None, None, None, False, 2, datetime(2025, 2, 3)),
+    ]
+    assert set(found["payment_ref"]) == {"visa"}
