@@ -16,7 +16,7 @@ from models.identity.explanations import CustomerExplanation, Explanation
 from models.identity.model import ARTIFACT
 from models.identity.reasons import percent
 from models.identity.records import said_records
-from models.identity.resolving import MISSED_MERGE_COST, WRONG_MERGE_COST
+from models.identity.resolving import LINK_SCHEMA, MISSED_MERGE_COST, STEWARD, WRONG_MERGE_COST
 from orchestration.deciding import becoming, checked_words, land, landed_decisions, members_of, named, summed
 from orchestration.errors import MISUSE, RunError
 from orchestration.identities import CHANGES, LINKS, evidence_of, joining_standing, last_words, sources_of
@@ -26,7 +26,7 @@ from troth.home import Home
 
 
 def show(home: Home, said: str) -> dict[str, Any]:
-    """What a customer is made of, what it was called, what stewards said of it. Raises: RunError for one that nobody knows."""
+    """What a customer is made of and what joins it, what it was called, what stewards said of it. Raises: RunError for one that nobody knows."""
     members = members_of(home)
     moved = _changes(home)
     if said.startswith("cus_") and not members.filter(customer_id=said).height:
@@ -38,13 +38,50 @@ def show(home: Home, said: str) -> dict[str, Any]:
         "identity_type", "identity_ref", "link_type", "match_probability", "source_name", "linked_at", "is_test", group="hub_identity_ref",
     )  # fmt: skip
     told = moved.filter((pl.col("customer_id") == customer_id) | (pl.col("from_customer_id") == customer_id))
+    links = _links_of(home, mine)
+    hub_of = dict(mine.select("identity_ref", "hub_identity_ref").iter_rows())
+    forced, likely = (
+        {hub_of[link[side]] for link in links if link["link_type"] == how for side in ("first_ref", "second_ref")}
+        for how in ("forced", "likely")
+    )
+    by_word = (pl.col("link_type") == "probabilistic") & pl.col("group").is_in(sorted(forced - likely))
+    rows = rows.with_columns(
+        link_type=pl.when(by_word).then(pl.lit("forced")).otherwise("link_type"), match_probability=pl.col("match_probability").round(4)
+    )  # fmt: skip
     return {
         "customer_id": customer_id,
-        "identifiers": rows.with_columns(pl.col("match_probability").round(4)).to_dicts(),
+        "identifiers": rows.to_dicts(),
         "groups": rows["group"].n_unique(),
+        "links": links,
         "changes": _told_of(told),
         "decisions": _words(home).filter(_names(mine)).to_dicts(),
     }
+
+
+def _links_of(home: Home, mine: pl.DataFrame) -> list[dict[str, Any]]:
+    """The links that join a customer's groups, a steward's first: with who said so, when and why; then the surest."""
+    links = read_table(home, LINKS)
+    if links is None:
+        return []
+    links = pl.concat([pl.DataFrame(schema=LINK_SCHEMA), links], how="diagonal")  # a run before there were such words
+    refs = mine["identity_ref"].implode()
+    kept = links.filter(
+        pl.col("first_ref").is_in(refs),
+        pl.col("second_ref").is_in(refs),
+        pl.col("decision").is_in(["joined", "forced"]),
+    )
+    kept = kept.sort(
+        pl.col("decision") != "forced",
+        pl.col("bits"),
+        "first_ref",
+        "second_ref",
+        descending=[False, True, False, False],
+        nulls_last=True,
+    )
+    told = kept.select(
+        "first_ref", "second_ref", *STEWARD, link_type=pl.col("decision").replace("joined", "likely"), probability=pl.col("probability").round(4),
+    )  # fmt: skip
+    return [{name: value for name, value in row.items() if value is not None} for row in told.to_dicts()]
 
 
 def explain(

@@ -220,14 +220,15 @@ class Explainer:
                 and mine
                 and theirs
                 and mine.customer_id == theirs.customer_id == customer_id
+                and mine.hub_identity_ref != theirs.hub_identity_ref
             ):
                 key = frozenset((mine.hub_identity_ref, theirs.hub_identity_ref))
+                likely = best.get(key)
                 best[key] = Link(
-                    first_ref=word.first_ref,
-                    second_ref=word.second_ref,
-                    how="forced",
-                    words=f"{word.actor_id} joined them: {word.reason}",
-                )
+                    first_ref=word.first_ref, second_ref=word.second_ref, how="forced", steward=word,
+                    words=f"{word.actor_id} joined them on {word.decided_at[:10]}: {word.reason}",
+                    probability=likely.probability if likely else None, bits=likely.bits if likely else None,
+                )  # fmt: skip
         return sorted(best.values(), key=lambda link: (link.how != "forced", -(link.bits or 0.0)))
 
     def _chain(self, first: Who, second: Who) -> Iterator[Link]:

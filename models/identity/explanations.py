@@ -86,6 +86,7 @@ class Link(Struct, frozen=True, kw_only=True):
     words: str
     probability: float | None = None
     bits: float | None = None
+    steward: Word | None = None  # of a forced one: who said so, when and why
 
 
 class Between(Struct, frozen=True, kw_only=True):

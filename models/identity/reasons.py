@@ -53,7 +53,7 @@ def _why_joined(asked: Asked) -> tuple[str, str]:
         return "proved", f"Joined, and proved: {'; '.join(told)}."
     if best is not None and best.bits >= best.bar_bits:
         return "likely", f"Joined: {_sure(best)}."
-    likely = [link.probability for link in asked.chain if link.probability is not None]
+    likely = [link.probability for link in asked.chain if link.how == "likely" and link.probability is not None]
     weakest = f", the weakest {percent(min(likely))} likely" if likely else ""
     alone = (
         f"by themselves they are {percent(best.probability)} likely one person"

@@ -27,10 +27,16 @@ _KEPT_BITS = 8.0  # below the bar, down to which pairs are told of: the steward'
 LINKED, FORBIDDEN = "link", "forbid"
 DECISIONS = ("joined", "forced", "below_the_bar", "outweighed", "not_allowed", "forbidden")
 MEMBER_SCHEMA = {**SCHEMA, "customer_id": pl.String(), "match_probability": pl.Float64()}
+STEWARD = {
+    "decision_id": pl.String(),
+    "decided_at": pl.Datetime("us", "UTC"),
+    "actor_id": pl.String(),
+    "reason": pl.String(),
+}
 LINK_SCHEMA = {
     "first_ref": pl.String(), "second_ref": pl.String(),
     "pattern": pl.Int64(), "bits": pl.Float64(), "within_bits": pl.Float64(), "probability": pl.Float64(),
-    "decision": pl.String(), "worth": pl.Float64(),
+    "decision": pl.String(), "worth": pl.Float64(), **STEWARD,
 }  # fmt: skip
 REMEMBERED_PAIRS = {"first_ref": pl.String(), "second_ref": pl.String(), "pattern": pl.Int64()}
 
@@ -48,7 +54,8 @@ class Remembered:
 class Evidence:
     """What `resolve` decides on. `records`: normalised, with payment. `owners`: record_id, identity_type, identity_ref. `proved`: as
     `proofs.proved` gives it. `seen`: as `proofs.first_seen`. `together`: as `proofs.seen_together`, for who asks what contacts there are. `allowed`: group_ref of those who may be joined by likeness; None: all.
-    `decisions`: of stewards, first_ref, second_ref, decision_type, one row per pair, the last word."""
+    `decisions`: of stewards, first_ref, second_ref, decision_type and, where links are to say so, `STEWARD`; one row per pair, the last word,
+    in the order of time."""
 
     records: pl.DataFrame
     owners: pl.DataFrame
@@ -67,7 +74,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Resolution:
-    """`members`: MEMBER_SCHEMA, one row per identifier. `links`: LINK_SCHEMA, one row per pair of records that was weighed."""
+    """`members`: MEMBER_SCHEMA, one row per identifier. `links`: LINK_SCHEMA, one row per pair of records that was weighed, or that a steward
+    joined, however unlikely; of a group without records, its hub stands for one, and nothing is weighed."""
 
     members: pl.DataFrame
     links: pl.DataFrame
@@ -90,19 +98,19 @@ def resolve(
     proved = _without_shared_mailboxes(evidence, matcher)
     proved = _parted(proved, evidence.decisions)
     state = _State.of(records, evidence, proved)
-    pairs, proofs, bans = state.pairs(scored, bar), state.proofs(), state.decided(FORBIDDEN)
-    forced = state.decided(LINKED)
-    together = Pairs(*(np.r_[a, b] for a, b in zip(proofs.columns, forced.columns, strict=True)))
+    pairs, proofs = state.pairs(scored, bar), state.proofs()
+    bans, forced = state.decided(FORBIDDEN), state.decided(LINKED)
+    together = Pairs(*(np.r_[a, b] for a, b in zip(proofs.columns, forced.pairs.columns, strict=True)))
     first, second = undecided(state.count, pairs, together)
     is_said = second < records.height  # the greater of the two
     first, second = first[is_said], second[is_said]
     more = state.pairs(matcher.scored(matcher.compared_these(first, second)), bar)
     every = Pairs(*(np.r_[a, b] for a, b in zip(pairs.columns, more.columns, strict=True)))
-    label = clusters(state.count, every, together, bans)
+    label = clusters(state.count, every, together, bans.pairs)
     label = _whole_groups(label, state.group)
     members = _members(proved, evidence, state, label, every, bar)
     members = members.vstack(tied(evidence.paid, members, records, evidence.owners, evidence.allowed))
-    links = state.links(scored, label, bar, forced, bans)
+    links = state.links(_with_forced(matcher, scored, forced), label, bar, forced, bans)
     return Resolution(members, links, remembered, fresh)
 
 
@@ -154,11 +162,11 @@ class _State:
         heads = np.repeat(order[starts], np.diff(np.r_[starts, len(order)]))
         return _sure(heads[heads != order], order[heads != order])
 
-    def decided(self, kind: str) -> Pairs:
+    def decided(self, kind: str) -> "_Decided":
         """What stewards said of groups, as pairs of their records."""
         said = self.decisions.filter(pl.col("decision_type") == kind)
-        first, second = [], []
-        for one, other in said.select("first_ref", "second_ref").iter_rows():
+        first, second, word = [], [], []
+        for number, (one, other) in enumerate(said.select("first_ref", "second_ref").iter_rows()):
             a, b = self.named.get(one), self.named.get(other)
             if a is not None and b is not None and self.group[a] != self.group[b]:
                 if kind == LINKED and not (self.may_join[a] and self.may_join[b]):
@@ -167,23 +175,28 @@ class _State:
                 rows, columns = np.meshgrid(mine, theirs, indexing="ij")
                 first.append(rows.ravel())
                 second.append(columns.ravel())
-        if not first:
-            return _sure(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        return _sure(np.concatenate(first), np.concatenate(second))
+                word.append(np.full(rows.size, number))
+        nothing = [np.zeros(0, np.int64)]
+        pairs = _sure(*(np.concatenate([*nothing, *each]) for each in (first, second)))
+        return _Decided(kind, said, pairs, np.concatenate([*nothing, *word]))
 
-    def links(self, scored: pl.DataFrame, label: np.ndarray, bar: float, forced: Pairs, bans: Pairs) -> pl.DataFrame:
+    def links(
+        self, scored: pl.DataFrame, label: np.ndarray, bar: float, forced: "_Decided", bans: "_Decided"
+    ) -> pl.DataFrame:
         """Pairs of different groups worth telling of, with what was decided and what a steward's word would be worth."""
-        told = scored.filter(pl.col("bits") >= bar - _KEPT_BITS)
-        first, second = told["first"].to_numpy(), told["second"].to_numpy()
-        apart = self.group[first] != self.group[second]
-        told, first, second = told.filter(pl.Series(apart)), first[apart], second[apart]
-        codes = first * self.count + second
+        codes = (scored["first"] * self.count + scored["second"]).to_numpy()
+        is_forced = np.isin(codes, _codes(self.count, forced.pairs))
+        first, second = scored["first"].to_numpy(), scored["second"].to_numpy()
+        is_told = (scored["bits"].to_numpy() >= bar - _KEPT_BITS) | (is_forced & (label[first] == label[second]))
+        is_told &= self.group[first] != self.group[second]
+        told, codes, is_forced = scored.filter(pl.Series(is_told)), codes[is_told], is_forced[is_told]
+        first, second = first[is_told], second[is_told]
         is_joined = label[first] == label[second]
         probability = told["probability"].to_numpy()
         decision = np.select(
             [
-                np.isin(codes, _codes(self.count, bans)),
-                np.isin(codes, _codes(self.count, forced)),
+                np.isin(codes, _codes(self.count, bans.pairs)),
+                is_forced & is_joined,
                 is_joined,
                 ~(self.may_join[first] & self.may_join[second]),
                 told["bits"].to_numpy() >= bar,
@@ -197,14 +210,52 @@ class _State:
             0.0,
         )
         names = np.array(self.records, dtype=object)
-        return pl.DataFrame(
-            {
-                "first_ref": names[first].tolist(), "second_ref": names[second].tolist(),
-                "pattern": told["pattern"], "bits": told["bits"], "within_bits": told["within"], "probability": told["probability"],
-                "decision": decision.tolist(), "worth": worth,
-            },
-            schema=LINK_SCHEMA,
-        ).sort("first_ref", "second_ref")  # fmt: skip
+        words = pl.concat([forced.words(self.count), bans.words(self.count)])
+        return (
+            pl.DataFrame(
+                {
+                    "first_ref": names[first].tolist(), "second_ref": names[second].tolist(),
+                    "pattern": told["pattern"], "bits": told["bits"], "within_bits": told["within"], "probability": told["probability"],
+                    "decision": decision.tolist(), "worth": worth, "code": codes,
+                },
+                schema={**{name: kind for name, kind in LINK_SCHEMA.items() if name not in STEWARD}, "code": pl.Int64()},
+            )
+            .join(words, on=("code", "decision"), how="left")
+            .select(*LINK_SCHEMA)
+            .sort("first_ref", "second_ref")
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """Pairs of records that stewards' words of one kind are about; `word`: by pair, the row of `said`."""
+
+    kind: str
+    said: pl.DataFrame
+    pairs: Pairs
+    word: np.ndarray
+
+    def words(self, count: int) -> pl.DataFrame:
+        """By code of a pair: its decision as links tell it, and the last word on it."""
+        missing = {name: kind for name, kind in STEWARD.items() if name not in self.said.columns}
+        told = self.said.with_columns(pl.lit(None, kind).alias(name) for name, kind in missing.items()).select(*STEWARD)
+        rows = told[self.word].with_columns(
+            code=pl.Series(_codes(count, self.pairs), dtype=pl.Int64()),
+            decision=pl.lit("forced" if self.kind == LINKED else "forbidden"),
+        )
+        return rows.unique("code", keep="last")
+
+
+def _with_forced(matcher: Matcher, scored: pl.DataFrame, forced: _Decided) -> pl.DataFrame:
+    """The pairs, and those that stewards joined though no key brought them together: weighed now, where both are records."""
+    said = pl.DataFrame(
+        {"first": forced.pairs.first, "second": forced.pairs.second},
+        schema=dict.fromkeys(("first", "second"), pl.Int64),
+    )
+    new = said.unique().join(scored, on=("first", "second"), how="anti").sort("first", "second")
+    known = new.filter(pl.col("second") < matcher.records.height)  # the greater of the two
+    weighed = matcher.scored(matcher.compared_these(known["first"].to_numpy(), known["second"].to_numpy()))
+    return pl.concat([scored, weighed, new.join(known, on=("first", "second"), how="anti")], how="diagonal")
 
 
 def _bare(proved: pl.DataFrame, hubs: pl.Series, decisions: pl.DataFrame) -> pl.DataFrame:

@@ -68,11 +68,21 @@ def refused(home: Home, *said: str) -> str:
     return str(error)
 
 
+def links_of(home: Home) -> pl.DataFrame:
+    found = read_table(home, LINKS)
+    assert found is not None
+    return found
+
+
 def pair(home: Home, decision: str) -> tuple[str, str]:
     """Two records of which that was decided, alone in their groups."""
-    links = read_table(home, LINKS)
-    assert links is not None
-    return links.filter(decision=decision).sort("probability", descending=True).select("first_ref", "second_ref").row(0)
+    return (
+        links_of(home)
+        .filter(decision=decision)
+        .sort("probability", descending=True)
+        .select("first_ref", "second_ref")
+        .row(0)
+    )
 
 
 def customers(home: Home, *refs: str) -> list[str]:
@@ -135,6 +145,12 @@ def test_a_link_joins_only_who_said_yes(home: Home) -> None:
     assert told(home, "explain", one, other)["outcome"] == "not_allowed"
     shown = told(home, "show", low[0])
     assert [each["decision_type"] for each in shown["decisions"]] == ["link"]
+    forced = shown["links"][0]
+    assert {forced["first_ref"], forced["second_ref"]} == {*low}
+    assert (forced["link_type"], forced["actor_id"], forced["reason"]) == ("forced", "kim", WHY[-1])
+    assert forced["decision_id"] == shown["decisions"][0]["decision_id"]
+    step = told(home, "explain", *low)["chain"][0]
+    assert (step["how"], step["steward"]["decision_id"]) == ("forced", forced["decision_id"])
     gone = next(each["from_customer_id"] for each in shown["changes"] if each["change_type"] == "merged")
     followed = told(home, "show", gone)
     assert (followed["is_current"], followed["became"]) == (False, [shown["customer_id"]])
@@ -176,6 +192,12 @@ def test_a_card_that_only_tills_have_seen_is_linked_and_explained_and_let_go(hom
     joined = told(home, "explain", card, one)
     assert (joined["outcome"], joined["comparison"]) == ("forced", None)
     assert [link["how"] for link in joined["chain"]] == ["forced"]
+    row = links_of(home).filter(decision="forced").row(0, named=True)
+    assert {row["first_ref"], row["second_ref"]} == {card, one}
+    assert (row["decision_id"], row["actor_id"], row["reason"]) == (decided["decision_id"], *WHY[1::2])
+    shown = told(home, "show", card)
+    assert shown["links"][0]["link_type"] == "forced"
+    assert "forced" in {each["link_type"] for each in shown["identifiers"]}
     assert told(home, "queue", "--limit", "1000")["open"] == before["open"]
     assert "said it already" in refused(home, "link", one, card, *WHY)
     told(home, "forbid", card, other, *WHY)

@@ -7,7 +7,11 @@ final as (
         first_ref,
         second_ref,
         cast(round(probability * 1000000) as bigint) as probability_millionths,
-        decision
+        decision,
+        decision_id,
+        {{ utc('decided_at') }} as decided_at,
+        actor_id,
+        reason
     from links
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
 
@@ -19,6 +19,7 @@ from models.identity.resolving import (
     LINK_SCHEMA,
     LINKED,
     MEMBER_SCHEMA,
+    STEWARD,
     Evidence,
     Resolution,
     customer_id,
@@ -29,6 +30,7 @@ from tests.unit.models.identity.made_people import Row, frame, person, written
 KEY = b"0123456789abcdef"
 MODEL = unlearned()
 NEW_YEAR = datetime(2025, 1, 1)
+DECIDED = datetime(2025, 6, 1, 9, tzinfo=UTC)
 RANKS = {"account": 0, "card": 1, "email": 2}
 
 
@@ -363,6 +365,29 @@ def test_a_steward_joins_a_card_of_which_nothing_is_known() -> None:
     assert {frozenset({"card_found"}), frozenset({"card_lost"})} < groups(apart)
     banned = resolved(replace(world, decisions=(*said, ("account_2", "card_lost", FORBIDDEN))))
     assert customers(banned)["account_2"] != customers(banned)["card_lost"]
+
+
+def test_a_forced_link_is_told_of_with_who_said_so_and_why_however_unlikely_it_is() -> None:
+    rows = {"account_1": ANN, "account_2": ZOE, "email_2": {**ZOE, "phone": None}, "card_3": BOB}
+    said = (("account_1", "account_2", LINKED), ("card_found", "card_3", LINKED), ("account_1", "card_3", FORBIDDEN))
+    world = World(rows, {"email_2": "account_2"}, bare=("card_found",), decisions=said)
+    plain = world.evidence()
+    words = [
+        {"decision_id": f"dec_{number}", "decided_at": DECIDED, "actor_id": "kim", "reason": "both said so"}
+        for number in range(len(said))
+    ]
+    told = replace(plain, decisions=pl.concat([plain.decisions, pl.DataFrame(words)], how="horizontal"))
+    links = resolve(told, MODEL, KEY).links.filter(decision="forced")
+    assert links.select("first_ref", "second_ref", *STEWARD).rows() == [
+        ("account_1", "account_2", "dec_0", DECIDED, "kim", "both said so"),
+        ("account_1", "email_2", "dec_0", DECIDED, "kim", "both said so"),
+        ("card_3", "card_found", "dec_1", DECIDED, "kim", "both said so"),
+    ]
+    assert (links["bits"].drop_nulls() < BAR_BITS - 8).all()
+    assert links["bits"][2] is links["pattern"][2] is links["probability"][2] is None
+    forbidden = resolve(told, MODEL, KEY).links.filter(decision="forbidden")
+    assert set(forbidden["decision_id"]) <= {"dec_2"}
+    assert resolve(plain, MODEL, KEY).links.drop(*STEWARD).equals(resolve(told, MODEL, KEY).links.drop(*STEWARD))
 
 
 def test_a_steward_does_not_join_who_said_no_nor_testers() -> None:
