@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,9 @@ from benchmarks import linkage
 from benchmarks.harness import Measure, conditions
 from troth.errors import TrothError
 from troth.home import Home
+
+if TYPE_CHECKING:
+    from models.identity.resolving import Evidence
 
 SUMMARY = "Who is who: labelled sets beside plain Splink; --scale small, medium (truth), stability, growth"
 SCALES = ("labelled", "small", "medium", "stability", "growth")
@@ -30,7 +33,7 @@ ROUNDS = 3
 
 def measure(scale: str | None, data: Path | None = None) -> Iterator[Measure]:
     """`labelled`: F1 of pairs and of groups, and seconds, each beside plain Splink. `small`, `medium`: precision and recall against the
-    simulator's truth, and the reliability of probabilities. `stability`: 30 daily increments against one full run. `growth`: seconds and
+    simulator's truth, the reliability of probabilities, and receipts without a loyalty card tied by payment. `stability`: 30 daily increments against one full run. `growth`: seconds and
     memory at 100,000 and 1,000,000 records. Raises: TrothError for another scale."""
     match scale or "labelled":
         case "labelled":
@@ -103,6 +106,7 @@ def _truth(scale: str) -> Iterator[Measure]:
         found = resolve(evidence, model, home.key("token"), version)
         seconds = time.perf_counter() - began
         people = _people(home, evidence.owners)
+        tied, loose = _tied(home, found.members, people), _tied(home, _without_rules(evidence, found.members), people)
     members = found.members.select("identity_ref", "customer_id")
     known = people.join(members, left_on="record_id", right_on="identity_ref").filter(pl.col("persons") == 1)
     groups, truth = (dict(known.select("record_id", column).iter_rows()) for column in ("customer_id", "person_id"))
@@ -116,6 +120,63 @@ def _truth(scale: str) -> Iterator[Measure]:
     table, error = _reliability(found.links, dict(people.select("record_id", "person_id").iter_rows()))
     yield Measure("calibration_error", error, "share", "lower", conditions={**state, "reliability": table})
     yield Measure("seconds", seconds, "s", "lower", conditions=state)
+    state = {**state, **tied, "without_rules": loose, "outcomes": _outcomes(evidence, found.members)}
+    share, right = tied["tied"] / max(tied["receipts_without_loyalty_card"], 1), tied["right"] / max(tied["tied"], 1)
+    yield Measure("receipts_tied_by_payment", share, "share", "higher", conditions=state)
+    yield Measure("receipts_tied_precision", right, "share", "higher", 0.995, conditions=state)
+
+
+def _tied(home: Home, members: pl.DataFrame, people: pl.DataFrame) -> dict[str, int]:
+    """Sales at tills without a loyalty card: how many there are, how many a payment card paid, how many are tied to a customer, and how many of
+    those were bought by whom most records of the customer are about; of the others, how many by somebody of the same household."""
+    from orchestration.raw import raw_rows
+
+    whose = people.filter(pl.col("persons") == 1).join(members, left_on="record_id", right_on="identity_ref")
+    main = (
+        whose.group_by("customer_id", "person_id", "household_id")
+        .len()
+        .sort("len", "person_id", descending=[True, False])
+    )
+    main = main.unique("customer_id", keep="first", maintain_order=True).select(
+        "customer_id", owner_id="person_id", home_id="household_id"
+    )
+    names = ("store_code", "workstation_code", "sequence_number", "business_date")
+    till = raw_rows(home, "raw_pos__transactions", [*names, "loyalty_card_ref", "payment_ref"])
+    till = till.with_columns(order_id="pos/" + pl.concat_str(pl.col(names).cast(pl.String), separator="/"))
+    sold = pl.read_parquet(home.truth / "orders.parquet").select("order_id", "person_id")
+    lives = pl.read_parquet(home.truth / "households.parquet").select("person_id", "household_id")
+    bare = (
+        till.filter(pl.col("loyalty_card_ref").is_null())
+        .join(sold, on="order_id")
+        .join(lives, on="person_id", how="left")
+    )
+    ties = members.filter(identity_type="payment").select("customer_id", payment_ref="identity_ref")
+    tied = bare.join(ties, on="payment_ref").join(main, on="customer_id", how="left")
+    is_right = (tied["person_id"] == tied["owner_id"]).fill_null(False)
+    return {
+        "receipts_without_loyalty_card": bare.height, "paid_by_card": bare["payment_ref"].count(), "payment_cards_tied": ties.height,
+        "tied": tied.height, "right": int(is_right.sum()),
+        "of_the_same_household": tied.filter(~is_right, pl.col("household_id") == pl.col("home_id")).height,
+    }  # fmt: skip
+
+
+def _without_rules(evidence: "Evidence", members: pl.DataFrame) -> pl.DataFrame:
+    """Members as they were if nothing were asked of a payment card but that one customer alone was seen with it."""
+    alone = (
+        evidence.paid.drop_nulls("identity_ref").join(members, on=("identity_type", "identity_ref"))
+        .group_by("payment_ref").agg(pl.col("customer_id").first(), pl.col("customer_id").n_unique().alias("customers"))
+        .filter(pl.col("customers") == 1)
+    )  # fmt: skip
+    ties = alone.select(identity_type=pl.lit("payment"), identity_ref="payment_ref", customer_id="customer_id")
+    return pl.concat([members.filter(pl.col("identity_type") != "payment"), ties], how="diagonal")
+
+
+def _outcomes(evidence: "Evidence", members: pl.DataFrame) -> dict[str, int]:
+    """What became of each payment card that some record shows and that paid without a loyalty card."""
+    from models.identity.payments import judged
+
+    found = judged(evidence.paid, members, evidence.records, evidence.owners, evidence.allowed)
+    return dict(found["outcome"].value_counts(sort=True).iter_rows())
 
 
 def _people(home: Home, owners: pl.DataFrame) -> pl.DataFrame:
