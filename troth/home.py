@@ -63,6 +63,11 @@ class Home:
         return self.root / "vault.db"
 
     @property
+    def stock(self) -> Path:
+        """Stock as it is online: `stock.db` with cells and holds, where `TROTH_STOCK` names no other database, and the board."""
+        return self.root / "stock"
+
+    @property
     def features(self) -> Path:
         """Feast's registry and the online store."""
         return self.root / "features"

@@ -66,12 +66,35 @@ def given_log(environment: Mapping[str, str] | None = None) -> str | None:
     return _address("TROTH_LOG", environment)
 
 
-def _address(name: str, environment: Mapping[str, str] | None) -> str | None:
+def given_stock(environment: Mapping[str, str] | None = None) -> str | None:
+    """Address of the PostgreSQL database or the Redis that holds stock for baskets (`TROTH_STOCK`); None: a file of the home does.
+
+    It may hold a password: nobody prints it. Raises: TrothError, never quoting it, for any other address.
+    """
+    return _address("TROTH_STOCK", environment, ("postgresql://", "redis://", "rediss://"))
+
+
+def _address(
+    name: str, environment: Mapping[str, str] | None, kinds: tuple[str, ...] = ("postgresql://",)
+) -> str | None:
     told = os.environ if environment is None else environment
     address = told.get(name) or None
-    if address is not None and not address.startswith("postgresql://"):
-        raise TrothError(f"{name}: expected postgresql://..., found another address. Correct it, or unset it.")
+    if address is not None and not address.startswith(kinds):
+        expected = " or ".join(f"{kind}..." for kind in kinds)
+        raise TrothError(f"{name}: expected {expected}, found another address. Correct it, or unset it.")
     return address
+
+
+def given_matching(environment: Mapping[str, str] | None = None) -> str:
+    """On what records of people are compared (`TROTH_MATCHING`): `duckdb`, which is what is meant where nothing is said, or `spark`.
+
+    Raises: TrothError for anything else.
+    """
+    told = os.environ if environment is None else environment
+    matching = told.get("TROTH_MATCHING") or "duckdb"
+    if matching not in ("duckdb", "spark"):
+        raise TrothError(f"TROTH_MATCHING: expected duckdb or spark, found {matching!r}. Correct it, or unset it.")
+    return matching
 
 
 def _key_of(name: str, text: str) -> bytes:

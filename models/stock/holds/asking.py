@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from models.stock.holds.words import HoldsError, Level, Limits, Line, Position, Reason, Refusal, Request, Shortage
+from models.stock.holds.words import (
+    HoldsError,
+    Level,
+    Limits,
+    Line,
+    Position,
+    Reason,
+    Refusal,
+    Request,
+    Shortage,
+    State,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST = 200  # characters of a code, a key or an id
@@ -89,6 +100,17 @@ def lacking(lines: Sequence[Line], levels: Mapping[Position, Level]) -> Refusal 
     return Refusal("not_enough", short) if short else None
 
 
+def taken(kept: Kept, lines: Sequence[Line] | None) -> dict[Position, int] | Refusal:
+    """Units by which an order lowers what is free, by position; `lines` say how many are taken of each in all."""
+    of = {Position(*line[:2]): line for line in kept.lines}
+    said = lines if lines is not None else [Line(*line[:3]) for line in kept.lines]
+    beyond = tuple(Shortage(*line) for line in said if line[:2] not in of or line.units > of[Position(*line[:2])].units)
+    if beyond:
+        return Refusal("not_held", beyond)
+    more = {at: line.units - of[at].settled_units for line in said if (at := Position(*line[:2]))}
+    return {at: units for at, units in more.items() if units > 0}
+
+
 def overdrawn(levels: Mapping[Position, Level]) -> tuple[Shortage, ...]:
     """Positions that have promised more than they have."""
     return tuple(
@@ -96,6 +118,13 @@ def overdrawn(levels: Mapping[Position, Level]) -> tuple[Shortage, ...]:
         for at, level in sorted(levels.items())
         if level.held_units > max(0, level.free_units)
     )
+
+
+def state_of(kept: Kept, now: int) -> State:
+    """What ended a hold for good, or what time says of it."""
+    if kept.outcome is not None:
+        return kept.outcome
+    return "held" if kept.expires_at > now else "expired"
 
 
 def micros(at: datetime) -> int:

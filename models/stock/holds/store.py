@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from models.stock.holds.asking import Asked, Kept, asked, micros, micros_of, moment, overdrawn, summed, text, whole
+from models.stock.holds.asking import (
+    Asked,
+    Kept,
+    asked,
+    micros,
+    micros_of,
+    moment,
+    overdrawn,
+    state_of,
+    summed,
+    text,
+    whole,
+)
 from models.stock.holds.words import (
     HeldLine,
     Hold,
@@ -26,7 +38,7 @@ from models.stock.holds.words import (
 )
 
 T = TypeVar("T")
-_LAST = "~"  # after every id
+_LAST = "z"  # after every id
 
 
 class HoldStore(Protocol):
@@ -94,7 +106,7 @@ class Keeper(Protocol):
     ) -> tuple[Kept, State, Mapping[Position, Level]] | Refusal: ...
     def kept(self, hold_ids: Sequence[str]) -> list[Kept]: ...
     def levels(self, positions: Sequence[Position], now: int) -> Mapping[Position, Level]: ...
-    def active(self, after: tuple[int, str], limit: int) -> list[str]: ...
+    def active(self, after: tuple[int, str], limit: int) -> list[Kept]: ...
     def sweep(self, now: int, forget: int, limit: int) -> Swept: ...
 
 
@@ -104,6 +116,22 @@ class Place(Protocol):
     def writing(self, work: Callable[[Keeper], T]) -> T: ...
     def reading(self, work: Callable[[Keeper], T]) -> T: ...
     def close(self) -> None: ...
+
+
+class Joined:
+    """The transaction of somebody else: work is done in it, and it is theirs to end."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def writing(self, work: Callable[[Keeper], T]) -> T:
+        return work(self._keeper)
+
+    def reading(self, work: Callable[[Keeper], T]) -> T:
+        return work(self._keeper)
+
+    def close(self) -> None:
+        """It is not ours."""
 
 
 class Holds:
@@ -165,10 +193,9 @@ class Holds:
     def active(self, at: datetime, after: str | None = None, limit: int = 100) -> Page:
         now = micros(at)
         begin = max((now, _LAST), _place_of(after))
-        ids, found = self._place.reading(lambda keeper: _alive(keeper, begin, limit + 1))
-        shown = [_hold(found[hold_id], now) for hold_id in ids[:limit] if hold_id in found]
-        last = found.get(ids[limit - 1]) if len(ids) > limit else None
-        return Page(shown, f"{last.expires_at}:{last.hold_id}" if last else None)
+        found = self._place.reading(lambda keeper: keeper.active(begin, limit + 1))
+        last = found[limit - 1] if len(found) > limit else None
+        return Page([_hold(kept, now) for kept in found[:limit]], f"{last.expires_at}:{last.hold_id}" if last else None)
 
     def sweep(self, at: datetime, limit: int = 1000) -> Swept:
         now = micros(at)
@@ -178,11 +205,6 @@ class Holds:
 
 def _levels_told(rows: Iterable[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
     return [(text("location_code", row[0]), text("sku", row[1]), whole("free units", row[2])) for row in rows]
-
-
-def _alive(keeper: Keeper, begin: tuple[int, str], limit: int) -> tuple[list[str], dict[str, Kept]]:
-    ids = keeper.active(begin, limit)
-    return ids, {kept.hold_id: kept for kept in keeper.kept(ids)}
 
 
 def _place_of(page: str | None) -> tuple[int, str]:
@@ -198,17 +220,11 @@ def _answer(answer: Kept | Refusal, now: int) -> Hold | Refusal:
     return answer if isinstance(answer, Refusal) else _hold(answer, now)
 
 
-def state_of(kept: Kept, now: int) -> State:
-    """What ended a hold for good, or what time says of it."""
-    if kept.outcome is not None:
-        return kept.outcome
-    return "held" if kept.expires_at > now else "expired"
-
-
 def _hold(kept: Kept, now: int) -> Hold:
     state = state_of(kept, now)
-    lines = tuple(
-        HeldLine(*line[:4], held_units=line.open_units if state == "held" else 0) for line in kept.lines
-    )
-    ended_at = moment(kept.ended_at) if kept.ended_at is not None else None
-    return Hold(kept.hold_id, kept.key, state, lines, moment(kept.made_at), moment(kept.expires_at), ended_at)
+    lines = tuple(HeldLine(*line[:4], held_units=line.open_units if state == "held" else 0) for line in kept.lines)
+    ended_at = kept.expires_at if state == "expired" else kept.ended_at
+    return Hold(
+        kept.hold_id, kept.key, state, lines, moment(kept.made_at), moment(kept.expires_at),
+        None if ended_at is None else moment(ended_at),
+    )  # fmt: skip
