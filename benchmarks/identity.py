@@ -175,7 +175,7 @@ def _outcomes(evidence: "Evidence", members: pl.DataFrame) -> dict[str, int]:
     """What became of each payment card that some record shows and that paid without a loyalty card."""
     from models.identity.payments import judged
 
-    found = judged(evidence.paid, members, evidence.records, evidence.owners, evidence.allowed)
+    found = judged(evidence, members.filter(pl.col("identity_type") != "payment"))
     return dict(found["outcome"].value_counts(sort=True).iter_rows())
 
 

@@ -4,80 +4,96 @@ Decided by rules, not by likeness, and yet no proof: somebody of the house may p
 carries no consent, names nobody and moves no id; it ends as soon as a rule no longer holds.
 """
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from models.identity.proofs import SCHEMA
+
+if TYPE_CHECKING:
+    from models.identity.resolving import Evidence
 
 PAYMENT = "payment"  # as a type of identifier, and as the type of its link
 MOST_PAYMENT_CARDS = 3  # a loyalty card shown with more is a till's own, or a family's: it says nothing of who paid
 SHOWN = 2  # who has a loyalty card shows it so many times for each receipt without one; else somebody else pays as well
 OUTCOMES = (
-    "tied", "test_account", "several_customers", "several_names", "may_be_a_housemates", "loyalty_card_not_shown", "not_allowed",
+    "tied", "test_account", "several_customers", "forbidden", "several_names", "may_be_a_housemates", "loyalty_card_not_shown", "not_allowed",
 )  # fmt: skip
 PAID_SCHEMA = {
     "payment_ref": pl.String(), "identity_type": pl.String(), "identity_ref": pl.String(), "given_root": pl.String(),
     "source_name": pl.String(), "is_test": pl.Boolean(), "times": pl.Int64(), "seen_at": pl.Datetime("us"),
 }  # fmt: skip
-_IDENTITY = ["identity_type", "identity_ref"]
+_IDENTITY, _PAIR = ["identity_type", "identity_ref"], ["first_ref", "second_ref"]
 _ADDRESS = ("house_number", "street_name", "postal_code")
 
 
-def tied(
-    paid: pl.DataFrame, members: pl.DataFrame, records: pl.DataFrame, owners: pl.DataFrame, allowed: pl.DataFrame | None
-) -> pl.DataFrame:
+def tied(evidence: "Evidence", members: pl.DataFrame, apart: pl.DataFrame | None = None) -> pl.DataFrame:
     """Members of customers by payment: a row, with the columns of `members`, for each card that is a customer's; as `judged` takes them."""
-    found = judged(paid, members, records, owners, allowed).filter(outcome="tied")
-    return found.select(
-        pl.lit(PAYMENT).alias("identity_type"), pl.col("payment_ref").alias("identity_ref"),
-        pl.lit(PAYMENT).alias("link_type"), pl.lit(False).alias("is_test"), pl.col("seen_at").alias("linked_at"),
-        pl.lit(None, pl.Float64()).alias("match_probability"),
-        *("hub_identity_type", "hub_identity_ref", "source_name", "customer_id"),
-    ).select(pl.col(name).cast(kind) for name, kind in members.schema.items()).sort(*list(SCHEMA)[:4])  # fmt: skip
+    return (
+        judged(evidence, members, apart).filter(outcome="tied")
+        .select(
+            *("hub_identity_type", "hub_identity_ref", "source_name", "customer_id"), identity_type=pl.lit(PAYMENT), identity_ref="payment_ref",
+            link_type=pl.lit(PAYMENT), linked_at="seen_at", is_test=pl.lit(False), match_probability=pl.lit(None, pl.Float64()),
+        )
+        .select(pl.col(name).cast(kind) for name, kind in members.schema.items())
+        .sort(*list(SCHEMA)[:4])
+    )  # fmt: skip
 
 
-def judged(
-    paid: pl.DataFrame, members: pl.DataFrame, records: pl.DataFrame, owners: pl.DataFrame, allowed: pl.DataFrame | None
-) -> pl.DataFrame:
+def judged(evidence: "Evidence", members: pl.DataFrame, apart: pl.DataFrame | None = None) -> pl.DataFrame:
     """Of each payment card that paid for a receipt without a loyalty card, whether it is a customer's: the first of `OUTCOMES` that speaks
     against it, or `tied`. Cards that no record shows are nobody's and left out.
 
-    `paid`: `PAID_SCHEMA`, one row per card, identifier and first name; without identifier, the receipts without a loyalty card. `members`:
-    identifiers with hub and customer. `records`, `owners`: as in `Evidence`. `allowed`: group_ref of those who said yes to being
-    recognised; None: all. Gives payment_ref, outcome, customer_id, the hub it was seen with most, source_name and seen_at of the first time.
+    `members`: identifiers with hub and customer. `apart`: first_ref, second_ref of a card and an identifier that a steward said are not one's.
+    Gives payment_ref, outcome, customer_id, the hub it was seen with most, source_name and seen_at of the first time.
     """
+    paid, of, is_card = evidence.paid, pl.col("customer_id"), pl.col("identity_type") == "card"
     known = _of_customers(_without_lenders(paid.drop_nulls("identity_ref")), members)
-    named = records.select("record_id", root="given_root").join(owners, on="record_id").select(*_IDENTITY, "root")
-    said = known.join(named, on=_IDENTITY, how="left")
-    roots = pl.concat([said.select("payment_ref", "root"), said.select("payment_ref", root="given_root")]).drop_nulls()
-    names = roots.group_by("payment_ref").agg(pl.col("root").n_unique().alias("names"))
-    may = pl.lit(True) if allowed is None else pl.col("hub_identity_ref").is_in(allowed["group_ref"].implode())
-    is_card = pl.col("identity_type") == "card"
+    may = pl.lit(True)
+    if evidence.allowed is not None:
+        may = pl.col("hub_identity_ref").is_in(evidence.allowed["group_ref"].implode())
     cards = known.group_by("payment_ref").agg(
-        pl.col("customer_id").first(), pl.col("customer_id").n_unique().alias("customers"), pl.col("is_test").any(),
-        may.all().alias("may"), pl.col("times").filter(is_card).sum().alias("shown"),
+        of.first(), of.n_unique().alias("customers"), pl.col("is_test").any(), may.all().alias("may"),
+        pl.col("times").filter(is_card).sum().alias("shown"),
     )  # fmt: skip
-    alone = cards.filter(pl.col("customers") == 1)["customer_id"].unique()
-    bare = (
-        paid.filter(pl.col("identity_ref").is_null()).group_by("payment_ref").agg(pl.col("times").sum().alias("bare"))
-    )
-    members_of_scheme = members.filter(is_card)["customer_id"].unique()
-    near = _near_someone_without(alone, members, records, owners)
-    of = pl.col("customer_id")
+    bare = paid.filter(pl.col("identity_ref").is_null()).group_by("payment_ref").agg(bare=pl.col("times").sum())
+    with_own = cards.filter(pl.col("customers") == 1)["customer_id"].unique()
+    near = _near_someone_without(with_own, members, evidence)
+    enrolled = members.filter(is_card)["customer_id"].unique()
     return (
         cards.join(bare, on="payment_ref")
-        .join(names, on="payment_ref", how="left")
+        .join(_names(known, evidence), on="payment_ref", how="left")
         .join(_hubs(known), on="payment_ref")
+        .join(_parted(members, apart), on=("payment_ref", "customer_id"), how="left")
         .with_columns(
             outcome=pl.when("is_test").then(pl.lit("test_account"))
             .when(pl.col("customers") > 1).then(pl.lit("several_customers"))
+            .when("is_parted").then(pl.lit("forbidden"))
             .when(pl.col("names") > 1).then(pl.lit("several_names"))
             .when(of.is_in(near.implode())).then(pl.lit("may_be_a_housemates"))
-            .when(of.is_in(members_of_scheme.implode()) & (pl.col("shown") < SHOWN * pl.col("bare"))).then(pl.lit("loyalty_card_not_shown"))
+            .when(of.is_in(enrolled.implode()) & (pl.col("shown") < SHOWN * pl.col("bare"))).then(pl.lit("loyalty_card_not_shown"))
             .when(~pl.col("may")).then(pl.lit("not_allowed")).otherwise(pl.lit("tied"))
         )
         .select("payment_ref", "outcome", "customer_id", "hub_identity_type", "hub_identity_ref", "source_name", "seen_at")
         .sort("payment_ref")
     )  # fmt: skip
+
+
+def _names(known: pl.DataFrame, evidence: "Evidence") -> pl.DataFrame:
+    """How many first names are said of who was seen with each card, by their records and by the orders themselves."""
+    named = evidence.records.select("record_id", root="given_root").join(evidence.owners, on="record_id")
+    said = known.join(named.select(*_IDENTITY, "root"), on=_IDENTITY, how="left")
+    roots = pl.concat([said.select("payment_ref", "root"), said.select("payment_ref", root="given_root")]).drop_nulls()
+    return roots.group_by("payment_ref").agg(pl.col("root").n_unique().alias("names"))
+
+
+def _parted(members: pl.DataFrame, apart: pl.DataFrame | None) -> pl.DataFrame:
+    """Payment cards and customers that a steward parted. payment_ref, customer_id, is_parted."""
+    said = pl.DataFrame(schema=dict.fromkeys(_PAIR, pl.String())) if apart is None else apart.select(_PAIR)
+    both = pl.concat([said, said.select(first_ref="second_ref", second_ref="first_ref")])
+    whose = members.select(second_ref="identity_ref", customer_id="customer_id").unique()
+    parted = both.join(whose, on="second_ref").select("customer_id", payment_ref="first_ref").unique()
+    return parted.with_columns(is_parted=pl.lit(True))
 
 
 def _without_lenders(seen: pl.DataFrame) -> pl.DataFrame:
@@ -113,12 +129,10 @@ def _hubs(known: pl.DataFrame) -> pl.DataFrame:
     return most.drop("times").join(first.select("payment_ref", "source_name", "seen_at"), on="payment_ref")
 
 
-def _near_someone_without(
-    alone: pl.Series, members: pl.DataFrame, records: pl.DataFrame, owners: pl.DataFrame
-) -> pl.Series:
-    """Customers at whose address, phone or e-mail there is another customer who was seen with no payment card of their own (`alone`: who was)."""
-    whose = owners.join(members.select(*_IDENTITY, "customer_id"), on=_IDENTITY).select("record_id", "customer_id")
-    of = records.join(whose, on="record_id")
+def _near_someone_without(with_own: pl.Series, members: pl.DataFrame, evidence: "Evidence") -> pl.Series:
+    """Customers at whose address, phone or e-mail there is another customer who was seen with no payment card of their own."""
+    whose = evidence.owners.join(members.select(*_IDENTITY, "customer_id"), on=_IDENTITY)
+    of = evidence.records.join(whose.select("record_id", "customer_id"), on="record_id")
     address = pl.when(pl.col("street_name").is_not_null() & pl.col("postal_code").is_not_null()).then(
         pl.concat_str(*_ADDRESS, separator=" ", ignore_nulls=True)
     )
@@ -126,6 +140,6 @@ def _near_someone_without(
         of.select("customer_id", place=pl.lit(kind) + place)
         for kind, place in (("at ", address), ("phone ", pl.col("phone")), ("email ", pl.col("email")))
     ).drop_nulls()
-    has_own = pl.col("customer_id").is_in(alone.implode())
+    has_own = pl.col("customer_id").is_in(with_own.implode())
     watched = places.filter(~has_own).select("place").unique()
     return places.filter(has_own).join(watched, on="place", how="semi")["customer_id"].unique()

@@ -109,7 +109,7 @@ def resolve(
     label = clusters(state.count, every, together, bans.pairs)
     label = _whole_groups(label, state.group)
     members = _members(proved, evidence, state, label, every, bar)
-    members = members.vstack(tied(evidence.paid, members, records, evidence.owners, evidence.allowed))
+    members = members.vstack(tied(evidence, members, bans.said))
     links = state.links(_with_forced(matcher, scored, forced), label, bar, forced, bans)
     return Resolution(members, links, remembered, fresh)
 
