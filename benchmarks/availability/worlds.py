@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -93,7 +92,12 @@ def world(folder: Path, scale: Scale, seed: int, progress: Progress = lambda *_:
 def _name(scale: Scale, seed: int) -> str:
     """Named by what made it: the simulator, the models, the readers, the scale and the seed."""
     root = Path(__file__).resolve().parents[2]
-    sources = [*root.glob("simulator/**/*.py"), *root.glob("dbt_project/models/**/*.sql"), *root.glob("dbt_project/macros/*.sql"), Path(__file__)]
+    sources = [
+        *root.glob("simulator/**/*.py"),
+        *root.glob("dbt_project/models/**/*.sql"),
+        *root.glob("dbt_project/macros/*.sql"),
+        Path(__file__),
+    ]
     told = hashlib.sha256(json.dumps(asdict(scale), default=str, sort_keys=True).encode())
     for path in sorted(sources):
         told.update(path.read_bytes())
@@ -148,7 +152,9 @@ def _model(home: Home) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise WorldError(f"dbt run: expected it to succeed, found exit code {done.returncode}. Mend this:\n{done.stdout[:3000]}")
+        raise WorldError(
+            f"dbt run: expected it to succeed, found exit code {done.returncode}. Mend this:\n{done.stdout[:3000]}"
+        )
 
 
 def _keep(home: Home, folder: Path) -> None:

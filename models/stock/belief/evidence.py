@@ -1,0 +1,238 @@
+"""From published tables to the evidence of a period: what became known in it, as events in the order in which they happened.
+
+A movement that is told late needs no repair: it moves the window when it is heard. A count that is told late is carried forward by what moved since.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from models.stock.belief.beliefs import CELLS, Beliefs
+from models.stock.belief.filtering import ASK, CORRECT, COUNT, IN, MISS, OPEN, SALE, TAKE, TRANSFER_IN, Evidence
+from models.stock.belief.parameters import Parameters
+
+KINDS = {"opening": OPEN, "sale": SALE, "transfer_in": TRANSFER_IN, "adjustment": CORRECT}
+DAY = timedelta(days=1)
+TRADING_DAY_BEGINS = timedelta(hours=4)  # on the wall clock: a store that closes after midnight ends its day then
+COUNTED_WITH = timedelta(hours=1)  # an adjustment so close to a count is that count's
+EVENT = {
+    "location_code": pl.String, "sku": pl.String, "kind": pl.Int8, "units": pl.Int32, "found": pl.Int32, "at": pl.Datetime("us"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a belief rests on, as published. Times are naive UTC.
+
+    `movements`: location_code, sku, movement_type, units (signed), occurred_at, received_at. `picks`: location_code, sku, requested_units, picked_units,
+    picked_at, received_at. `counts`: location_code, sku, counted_units, counted_at, received_at. `products`: sku, category_name. `locations`: location_code,
+    location_type, timezone_name. More columns do no harm.
+    """
+
+    movements: pl.DataFrame
+    picks: pl.DataFrame
+    counts: pl.DataFrame
+    products: pl.DataFrame
+    locations: pl.DataFrame
+
+    def known(self, after: datetime | None, until: datetime) -> "Tables":
+        """Only what was received in a period: after one time, up to and with another."""
+        within = (pl.col("received_at") <= until) & (pl.lit(True) if after is None else pl.col("received_at") > after)
+        return Tables(
+            self.movements.filter(within),
+            self.picks.filter(within),
+            self.counts.filter(within),
+            self.products,
+            self.locations,
+        )
+
+    def began_at(self) -> datetime | None:
+        """When the first of it was received."""
+        firsts = [frame["received_at"].min() for frame in (self.movements, self.picks, self.counts) if frame.height]
+        return min((each for each in firsts if isinstance(each, datetime)), default=None)
+
+
+def gathered(beliefs: Beliefs, tables: Tables, until: datetime, parameters: Parameters) -> Evidence:
+    """Evidence of the period from the beliefs' time to another; positions, SKUs and locations first heard of are added to the beliefs."""
+    news = tables.known(beliefs.as_of_at, until)
+    events = _events(news, _carried(news.counts, tables.movements, beliefs.as_of_at))
+    _admit(beliefs, events, tables, parameters)
+    events = events.with_columns(position=pl.Series(_found(beliefs, events), dtype=pl.Int32)).sort(
+        "position", "at", "kind", "units", "found"
+    )
+    sales = events.filter(pl.col("kind") == SALE)
+    lines = np.bincount(sales["position"].to_numpy(), minlength=len(beliefs)).astype(np.float32)
+    days = 1.0 if beliefs.as_of_at is None else (until - beliefs.as_of_at) / DAY
+    return Evidence(
+        position=events["position"].to_numpy(),
+        kind=events["kind"].to_numpy(),
+        units=events["units"].to_numpy(),
+        day=events["at"].dt.epoch("d").cast(pl.Int32).to_numpy(),
+        found=events["found"].to_numpy(),
+        lines=lines,
+        heard_days=_heard_days(sales, beliefs),
+        days=days,
+    )
+
+
+def _events(news: Tables, counts: pl.DataFrame) -> pl.DataFrame:
+    """Everything that happened, one row per event; a pick that brought too little is asked for, and missed."""
+    key = ("location_code", "sku")
+    kind = pl.col("movement_type").replace_strict(KINDS, default=None, return_dtype=pl.Int8)
+    by_sign = pl.when(pl.col("units") > 0).then(pl.lit(IN, pl.Int8)).otherwise(pl.lit(TAKE, pl.Int8))
+    against = ((kind == SALE) & (pl.col("units") > 0)) | ((kind == TRANSFER_IN) & (pl.col("units") < 0))
+    movements = news.movements.filter(pl.col("units") != 0).select(
+        *key, at="occurred_at", kind=pl.when(against).then(by_sign).otherwise(pl.coalesce(kind, by_sign)), units=pl.col("units").cast(pl.Int32),
+    )  # fmt: skip
+    explained = (
+        movements.filter(pl.col("kind") == CORRECT)
+        .join(news.counts.select(*key, "counted_at"), on=list(key))
+        .filter((pl.col("at") - pl.col("counted_at")).abs() <= COUNTED_WITH)
+        .select(*key, "at", "kind", is_explained=pl.lit(True))
+        .unique()
+    )
+    movements = movements.join(explained, on=[*key, "at", "kind"], how="left").with_columns(
+        found=pl.when((pl.col("kind") == CORRECT) & pl.col("is_explained").is_null()).then(1).otherwise(0),
+        units=pl.when(pl.col("kind").is_in([SALE, TAKE])).then(-pl.col("units")).otherwise("units"),
+    )
+    asked = news.picks.filter(pl.col("requested_units") > 0).select(
+        *key, at="picked_at", kind=pl.lit(ASK), units="requested_units", found="picked_units"
+    )
+    missed = asked.filter(pl.col("found") < pl.col("units")).with_columns(kind=pl.lit(MISS))
+    told = counts.select(*key, at="counted_at", kind=pl.lit(COUNT), units="counted_units", found=pl.lit(0))
+    return pl.concat(
+        [
+            frame.select(pl.col(name).cast(kind) for name, kind in EVENT.items())
+            for frame in (movements, asked, missed, told)
+        ]
+    )
+
+
+def _carried(counts: pl.DataFrame, movements: pl.DataFrame, known_at: datetime | None) -> pl.DataFrame:
+    """Counts told late, as they would be after what was known to have moved since: corrections of books moved nothing."""
+    late = counts if known_at is None or not counts.height else counts.filter(pl.col("counted_at") < known_at)
+    if known_at is None or not late.height:
+        return counts
+    key = ["location_code", "sku"]
+    since = (
+        movements.filter(
+            (pl.col("received_at") <= known_at)
+            & (pl.col("occurred_at") > late["counted_at"].min())
+            & ~pl.col("movement_type").is_in(["adjustment", "opening"])
+        )
+        .select(*key, "occurred_at", "units")
+        .join(counts.select(*key, "counted_at").unique(), on=key)
+        .filter(pl.col("occurred_at") > pl.col("counted_at"))
+        .group_by(*key, "counted_at")
+        .agg(since=pl.col("units").sum())
+    )
+    return counts.join(since, on=[*key, "counted_at"], how="left").with_columns(
+        counted_units=(pl.col("counted_units") + pl.col("since").fill_null(0)).clip(0)
+    )
+
+
+def _admit(beliefs: Beliefs, events: pl.DataFrame, tables: Tables, parameters: Parameters) -> None:
+    """Make room for positions first heard of. Of what was there before the first record, little is known."""
+    seen = events.select("location_code", "sku").unique().sort("location_code", "sku")
+    beliefs.locations = _extended(
+        beliefs.locations,
+        seen,
+        "location_code",
+        tables.locations,
+        {"location_type": "location_type", "timezone_name": "timezone_name"},
+    )
+    beliefs.items = _extended(beliefs.items, seen, "sku", tables.products, {"category": "category_name"})
+    more = len(beliefs.locations) - len(beliefs.traffic)
+    beliefs.traffic, beliefs.silent = (
+        np.r_[each, np.zeros(more, np.float32)] for each in (beliefs.traffic, beliefs.silent)
+    )
+    place, item = _rows(beliefs, seen)
+    slots = _slots(beliefs)
+    fresh = slots[place, item] < 0
+    count = int(fresh.sum())
+    if not count:
+        return
+    place, item = place[fresh], item[fresh]
+    unknown = 0.4 * 0.3 * 0.7 ** np.arange(-1, CELLS - 1, dtype=np.float32)
+    unknown[0] = 0.6
+    unknown /= unknown.sum()
+    beliefs.place, beliefs.item = np.r_[beliefs.place, place], np.r_[beliefs.item, item]
+    beliefs.mass = np.concatenate([beliefs.mass, np.broadcast_to(unknown, (count, CELLS))])
+    beliefs.scale = np.r_[beliefs.scale, _odds(beliefs, place, item, parameters.odds)]
+    for name in ("base", "books", "seen_day", "counted_day", "missed_day"):
+        setattr(beliefs, name, np.r_[getattr(beliefs, name), np.zeros(count, np.int32)])
+    for name in ("sold", "exposure", "asked", "quiet"):
+        setattr(beliefs, name, np.r_[getattr(beliefs, name), np.zeros(count, np.float32)])
+
+
+def _extended(
+    known: pl.DataFrame, seen: pl.DataFrame, key: str, table: pl.DataFrame, columns: Mapping[str, str]
+) -> pl.DataFrame:
+    fresh = seen.select(pl.col(key).unique().sort()).join(known, on=key, how="anti")
+    if not fresh.height:
+        return known
+    rows = fresh.join(table.select(key, **columns).unique(key), on=key, how="left", maintain_order="left")
+    return pl.concat([known, rows.select(known.columns)])
+
+
+def _rows(beliefs: Beliefs, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Row of each row's location and SKU."""
+    return (
+        frame.join(names.select(key).with_row_index("row"), on=key, how="left", maintain_order="left")["row"]
+        .to_numpy()
+        .astype(np.int32)
+        for names, key in ((beliefs.locations, "location_code"), (beliefs.items, "sku"))
+    )  # type: ignore[return-value]
+
+
+def _slots(beliefs: Beliefs) -> np.ndarray:
+    """Position of each location and SKU, -1 where there is none."""
+    slots = np.full((len(beliefs.locations), len(beliefs.items)), -1, np.int32)
+    slots[beliefs.place, beliefs.item] = np.arange(len(beliefs), dtype=np.int32)
+    return slots
+
+
+def _found(beliefs: Beliefs, frame: pl.DataFrame) -> np.ndarray:
+    place, item = _rows(beliefs, frame)
+    return np.asarray(_slots(beliefs)[place, item])
+
+
+def _odds(beliefs: Beliefs, place: np.ndarray, item: np.ndarray, odds: Mapping[str, float]) -> np.ndarray:
+    """How much worse than the mean the records of a position's kind are."""
+    types, categories = beliefs.locations["location_type"].fill_null("store"), beliefs.items["category"].fill_null("")
+    table = np.array(
+        [[odds.get(f"{a}/{b}", 1.0) for b in categories.unique().sort()] for a in types.unique().sort()], np.float32
+    )
+    row = types.rank("dense").to_numpy().astype(np.int64) - 1
+    column = categories.rank("dense").to_numpy().astype(np.int64) - 1
+    return np.asarray(table[row[place], column[item]])
+
+
+def _heard_days(sales: pl.DataFrame, beliefs: Beliefs) -> np.ndarray:
+    """How many trading days each location's tills told of."""
+    zoned = sales.select("location_code", "at").join(
+        beliefs.locations.select("location_code", "timezone_name"), on="location_code", how="left"
+    )
+    parts = [
+        part.select(
+            "location_code",
+            day=(
+                pl.col("at")
+                .dt.replace_time_zone("UTC")
+                .dt.convert_time_zone(str(zone or "UTC"))
+                .dt.replace_time_zone(None)
+                - TRADING_DAY_BEGINS
+            ).dt.date(),
+        )
+        for (zone,), part in zoned.partition_by("timezone_name", as_dict=True).items()
+    ]
+    told = (
+        pl.concat(parts).group_by("location_code").agg(days=pl.col("day").n_unique())
+        if parts
+        else pl.DataFrame(schema={"location_code": pl.String, "days": pl.UInt32})
+    )
+    joined = beliefs.locations.join(told, on="location_code", how="left", maintain_order="left")
+    return joined["days"].fill_null(0).cast(pl.Float32).to_numpy()
