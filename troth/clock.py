@@ -1,6 +1,6 @@
 """Time is handed in. This is where the hands come from; nothing else calls `now`."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -25,3 +25,17 @@ class FixedClock:
 
     def now(self) -> datetime:
         return self.at
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(at: datetime) -> int:
+    """Whole microseconds since 1970 of an aware time; a float could not tell two of one microsecond apart."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """The aware UTC time so many microseconds after 1970 began."""
+    return _EPOCH + timedelta(microseconds=microseconds)

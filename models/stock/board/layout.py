@@ -6,7 +6,7 @@ version is odd while it is written, so that a reader knows a half-written cell a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from models.errors import ModelsError
 from models.stock.atp import PARTS, available_arrays
+from troth.clock import moment
 
 MOST_FOUND = 8  # P(found >= q) is kept for q = 1 .. 8; for more, that of 8 is a bound from above
 CELL = np.dtype(
@@ -95,12 +96,8 @@ def names(path: Path, count: int) -> list[str]:
     return msgspec.json.decode(path.read_bytes(), type=list[str])[:count]
 
 
-def microseconds(at: datetime) -> int:
-    return int(at.timestamp() * 1_000_000)
-
-
 def time_of(microseconds: Any) -> datetime | None:
-    return datetime.fromtimestamp(int(microseconds) / 1_000_000, UTC) if microseconds else None
+    return moment(int(microseconds)) if microseconds else None
 
 
 def places(names: Sequence[str]) -> dict[str, int]:

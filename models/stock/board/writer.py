@@ -23,10 +23,10 @@ from models.stock.board.layout import (
     BoardError,
     current,
     mapped,
-    microseconds,
     names,
     places,
 )
+from troth.clock import microseconds
 from troth.home import write_atomically
 
 _GROWTH = 1.25  # how much larger a new generation is than what it must hold
