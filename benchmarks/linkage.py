@@ -6,7 +6,8 @@ ours were set on the simulator and on FEBRL 1 and 2, which are not judged here.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,28 @@ def _pairs(scored: pl.DataFrame) -> Any:
     return Pairs(*(scored[name].to_numpy() for name in ("first", "second", "bits", "within")))
 
 
-def plain(data: Labelled) -> Found:
-    """Splink with the settings of its documentation for these sets: comparisons, keys, random pairs, two EM sessions, bar, components."""
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """To Splink an interruption is a fault like any other, whose query it tells."""
+    import duckdb
+    from splink.internals.exceptions import SplinkException
+
+    from models.identity.matching import is_interruption
+
+    try:
+        yield
+    except (SplinkException, duckdb.Error, RuntimeError) as fault:
+        if is_interruption(fault.__cause__ or fault):
+            raise KeyboardInterrupt from None
+        raise
+
+
+@_interruptible()
+def plain(data: Labelled, database: Any = None) -> Found:
+    """Splink with the settings of its documentation for these sets: comparisons, keys, random pairs, two EM sessions, bar, components.
+
+    `database`: Splink's, DuckDB in memory by default.
+    """
     import splink.comparison_library as cl
     from splink import DuckDBAPI, Linker, SettingsCreator, block_on
 
@@ -146,7 +167,7 @@ def plain(data: Labelled) -> Found:
         comparisons=comparisons, blocking_rules_to_generate_predictions=keys,
     )  # fmt: skip
     began = time.perf_counter()
-    database = DuckDBAPI()
+    database = database or DuckDBAPI()
     parts = data.records.partition_by(data.sides, include_key=False) if data.sides else [data.records]
     tables = [database.register(part.to_arrow()) for part in parts]
     linker = Linker(tables if data.sides else tables[0], settings, log_level=None)

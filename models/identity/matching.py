@@ -26,6 +26,14 @@ SEED = 20_260_302
 PAIR_SCHEMA = {"first": pl.Int64(), "second": pl.Int64(), "pattern": pl.Int64()}
 
 
+def is_interruption(fault: BaseException) -> bool:
+    """Ctrl-C, as the database tells of it: by a name of its own, or, where Python was asked while a query ran, as any fault."""
+    import duckdb
+
+    is_named = isinstance(fault, duckdb.InterruptException)
+    return is_named or (isinstance(fault, RuntimeError) and str(fault) == "Query interrupted")
+
+
 @contextmanager
 def _in_our_words() -> Iterator[None]:
     """What Splink says of a fault quotes whole queries, and what the database said of a value; and to it an interruption is one."""
@@ -36,12 +44,16 @@ def _in_our_words() -> Iterator[None]:
         yield
     except (SplinkException, duckdb.Error) as fault:
         cause = fault.__cause__ or fault
-        if isinstance(cause, duckdb.InterruptException):
+        if is_interruption(cause):
             raise KeyboardInterrupt from None
         found = type(cause).__name__
         raise ModelsError(
             f"identity: expected Splink to compare the records, found {found}. Look for free memory and disk, and run again."
         ) from None
+    except RuntimeError as fault:
+        if is_interruption(fault):
+            raise KeyboardInterrupt from None
+        raise
 
 
 class Matcher:
