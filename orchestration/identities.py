@@ -5,6 +5,7 @@ only what changed. None of them holds what a person said: tokens, levels of agre
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from orchestration.raw import made_table, raw_rows, read_table, write_table
 from orchestration.sources.steward import DECISIONS, UNDO
 from orchestration.summary import IdentityRow
 from troth.home import Home
+from troth.settings import given_matching
 
 Advance = Callable[[str, int, int], None]
 MEMBERS, CONTACTS, LINKS, CHANGES = "identity_members", "identity_contacts", "identity_links", "identity_changes"
@@ -139,9 +141,10 @@ def resolve_identities(home: Home, until: datetime, advance: Advance) -> Identit
     advance("resolve identities", 0, 4)
     evidence = evidence_of(home, until)
     advance("resolve identities", next(steps), 4)
-    version, model = adopted_or_learned(home, evidence.records)
-    advance("resolve identities", next(steps), 4)
-    found = resolve(evidence, model, home.key("token"), version, remembered(home))
+    with comparing_on(given_matching()) as database:
+        version, model = adopted_or_learned(home, evidence.records, database)
+        advance("resolve identities", next(steps), 4)
+        found = resolve(evidence, model, home.key("token"), version, remembered(home), database=database)
     advance("resolve identities", next(steps), 4)
     old = read_table(home, MEMBERS)
     told = read_table(home, CHANGES)
@@ -161,6 +164,15 @@ def resolve_identities(home: Home, until: datetime, advance: Advance) -> Identit
         model=version, identities=found.members.filter(pl.col("identity_type") != PAYMENT).height, customers=found.members["customer_id"].n_unique(),
         records=evidence.records.height, compared=found.compared, decisions=kinds, moved=moved["identity_ref"].n_unique(),
     )  # fmt: skip
+
+
+def comparing_on(matching: str) -> AbstractContextManager[Any]:
+    """The database that records are compared on while it is open; None: DuckDB in memory. Raises: ModelsError where Spark is not there."""
+    if matching == "duckdb":
+        return nullcontext()
+    from models.identity.spark import database
+
+    return database()
 
 
 def remembered(home: Home) -> Remembered | None:

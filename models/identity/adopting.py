@@ -22,10 +22,10 @@ def adopted(home: Home) -> tuple[str, Model]:
     return version, decoded(registry.read(home, ARTIFACT, version)[FILE])
 
 
-def adopted_or_learned(home: Home, records: pl.DataFrame) -> tuple[str, Model]:
+def adopted_or_learned(home: Home, records: pl.DataFrame, database: Any = None) -> tuple[str, Model]:
     """The same; where there is none and the records suffice, one is learned from them and adopted."""
     if registry.pointed(home, ARTIFACT) is None and telling(records) >= ENOUGH_RECORDS:
-        return learn(home, records, adopt=True)
+        return learn(home, records, adopt=True, database=database)
     return adopted(home)
 
 
@@ -41,9 +41,10 @@ def telling(records: pl.DataFrame) -> int:
     return int(records.select((pl.sum_horizontal(said) >= ENOUGH_FIELDS).sum()).item())
 
 
-def learn(home: Home, records: pl.DataFrame, *, adopt: bool) -> tuple[str, Model]:
-    """Learn a model of normalised records and keep it, with what there is to judge it by; adopt it if asked. Version and model."""
-    matcher = Matcher(records.sort("record_id"))
+def learn(home: Home, records: pl.DataFrame, *, adopt: bool, database: Any = None) -> tuple[str, Model]:
+    """Learn a model of normalised records and keep it, with what there is to judge it by; adopt it if asked. Version and model, the
+    same on every database that `Matcher` takes."""
+    matcher = Matcher(records.sort("record_id"), database=database)
     compared = matcher.learn()
     model = matcher.model
     version = registry.save(home, ARTIFACT, {FILE: model.encoded()}, diagnostics(matcher, compared))

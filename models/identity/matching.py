@@ -23,6 +23,7 @@ RANDOM_PAIRS = 150_000
 DIM = 0.8  # keys are chosen as if only so many fields of a record were as good as expected: bad ones come together
 PAIRS_AT_ONCE = 2_000_000
 SEED = 20_260_302
+_THEIRS = frozenset({"splink", "duckdb", "_duckdb", "pyspark", "py4j"})  # packages whose faults quote
 PAIR_SCHEMA = {"first": pl.Int64(), "second": pl.Int64(), "pattern": pl.Int64()}
 
 
@@ -37,27 +38,23 @@ def is_interruption(fault: BaseException) -> bool:
 @contextmanager
 def _in_our_words() -> Iterator[None]:
     """What Splink says of a fault quotes whole queries, and what the database said of a value; and to it an interruption is one."""
-    import duckdb
-    from splink.internals.exceptions import SplinkException
-
     try:
         yield
-    except (SplinkException, duckdb.Error) as fault:
+    except Exception as fault:
         cause = fault.__cause__ or fault
         if is_interruption(cause):
             raise KeyboardInterrupt from None
+        if _THEIRS.isdisjoint(base.__module__.partition(".")[0] for base in type(fault).__mro__):
+            raise
         found = type(cause).__name__
         raise ModelsError(
             f"identity: expected Splink to compare the records, found {found}. Look for free memory and disk, and run again."
         ) from None
-    except RuntimeError as fault:
-        if is_interruption(fault):
-            raise KeyboardInterrupt from None
-        raise
 
 
 class Matcher:
-    """Pairs of one set of records, which are known by their row from here on. `database`: Splink's, DuckDB in memory by default.
+    """Pairs of one set of records, which are known by their row from here on. `database`: Splink's, DuckDB in memory by default, `spark.database`
+    for more than one machine can hold.
 
     `is_linking`: only records of unlike `side` may be of one person.
     """
@@ -89,9 +86,9 @@ class Matcher:
         present = np.array([self._present(field) for field in fields])
         guess = [DIM * np.array([level.person for level in field.levels]) for field in fields]
         keys = chosen(records, fields, guess, present)
-        linker = self._linker(fields, keys)
+        linker = self._linker(fields, keys[:1], drawn=self._drawn(), is_linking=self._is_linking)
         linker.training.estimate_u_using_random_sampling(
-            max_pairs=RANDOM_PAIRS, seed=SEED, min_count_per_level=None, num_chunks=1
+            max_pairs=self._pairs(), min_count_per_level=None, num_chunks=1
         )
         start = expected(fields, _strangers(linker, records, fields), present, self._pairs(), records.height)
         compared = self._compared(fields, keys)
@@ -124,8 +121,10 @@ class Matcher:
             return pl.DataFrame(schema=PAIR_SCHEMA)
         linker = self._linker(self.model.fields, self.model.keys[:1])
         pairs = pl.DataFrame({"join_key_l": first, "join_key_r": second, "match_key": ["0"] * len(first)})
-        linker.table_management.register_blocked_pairs_for_predict(self._database.register(pairs.to_arrow()))
-        return self._taken(linker, linker.inference.predict(warning_mode="never"), self.model.fields)
+        given = linker.table_management.register_blocked_pairs_for_predict(self._database.register(pairs.to_arrow()))
+        found = self._taken(linker, linker.inference.predict(warning_mode="never"), self.model.fields)
+        given.drop_table_from_database_and_remove_from_cache(force_non_splink_table=True)  # or it stands for all pairs
+        return found
 
     def scored(self, compared: pl.DataFrame) -> pl.DataFrame:
         """The pairs with `bits`, log2 of the odds that one person is behind both records, `probability`, the same said otherwise,
@@ -150,13 +149,20 @@ class Matcher:
             .drop(CLASS_NAMES)
         )
 
-    def _linker(self, fields: Sequence[Field], keys: Sequence[Reach], changed: pl.Series | None = None) -> Any:
+    def _linker(
+        self,
+        fields: Sequence[Field],
+        keys: Sequence[Reach],
+        changed: pl.Series | None = None,
+        drawn: pl.Series | None = None,
+        is_linking: bool = False,
+    ) -> Any:
         from splink import Linker, SettingsCreator
 
         # Names of our own columns, not values.
         extra = "" if changed is None else " and (l.is_changed or r.is_changed)"
         settings = SettingsCreator(
-            link_type="link_only" if self._is_linking else "dedupe_only",
+            link_type="link_only" if is_linking else "dedupe_only",
             unique_id_column_name="row",
             comparisons=[_comparison(field, self._database.sql_dialect) for field in fields],
             blocking_rules_to_generate_predictions=[
@@ -166,14 +172,24 @@ class Matcher:
         )
         wanted = {column for field in fields for column in field.columns} | {"row"}
         keyed = with_keys(self.records.with_row_index("row"), keys)
+        keyed = keyed if drawn is None else keyed.filter(drawn)
         if changed is not None:
             keyed, wanted = keyed.with_columns(changed.alias("is_changed")), wanted | {"is_changed"}
         keyed = keyed.select(pl.col("row").cast(pl.Int64), *sorted(wanted - {"row"}), *(column_of(key) for key in keys),
-                             *(["side"] if self._is_linking else []))  # fmt: skip
-        if self._is_linking:
+                             *(["side"] if is_linking else []))  # fmt: skip
+        if is_linking:
             parts = keyed.partition_by("side", maintain_order=True, include_key=False)
             return Linker([self._database.register(part.to_arrow()) for part in parts], settings, log_level=None)
         return Linker(self._database.register(keyed.to_arrow()), settings, log_level=None)
+
+    def _drawn(self) -> pl.Series:
+        """Whose pairs are taken for random ones. Splink would draw as well, by the hash of each database: a model would be another on Spark."""
+        import duckdb
+
+        share, count = min(math.sqrt(RANDOM_PAIRS / max(self._pairs(), 1.0)), 1.0), self.records.height
+        # Numbers of ours, not values.
+        query = f"select hash(range || '_{SEED}') % 1000000000 < {share * 1e9:.0f} as drawn from range({count})"  # noqa: S608
+        return pl.DataFrame(duckdb.connect().sql(query).to_arrow_table())["drawn"]
 
     def _compared(
         self, fields: Sequence[Field], keys: Sequence[Reach], changed: pl.Series | None = None
@@ -182,7 +198,7 @@ class Matcher:
         expected_pairs = sum(count for count, _ in pair_counts(self.records, [each.key for each in keys]).values())
         if not expected_pairs or (changed is not None and not changed.any()):
             return pl.DataFrame(schema=PAIR_SCHEMA)
-        linker = self._linker(fields, keys, changed)
+        linker = self._linker(fields, keys, changed, is_linking=self._is_linking)
         parts = max(1, math.ceil(expected_pairs / PAIRS_AT_ONCE))
         return pl.concat(
             self._taken(linker, linker.inference.predict_chunk((part, parts), (1, 1), warning_mode="never"), fields)
