@@ -15,6 +15,7 @@ from serving.app import create_app
 from serving.errors import ServingError
 from serving.orders import NoSuchOrderError
 from tests.unit.feature_repo.published_home import ADA, AS_OF, BRAM, LEDGER_SIZE, STANDING, view_frame
+from tests.unit.serving.open_hub import OpenHub
 from tests.unit.serving.open_shop import AT, Caller, open_shop
 from troth.clock import FixedClock
 
@@ -289,3 +290,12 @@ def test_a_wrong_question_is_told_what_was_expected(query: str, status: int, kin
 
 def test_a_key_without_purpose_service_is_told_nothing(tmp_path: Path) -> None:
     assert client(tmp_path, "analytics").get("/v1/orders?order=10001").status_code == 403
+
+
+def test_what_people_hold_opens_no_order(tmp_path: Path) -> None:
+    """Keys are for systems; a link into the preference centre, its path or its seal, is no key."""
+    hub = OpenHub(tmp_path)
+    path = hub.link()
+    for said in (path, path.rpartition("/")[2]):
+        assert Caller(hub.app, said).get("/v1/orders?order=10001").status_code == 401
+    assert hub.links.get("/v1/orders?order=10001").status_code == 403
