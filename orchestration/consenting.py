@@ -214,7 +214,7 @@ def make_link(
 @keys.command("make")
 def make_key(
     name: Annotated[str, typer.Argument(help="Who will hold it. A key of the same name stops working.")],
-    scope: Annotated[list[str] | None, typer.Option(help="capture, links or admin; may be repeated.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="capture, links, admin or events; may be repeated.")] = None,
     purpose: Annotated[list[str] | None, typer.Option(help="A purpose it may read for; may be repeated.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -18,6 +18,8 @@ from feature_repo import catalogue
 from serving import answers, openapi, problems, requests
 from serving.answers import Desk
 from serving.hub.routes import Hub
+from serving.intake.desk import IntakeDesk
+from serving.intake.routes import Intake
 from serving.keys import Caller, Callers
 from serving.orders import AUDIENCES, NoSuchOrderError
 from serving.problems import ProblemError
@@ -26,16 +28,17 @@ from troth.errors import TrothError
 from troth.home import Home
 
 
-def create_app(home: Home, clock: Clock, hub: Hub | None = None) -> Starlette:
+def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeDesk | None = None) -> Starlette:
     """The service of a home, told the time by a clock.
 
-    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own. Raises: ServingError when the file
-    of keys is damaged.
+    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own; the intake goes by its clock. Raises:
+    ServingError when the file of keys is damaged.
     """
     callers = Callers(home)
     callers.known()
     service = Service(answers.desk(home), callers, clock)
     consent_hub = hub or Hub(home, clock)
+    events = Intake(intake or IntakeDesk(home, consent_hub.clock, consent_hub), callers)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
@@ -44,6 +47,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None) -> Starlette:
         Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
+        *events.routes(),
         *consent_hub.routes(),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {

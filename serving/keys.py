@@ -21,8 +21,8 @@ from troth.home import Home, write_atomically
 
 PREFIX = "troth_"
 ALL_PURPOSES = tuple(dict.fromkeys(each.purpose_code for each in catalogue.SERVICES if each.purpose_code))
-# What a key may do besides reading: report consent events, mint shoppers' links, manage webhooks.
-SCOPES = ("capture", "links", "admin")
+# What a key may do besides reading: report consent events, mint shoppers' links, manage webhooks, send events.
+SCOPES = ("capture", "links", "admin", "events")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from feature_repo.catalogue import CUSTOMER, SERVICES
 from feature_repo.reads import Answer
 from serving.answers import MOST_RECOMMENDED, Availability, Health, OrderAnswer, Recommendation
 from serving.hub import describe
+from serving.intake import describe as intake
 from serving.orders import AUDIENCES
 from serving.problems import ProblemDetails
 from serving.requests import MOST_PAIRS, MOST_TEXT, AvailabilityRequest
@@ -27,10 +28,12 @@ def document() -> dict[str, Any]:
         Health,
         ProblemDetails,
         AvailabilityRequest,
+        *intake.TYPES,
         *describe.TYPES,
     ]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
-    answer, stock, recommendation, order, health, problem, request, *of_hub = found
+    answer, stock, recommendation, order, health, problem, request, *others = found
+    of_intake, of_hub = others[: len(intake.TYPES)], others[len(intake.TYPES) :]
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
     text = {"type": "string", "minLength": 1, "maxLength": MOST_TEXT}
     customer = _parameter("customer_id", "path", text, "Customer id; for features, the token of an identifier too.")
@@ -102,6 +105,7 @@ def document() -> dict[str, Any]:
             )
         },
         "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},
+        **intake.paths(of_intake),
         **describe.paths(of_hub),
     }
     return {
@@ -110,13 +114,13 @@ def document() -> dict[str, Any]:
             "title": "Troth",
             "version": VERSION,
             "description": "Availability, features and recommendations, each with its age, reason and evidence; "
-            "consent: capture, preferences, notices, webhooks.",
+            "events in; consent: capture, preferences, notices, webhooks.",
         },
         "security": [{"key": []}],
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}, **intake.SCHEMES},
             "responses": {"Problem": {"description": "RFC 9457.", "content": {_PROBLEM: {"schema": problem}}}},
         },
     }

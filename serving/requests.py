@@ -1,6 +1,7 @@
 """What may be asked over HTTP, and how much of it at once."""
 
 import re
+from base64 import b64decode
 from collections.abc import Sequence
 from email import message_from_bytes
 from email.policy import HTTP
@@ -93,11 +94,11 @@ async def json_body(request: Request, kind: type[_T]) -> _T:
     return decoded(await json_bytes(request), kind)
 
 
-async def json_bytes(request: Request) -> bytes:
+async def json_bytes(request: Request, most: int = MOST_BYTES) -> bytes:
     """The body, said to be JSON. Raises: ProblemError 415 or 413."""
     if _media_type(request) != "application/json":
         raise ProblemError(415, "unsupported_type", "content-type: expected application/json, found another.")
-    return await body(request)
+    return await body(request, most)
 
 
 def decoded(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
@@ -149,7 +150,25 @@ def caller(request: Request, callers: Callers) -> Caller:
 
 def caller_with(request: Request, callers: Callers, scope: str) -> Caller:
     """Who calls, with a key of a scope. Raises: ProblemError 401 or 403."""
-    found = caller(request, callers)
+    return _scoped(caller(request, callers), scope)
+
+
+def writer(request: Request, callers: Callers, scope: str) -> Caller:
+    """The same where the key may also come as the user name of Basic authentication, as tracking libraries send it."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return caller_with(request, callers, scope)
+    try:
+        key = b64decode(given.strip(), validate=True).decode().partition(":")[0]
+    except ValueError:  # no base64, or no text
+        key = ""
+    found = keys.caller_of(callers.known(), key)
+    if found is None:
+        raise ProblemError(401, "no_key", "authorization: expected an API key as user name, found none that is known.")
+    return _scoped(found, scope)
+
+
+def _scoped(found: Caller, scope: str) -> Caller:
     if scope not in found.scopes:
         raise ProblemError(403, "scope_not_allowed", f"API key: expected one of scope {scope}, found another. Use one.")
     return found

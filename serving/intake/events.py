@@ -19,7 +19,8 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     `event_id` is the source's own: the same one again is the same event. `key`: events of one key have their effect in the order
     of their offsets (`position/<location>/<sku>`, `order/<id>`, `subject/<token>`). `topic` is what the source calls the event,
-    `payload` is JSON: of a webhook the body as it came.
+    `payload` is JSON: of a webhook the body as it came. `same_by`: what tells whether an id that comes again brings the same
+    content, where that is not the whole payload.
     """
 
     source_name: str
@@ -31,6 +32,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     payload: bytes
     topic: str = ""
+    same_by: bytes = b""
 
 
 class Event(NewEvent, frozen=True, kw_only=True):

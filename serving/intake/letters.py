@@ -105,15 +105,14 @@ class Letters:
         return bytes(rows[0][0]) if rows else b""
 
     def settle(self, letter_ids: Sequence[int], state: str, at: datetime) -> None:
-        """Letters are replayed or dropped; what a dropped one held is emptied."""
+        """Letters are replayed or dropped; what they held is emptied."""
         moment = (at - _EPOCH) // timedelta(microseconds=1)
         with self._database.writing():
             self._database.write(
                 "update dead_letters set state = ?, settled_at = ? where letter_id = ?",
                 [(state, moment, each) for each in letter_ids],
             )
-            if state == "dropped":
-                self.blank_within(letter_ids)
+            self.blank_within(letter_ids)
 
     def blank_within(self, letter_ids: Sequence[int]) -> None:
         """Empty what letters held, inside a transaction of the log; their keys, which rest on it, go too."""

@@ -63,7 +63,7 @@ class EventLog(Protocol):
 class Bounds:
     """How much the log takes. Behind a bound it refuses, with a time to try again, rather than grow without end."""
 
-    most_bytes: int = 256 * 1024  # of one payload
+    most_bytes: int = 900_000  # of one payload; readers of landed files take lines of a million
     most_events: int = 1_000  # of one append
     # Events a consumer may be behind. A landing is a cycle behind by design: 15 minutes of 1,000 events a second are 900,000.
     most_behind: dict[str, int] = field(default_factory=lambda: {PROJECTOR: 200_000})
@@ -190,7 +190,7 @@ class Log:
     def trim(self, before: int, remembered_since: datetime | None = None) -> int:
         """Remove events before an offset that every consumer has had, landing and projector among them; how many.
 
-        Their ids stay known, but for those received before `remembered_since`. The newest event stays, and with it the place
+        Their ids stay known, and settled dead letters listed, but for those before `remembered_since`. The newest event stays, and with it the place
         the next offset follows.
         """
         with self._database.writing():
@@ -202,6 +202,10 @@ class Log:
                 self._database.write(
                     "delete from known_events where received_at < ? and event_offset < ?",
                     [(_microseconds(remembered_since), before)],
+                )
+                self._database.write(
+                    "delete from dead_letters where state <> 'waiting' and settled_at < ?",
+                    [(_microseconds(remembered_since),)],
                 )
         return int(count)
 
@@ -338,7 +342,7 @@ def _event_key(event: NewEvent) -> bytes:
 
 def _content_key(event: NewEvent) -> bytes:
     head = f"{event.event_type}\0{event.topic}\0{event.key}\0".encode()
-    return blake2b(head + event.payload, digest_size=16).digest()
+    return blake2b(head + (event.same_by or event.payload), digest_size=16).digest()
 
 
 def _row(offset: int, event: NewEvent) -> tuple[object, ...]:
