@@ -30,12 +30,12 @@ qualify row_number() over (partition by location_code order by updated_at desc, 
 create temp table product_versions as
 select
     sku, product_id, variant_id, inventory_item_id, lpad(gtin, 14, '0') as gtin, product_name, category_name, brand_name,
-    price_cents, cost_cents, weight_grams, updated_at::timestamp as updated_at
+    price_cents, cost_cents, weight_grams, updated_at::timestamp as updated_at, received_at
 from known('raw_ecommerce__products')
 qualify row_number() over (partition by sku, updated_at order by received_at, file_hash, record_offset) = 1;
 
 create table products as
-from product_versions
+select * exclude (received_at) from product_versions
 qualify row_number() over (partition by sku order by updated_at desc) = 1;
 
 -- The shop
@@ -132,7 +132,7 @@ select
     coalesce(discount_cents, 0) as discount_cents, net_cents, tax_cents, currency_code, original_order_name, is_restocked,
     'pos/' || receipt(original_store_code, original_workstation_code, original_sequence_number, original_business_date)
         as original_receipt_id,
-    lines.received_at
+    lines.received_at, greatest(lines.received_at, receipts.received_at) as known_at
 from known('raw_pos__sale_lines') as lines
 join receipts using (store_code, workstation_code, sequence_number, business_date)
 qualify
@@ -963,28 +963,56 @@ left join fields using (customer_id);
 
 -- Stock
 
-create temp table booked as
-with carriers as (
-    select gtin, sku from product_versions where gtin is not null
-    qualify row_number() over (partition by gtin order by updated_at desc, sku) = 1
-),
+-- When a place, a GTIN or a stock item was first heard of: nothing can be known of it before.
+create temp table heard as
+select location_code, gln, ecommerce_location_id, location_type, timezone_name, closes_at, since
+from locations
+join (select location_code, min(received_at) as since from known('raw_wms__locations') group by all) using (location_code);
 
-events as (
+-- Which item a GTIN stood for, by the moments at which another could become known.
+create temp table carried as
+select gtin, sku, since, lead(since) over (partition by gtin order by since) as until
+from (
+    from (
+        select gtin, moment as since, arg_max(sku, (updated_at, -rank_of_sku)) as sku
+        from (select distinct gtin, received_at as moment from product_versions where gtin is not null) as moments
+        join (select *, dense_rank() over (order by sku) as rank_of_sku from product_versions) as versions using (gtin)
+        where received_at <= moment
+        group by all
+    )
+    qualify sku is distinct from lag(sku) over (partition by gtin order by since)
+);
+
+-- What a warehouse told of goods, at places and of items that are known. An event declared wrong stood until that was heard.
+create temp table told_steps as
+with events as (
     from known('raw_wms__epcis_events')
     qualify row_number() over (
         partition by event_id, item_number, is_error_declaration order by received_at, file_hash, record_offset
     ) = 1
-),
+)
 
-steps as (
+select
+    'epcis/' || event_id || '/' || item_number as movement_id, event_id, biz_step, action, disposition, transaction_type, transaction_ref,
+    place.location_code, goal.location_code as to_location_code, destination_location, sku, quantity_units, occurred_at::timestamp as occurred_at,
+    coalesce(recorded_at, occurred_at)::timestamp as told_at, received_at, greatest(received_at, place.since, carried.since) as known_at,
+    least(wrong_at, carried.until) as superseded_at,
+    case when superseded_at is null then null when superseded_at = wrong_at then 'declared_wrong' else 'carried_by_another_item' end as reason_code
+from (from events where not is_error_declaration) as events
+left join (select event_id, min(received_at) as wrong_at from events where is_error_declaration group by all) as annulled using (event_id)
+join carried on lpad(events.gtin, 14, '0') = carried.gtin
+join heard as place on place.gln = case biz_step
+    when 'shipping' then coalesce(source_location, biz_location, read_point)
+    when 'receiving' then coalesce(biz_location, destination_location, read_point)
+    else coalesce(biz_location, read_point)
+end
+left join heard as goal on goal.gln = destination_location
+where superseded_at is null or superseded_at > known_at;
+
+create temp table booked as
+with steps as (
     select
-        event_id, item_number, occurred_at::timestamp as occurred_at, coalesce(recorded_at, occurred_at)::timestamp as told_at, received_at,
-        lpad(gtin, 14, '0') as gtin,
-        case biz_step
-            when 'shipping' then coalesce(source_location, biz_location, read_point)
-            when 'receiving' then coalesce(biz_location, destination_location, read_point)
-            else coalesce(biz_location, read_point)
-        end as gln,
+        *,
         case
             when biz_step = 'stock_taking' and action = 'OBSERVE' then 'opening'
             when biz_step = 'receiving' and action <> 'DELETE' then if(coalesce(transaction_type, '') = 'desadv', 'transfer_in', 'receipt')
@@ -994,124 +1022,222 @@ steps as (
         end as movement_type,
         if(movement_type in ('shipment', 'transfer_out', 'destruction') or (movement_type = 'adjustment' and action = 'DELETE'), -1, 1)
             * quantity_units as units
-    from events
-    anti join (from events where is_error_declaration) as annulled using (event_id)
+    from told_steps
     where movement_type is not null
 ),
 
 closing as (
-    select location_code, business_date,
+    select location_code, business_date, since,
         wall_to_utc(try_cast(business_date || ' ' || coalesce(closes_at, '23:59') || ':00' as timestamp), timezone_name) as closed_at
     from (select distinct location_code, business_date from till_lines)
-    join locations using (location_code)
+    join heard using (location_code)
 )
 
 select
-    'epcis/' || event_id || '/' || item_number as movement_id, location_code, sku, movement_type, units, occurred_at, told_at, received_at,
-    'wms' as source_name, event_id as source_ref
+    movement_id, location_code, sku, movement_type, units, occurred_at, told_at, received_at, 'wms' as source_name, event_id as source_ref, known_at,
+    superseded_at, reason_code
 from steps
-join locations using (gln)
-join carriers using (gtin)
-qualify movement_type <> 'opening' or rank() over (partition by location_code, sku, movement_type order by occurred_at, event_id) = 1
-union all
+union all by name
 select
-    line_id, location_code, sku, line_type, if(line_type = 'sale', -quantity_units, quantity_units), occurred_at,
-    greatest(occurred_at, closed_at), received_at, 'pos', receipt_id
+    line_id as movement_id, location_code, sku, line_type as movement_type, if(line_type = 'sale', -quantity_units, quantity_units) as units, occurred_at,
+    greatest(occurred_at, closed_at) as told_at, received_at, 'pos' as source_name, receipt_id as source_ref, greatest(known_at, since) as known_at
 from till_lines
 join closing using (location_code, business_date)
 where line_type = 'sale' or is_restocked
-union all
+union all by name
 select
-    'shipment/' || shipment_ref || '/' || line_number, location_code, sku, if(ship_to_gln is null, 'shipment', 'transfer_out'),
-    -shipped_units, shipped_at, shipped_at, received_at, 'wms', order_ref
+    'shipment/' || shipment_ref || '/' || line_number as movement_id, location_code, sku, if(ship_to_gln is null, 'shipment', 'transfer_out') as movement_type,
+    -shipped_units as units, shipped_at as occurred_at, shipped_at as told_at, received_at, 'wms' as source_name, order_ref as source_ref,
+    greatest(received_at, since) as known_at
 from shipments
-join locations on ship_from_gln = gln
+join heard on ship_from_gln = gln
 where shipped_units > 0
-union all
+union all by name
 select
-    'pick/' || pick_id, location_code, sku, 'pick', -picked_units, finished_at, finished_at, received_at, 'wms', order_ref
+    'pick/' || pick_id as movement_id, location_code, sku, 'pick' as movement_type, -picked_units as units, finished_at as occurred_at,
+    finished_at as told_at, received_at, 'wms' as source_name, order_ref as source_ref, greatest(received_at, since) as known_at
 from picks
-semi join (from locations where location_type = 'store') as stores using (location_code)
+join (from heard where location_type = 'store') as stores using (location_code)
 where picked_units > 0
-union all
-select refund_line_id, location_code, sku, 'web_return', quantity_units, created_at, created_at, received_at, 'ecommerce', coalesce(order_id, refund_line_id)
-from shop_refund_lines
-join locations on location_id = ecommerce_location_id
-where restock_type in ('return', 'legacy_restock')
-union all
+union all by name
 select
-    'ecommerce/' || adjustment_id, location_code, sku, 'adjustment', quantity_units, adjusted_at::timestamp, adjusted_at::timestamp, received_at,
-    'ecommerce', 'ecommerce/' || adjustment_id
+    refund_line_id as movement_id, location_code, sku, 'web_return' as movement_type, quantity_units as units, created_at as occurred_at,
+    created_at as told_at, received_at, 'ecommerce' as source_name, coalesce(order_id, refund_line_id) as source_ref, greatest(received_at, since) as known_at
+from shop_refund_lines
+join heard on location_id = ecommerce_location_id
+where restock_type in ('return', 'legacy_restock')
+union all by name
+select
+    'ecommerce/' || adjustment_id as movement_id, location_code, sku, 'adjustment' as movement_type, quantity_units as units,
+    adjusted_at::timestamp as occurred_at, adjusted_at::timestamp as told_at, received_at, 'ecommerce' as source_name,
+    'ecommerce/' || adjustment_id as source_ref, greatest(received_at, since) as known_at
 from (
     from known('raw_ecommerce__adjustments')
     qualify row_number() over (partition by adjustment_id order by received_at, file_hash, record_offset) = 1
 )
-join locations on location_id = ecommerce_location_id
+join heard on location_id = ecommerce_location_id
 where adjustment_type = 'stock';
 
 create temp table reports as
 with carriers as (
-    select inventory_item_id, sku from product_versions
-    qualify row_number() over (partition by inventory_item_id order by updated_at desc, sku) = 1
+    select inventory_item_id, arg_max(sku, (updated_at, -rank_of_sku)) as sku, min(received_at) as since
+    from (select *, dense_rank() over (order by sku) as rank_of_sku from product_versions)
+    group by all
 ),
 
 said as (
     select location_code, sku, 'ecommerce' as source_name, levels.updated_at::timestamp as known_until_at, levels.received_at,
-        available_units as reported_units, 1 as preference
+        greatest(levels.received_at, heard.since, carriers.since) as known_at, available_units as reported_units, 1 as preference
     from (
         from known('raw_ecommerce__inventory_levels')
         qualify row_number() over (
             partition by inventory_item_id, location_id, updated_at order by received_at, file_hash, record_offset
         ) = 1
     ) as levels
-    join locations on location_id = ecommerce_location_id
+    join heard on location_id = ecommerce_location_id
     join carriers using (inventory_item_id)
     where available_units is not null
     union all
-    select location_code, sku, 'wms', known_until_at::timestamp, received_at, quantity_units, if(quantity_type = 'on_hand', 1, 2)
+    select location_code, sku, 'wms', known_until_at::timestamp, received_at, greatest(received_at, since), quantity_units,
+        if(quantity_type = 'on_hand', 1, 2)
     from (
         from known('raw_wms__stock_advice')
         qualify row_number() over (partition by advice_ref, gln, sku, quantity_type order by received_at, file_hash, record_offset) = 1
     )
-    join locations using (gln)
+    join heard using (gln)
     where quantity_type in ('on_hand', 'available')
+)
+
+-- A figure stands until a better or a later one of the same mark is known.
+select
+    *,
+    (
+        select min(better.known_at) from said as better
+        where (better.location_code, better.sku, better.source_name, better.known_until_at)
+                = (said.location_code, said.sku, said.source_name, said.known_until_at)
+            and (
+                better.preference < said.preference
+                or (better.preference = said.preference and (better.received_at, -better.reported_units) > (said.received_at, -said.reported_units))
+            )
+    ) as superseded_at
+from said
+where superseded_at is null or superseded_at > known_at;
+
+create temp table latest_reports as
+from reports
+where superseded_at is null
+qualify row_number() over (partition by location_code, sku order by known_until_at desc, source_name desc) = 1;
+
+-- What opened each stock, asked anew at every moment at which the answer may have become another.
+create temp table opened as
+with counts as (
+    from booked where movement_type = 'opening'
 ),
 
--- Only the first and the last report of a place are asked for.
-edges as (
-    select location_code, sku, min(known_until_at) as first_at, max(known_until_at) as last_at from said group by all
+doubtful as (
+    select location_code, sku from (
+        select location_code, sku, known_at, superseded_at, true as is_count from counts
+        union all
+        select location_code, sku, known_at, null, false from reports
+    )
+    group by all
+    having count(*) filter (where is_count) <> 1
+        or count(superseded_at) filter (where is_count) > 0
+        or min(known_at) filter (where not is_count) < min(known_at) filter (where is_count)
+),
+
+firsts as (
+    from reports semi join doubtful using (location_code, sku)
+    qualify known_until_at <= min(known_until_at) over (partition by location_code, sku order by known_at)
+),
+
+moves as (
+    select booked.*
+    from booked
+    join (select location_code, sku, max(known_until_at) as until_at from firsts group by all) as edge using (location_code, sku)
+    where movement_type <> 'opening' and occurred_at <= until_at
+),
+
+moments as (
+    select distinct location_code, sku, unnest([known_at, superseded_at]) as moment
+    from (
+        select location_code, sku, known_at, superseded_at from counts semi join doubtful using (location_code, sku)
+        union all select location_code, sku, known_at, superseded_at from firsts
+        union all select location_code, sku, known_at, superseded_at from moves
+    )
+),
+
+by_count as (
+    select moments.*, counts.source_ref
+    from moments
+    join counts using (location_code, sku)
+    where known_at <= moment and (superseded_at is null or superseded_at > moment)
+    qualify row_number() over (partition by location_code, sku, moment order by occurred_at, source_ref) = 1
+),
+
+by_report as (
+    select location_code, sku, moment, firsts.received_at, firsts.source_name, known_until_at, reported_units
+    from (from moments anti join by_count using (location_code, sku, moment) where moment is not null) as moments
+    join firsts using (location_code, sku)
+    where known_at <= moment and (superseded_at is null or superseded_at > moment)
+    qualify row_number() over (partition by location_code, sku, moment order by known_until_at, source_name desc) = 1
+),
+
+answers as (
+    select location_code, sku, moment, counts.* exclude (location_code, sku, known_at, superseded_at, reason_code), counts.superseded_at as ended_at,
+        counts.reason_code as ended_why, source_ref as opener
+    from by_count
+    join counts using (location_code, sku, source_ref)
+    union all by name
+    select
+        by_report.location_code, by_report.sku, moment, 'opening/' || by_report.location_code || '/' || by_report.sku as movement_id,
+        'opening' as movement_type, any_value(reported_units) - coalesce(sum(moves.units) filter (where moves.superseded_at is null or moves.superseded_at > moment), 0) as units,
+        least(any_value(known_until_at), min(moves.occurred_at)) as occurred_at, least(any_value(known_until_at), min(moves.occurred_at)) as told_at,
+        any_value(by_report.received_at) as received_at, any_value(by_report.source_name) as source_name, 'first report' as source_ref,
+        by_report.source_name || by_report.known_until_at || by_report.received_at as opener
+    from by_report
+    left join moves
+        on moves.location_code = by_report.location_code and moves.sku = by_report.sku
+        and moves.known_at <= moment and moves.occurred_at <= known_until_at
+    group by all
+),
+
+turns as (
+    select location_code, sku, moment, lead(moment) over (partition by location_code, sku order by moment) as next_moment
+    from (
+        select
+            location_code, sku, moment,
+            (opener, units, occurred_at) as answer, lag((opener, units, occurred_at)) over (partition by location_code, sku order by moment) as before
+        from (select distinct location_code, sku, moment from moments where moment is not null)
+        left join (select location_code, sku, moment, max(opener) as opener, max(units) as units, max(occurred_at) as occurred_at from answers group by all)
+            using (location_code, sku, moment)
+        qualify answer is distinct from before or row_number() over (partition by location_code, sku order by moment) = 1
+    )
 )
 
 select
-    location_code, sku, source_name, known_until_at, received_at, reported_units,
-    row_number() over (partition by location_code, sku order by known_until_at, source_name desc) = 1 as is_first,
-    row_number() over (partition by location_code, sku order by known_until_at desc, source_name desc) = 1 as is_latest
-from (
-    from said
-    join edges using (location_code, sku)
-    where known_until_at in (first_at, last_at)
-    qualify row_number() over (
-        partition by location_code, sku, source_name, known_until_at order by preference, received_at desc, reported_units
-    ) = 1
-);
+    * exclude (moment, next_moment, ended_at, ended_why, opener), moment as known_at, next_moment as superseded_at,
+    case when next_moment is null then null when next_moment = ended_at then ended_why else 'opened_otherwise' end as reason_code
+from answers
+join turns using (location_code, sku, moment)
+union all by name
+from counts anti join doubtful using (location_code, sku);
+
+create temp table versions as
+select
+    movement_id, location_code, sku, movement_type, units::bigint as units, occurred_at, told_at, received_at, known_at, superseded_at,
+    reason_code, source_name, source_ref
+from (from booked where movement_type <> 'opening' union all by name from opened);
 
 create table stock_movements as
-from booked
-union all
-select
-    'opening/' || location_code || '/' || sku, location_code, sku, 'opening',
-    (any_value(reported_units) - coalesce(sum(units), 0))::bigint, least(any_value(known_until_at), min(occurred_at)) as opened_at,
-    opened_at, any_value(reports.received_at), any_value(reports.source_name), 'first report'
-from reports
-anti join (from booked where movement_type = 'opening') as opened using (location_code, sku)
-left join (select location_code, sku, units, occurred_at from booked) as earlier
-    on reports.location_code = earlier.location_code and reports.sku = earlier.sku and occurred_at <= known_until_at
-where is_first
-group by reports.location_code, reports.sku;
+select * exclude (superseded_at, reason_code) from versions where superseded_at is null;
+
+create table superseded_movements as
+from versions where superseded_at is not null;
 
 create table stock_positions as
 with latest as (
-    from reports where is_latest
+    from latest_reports
 ),
 
 -- The shop knows its orders when they are placed, so that their shipping and picking is no news to it; the warehouse knows no till.

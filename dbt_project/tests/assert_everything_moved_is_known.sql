@@ -11,13 +11,13 @@ unknown as (
     from {{ ref('stg_wms__epcis_events') }} as events
     left join (select distinct gtin from {{ ref('stg_ecommerce__products') }}) as gtins
         on events.gtin = gtins.gtin
-    where gtins.gtin is null
+    where gtins.gtin is null and events.superseded_at is null
     union all
     select 'place of a moved item to be a location'
     from {{ ref('stg_wms__epcis_events') }} as events
     left join locations
         on coalesce(events.biz_location, events.source_location, events.read_point, events.destination_location) = locations.gln
-    where locations.gln is null
+    where locations.gln is null and events.superseded_at is null
     union all
     select 'place a shipment left to be a location'
     from {{ ref('stg_wms__shipments') }} as shipments

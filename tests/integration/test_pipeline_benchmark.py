@@ -27,7 +27,7 @@ from simulator import TINY
 from troth.home import Home
 
 pytestmark = pytest.mark.slow  # one dbt run
-TABLES_PUBLISHED = 26
+TABLES_PUBLISHED = 27
 
 
 def told_besides(raw: Path) -> Iterator[tuple[str, pl.DataFrame]]:

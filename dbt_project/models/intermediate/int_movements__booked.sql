@@ -2,69 +2,43 @@ with locations as (
     select * from {{ ref('stg_wms__locations') }}
 ),
 
--- A GTIN stands for the item that carried it last.
-gtins as (
-    select distinct
-        gtin,
-        first_value(sku) over (partition by gtin order by updated_at desc, sku) as sku
-    from {{ ref('stg_ecommerce__products') }}
-    where gtin is not null
-),
-
--- What each business step does to recorded stock; steps not named here (a cycle count, packing) do nothing.
-epcis_movements as (
+-- What each business step does to recorded stock; steps not named here (a cycle count, packing) do nothing. Every opening count is here;
+-- which of them opens a stock is for int_stock__opened to say.
+typed_events as (
     select
-        'epcis/' || event_id || '/' || cast(item_number as {{ dbt.type_string() }}) as movement_id,
-        event_id,
-        case biz_step
-            when 'shipping' then coalesce(source_location, biz_location, read_point)
-            when 'receiving' then coalesce(biz_location, destination_location, read_point)
-            else coalesce(biz_location, read_point)
-        end as gln,
-        gtin,
+        *,
         case
             when biz_step = 'stock_taking' and action = 'OBSERVE' then 'opening'
             when biz_step = 'receiving' and action <> 'DELETE' and transaction_type = 'desadv' then 'transfer_in'
             when biz_step = 'receiving' and action <> 'DELETE' then 'receipt'
-            when biz_step = 'shipping' and action <> 'ADD' and destination_location is not null then 'transfer_out'
+            when biz_step = 'shipping' and action <> 'ADD' and has_destination then 'transfer_out'
             when biz_step = 'shipping' and action <> 'ADD' then 'shipment'
             when biz_step = 'inspecting' and action <> 'OBSERVE' and transaction_type = 'adjustment' then 'adjustment'
             when biz_step = 'destroying' and action = 'DELETE' then 'destruction'
-        end as movement_type,
+        end as movement_type
+    from {{ ref('int_stock_events__placed') }}
+),
+
+warehouse_movements as (
+    select
+        stock_event_id as movement_id,
+        location_code,
+        sku,
+        movement_type,
         case
             when biz_step in ('shipping', 'destroying') or (biz_step = 'inspecting' and action = 'DELETE') then -quantity_units
             else quantity_units
         end as units,
         occurred_at,
-        recorded_at,
+        recorded_at as told_at,
         received_at,
-        event_id as source_ref
-    from {{ ref('stg_wms__epcis_events') }}
-),
-
-warehouse_movements as (
-    select
-        epcis_movements.movement_id,
-        locations.location_code,
-        gtins.sku,
-        epcis_movements.movement_type,
-        epcis_movements.units,
-        epcis_movements.occurred_at,
-        epcis_movements.recorded_at as told_at,
-        epcis_movements.received_at,
         'wms' as source_name,
-        epcis_movements.source_ref,
-        -- Only the first count of a SKU at a location opens its stock; an event may name the item more than once.
-        rank() over (
-            partition by locations.location_code, gtins.sku, epcis_movements.movement_type
-            order by epcis_movements.occurred_at, epcis_movements.event_id
-        ) as event_rank
-    from epcis_movements
-    inner join locations
-        on epcis_movements.gln = locations.gln
-    inner join gtins
-        on epcis_movements.gtin = gtins.gtin
-    where epcis_movements.movement_type is not null
+        event_id as source_ref,
+        known_at,
+        superseded_at,
+        reason_code
+    from typed_events
+    where movement_type is not null
 ),
 
 till_lines as (
@@ -80,7 +54,8 @@ trading_days as (
         {{ wall_clock_to_utc(
             "try_cast(cast(days.business_date as " ~ dbt.type_string() ~ ") || ' ' || coalesce(locations.closes_at, '23:59') || ':00' as timestamp)",
             'locations.timezone_name'
-        ) }} as closed_at
+        ) }} as closed_at,
+        locations.known_at
     from (select distinct location_code, business_date from till_lines) as days
     inner join locations
         on days.location_code = locations.location_code
@@ -97,7 +72,8 @@ till_movements as (
         greatest(till_lines.occurred_at, trading_days.closed_at) as told_at,
         till_lines.received_at,
         'pos' as source_name,
-        till_lines.receipt_id as source_ref
+        till_lines.receipt_id as source_ref,
+        greatest(till_lines.known_at, trading_days.known_at) as known_at
     from till_lines
     inner join trading_days
         on till_lines.location_code = trading_days.location_code
@@ -115,7 +91,8 @@ shipment_movements as (
         shipments.shipped_at as told_at,
         shipments.received_at,
         'wms' as source_name,
-        shipments.order_ref as source_ref
+        shipments.order_ref as source_ref,
+        greatest(shipments.received_at, locations.known_at) as known_at
     from {{ ref('stg_wms__shipments') }} as shipments
     inner join locations
         on shipments.ship_from_gln = locations.gln
@@ -134,7 +111,8 @@ pick_movements as (
         picks.finished_at as told_at,
         picks.received_at,
         'wms' as source_name,
-        picks.order_ref as source_ref
+        picks.order_ref as source_ref,
+        greatest(picks.received_at, locations.known_at) as known_at
     from {{ ref('stg_wms__picks') }} as picks
     inner join locations
         on picks.location_code = locations.location_code and locations.location_type = 'store'
@@ -153,7 +131,8 @@ refund_movements as (
         refund_lines.created_at as told_at,
         refund_lines.received_at,
         'ecommerce' as source_name,
-        coalesce(refund_lines.order_id, refund_lines.refund_line_id) as source_ref
+        coalesce(refund_lines.order_id, refund_lines.refund_line_id) as source_ref,
+        greatest(refund_lines.received_at, locations.known_at) as known_at
     from {{ ref('stg_ecommerce__refund_lines') }} as refund_lines
     inner join locations
         on refund_lines.location_id = locations.ecommerce_location_id
@@ -172,7 +151,8 @@ adjustment_movements as (
         adjustments.adjusted_at as told_at,
         adjustments.received_at,
         'ecommerce' as source_name,
-        adjustments.adjustment_id as source_ref
+        adjustments.adjustment_id as source_ref,
+        greatest(adjustments.received_at, locations.known_at) as known_at
     from {{ ref('stg_ecommerce__adjustments') }} as adjustments
     inner join locations
         on adjustments.location_id = locations.ecommerce_location_id
@@ -180,19 +160,11 @@ adjustment_movements as (
 ),
 
 final as (
-    select movement_id, location_code, sku, movement_type, units, occurred_at, told_at, received_at, source_name, source_ref
-    from warehouse_movements
-    where movement_type <> 'opening' or event_rank = 1
+    select * from warehouse_movements
+    {%- for kind in ['till', 'shipment', 'pick', 'refund', 'adjustment'] %}
     union all
-    select * from till_movements
-    union all
-    select * from shipment_movements
-    union all
-    select * from pick_movements
-    union all
-    select * from refund_movements
-    union all
-    select * from adjustment_movements
+    select *, cast(null as timestamp), cast(null as {{ dbt.type_string() }}) from {{ kind }}_movements
+    {%- endfor %}
 )
 
 select * from final

@@ -32,7 +32,8 @@ final as (
         sale_lines.original_receipt_id,
         sale_lines.original_order_name,
         sale_lines.is_restocked,
-        sale_lines.received_at
+        sale_lines.received_at,
+        greatest(sale_lines.received_at, receipts.received_at) as known_at
     from receipts
     inner join sale_lines
         on receipts.receipt_id = sale_lines.receipt_id

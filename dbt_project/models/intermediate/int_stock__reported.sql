@@ -1,11 +1,12 @@
 with locations as (
-    select location_code, gln, ecommerce_location_id from {{ ref('stg_wms__locations') }}
+    select location_code, gln, ecommerce_location_id, known_at from {{ ref('stg_wms__locations') }}
 ),
 
 items as (
     select distinct
         inventory_item_id,
-        first_value(sku) over (partition by inventory_item_id order by updated_at desc, sku) as sku
+        first_value(sku) over (partition by inventory_item_id order by updated_at desc, sku) as sku,
+        min(received_at) over (partition by inventory_item_id) as known_at
     from {{ ref('stg_ecommerce__products') }}
 ),
 
@@ -16,6 +17,7 @@ shop_levels as (
         'ecommerce' as source_name,
         inventory_levels.known_until_at,
         inventory_levels.received_at,
+        greatest(inventory_levels.received_at, locations.known_at, items.known_at) as known_at,
         inventory_levels.available_units as reported_units,
         1 as preference
     from {{ ref('stg_ecommerce__inventory_levels') }} as inventory_levels
@@ -32,6 +34,7 @@ warehouse_advice as (
         'wms' as source_name,
         stock_advice.known_until_at,
         stock_advice.received_at,
+        greatest(stock_advice.received_at, locations.known_at) as known_at,
         stock_advice.quantity_units as reported_units,
         case stock_advice.quantity_type when 'on_hand' then 1 else 2 end as preference
     from {{ ref('stg_wms__stock_advice') }} as stock_advice
@@ -46,14 +49,26 @@ snapshots as (
     select * from warehouse_advice
 ),
 
+-- Of one high-water mark a figure of what is held goes before one of what can be sold, then what was received last.
 ranked as (
     select
         *,
-        row_number() over (
+        min(preference) over (
             partition by location_code, sku, source_name, known_until_at
-            order by preference, received_at desc, reported_units
-        ) as preference_rank
+            order by known_at, received_at, preference desc, reported_units desc rows between unbounded preceding and 1 preceding
+        ) as preference_before
     from snapshots
+),
+
+versions as (
+    select
+        *,
+        lead(known_at) over (
+            partition by location_code, sku, source_name, known_until_at
+            order by known_at, received_at, preference desc, reported_units desc
+        ) as superseded_at
+    from ranked
+    where preference_before is null or preference <= preference_before
 ),
 
 final as (
@@ -63,11 +78,16 @@ final as (
         source_name,
         known_until_at,
         received_at,
+        known_at,
+        superseded_at,
         reported_units,
-        row_number() over (partition by location_code, sku order by known_until_at, source_name desc) = 1 as is_first,
-        row_number() over (partition by location_code, sku order by known_until_at desc, source_name desc) = 1 as is_latest
-    from ranked
-    where preference_rank = 1
+        superseded_at is null
+        and row_number() over (
+            partition by location_code, sku
+            order by case when superseded_at is null then 0 else 1 end, known_until_at desc, source_name desc
+        ) = 1 as is_latest
+    from versions
+    where superseded_at is null or superseded_at > known_at
 )
 
 select * from final

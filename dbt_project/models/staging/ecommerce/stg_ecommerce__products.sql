@@ -16,6 +16,7 @@ final as (
         cost_cents,
         weight_grams,
         {{ utc('updated_at') }} as updated_at,
+        {{ utc('received_at') }} as received_at,
         row_number() over (partition by sku order by updated_at desc) = 1 as is_latest
     from products
 )
