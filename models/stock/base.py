@@ -122,3 +122,13 @@ def _ordered(row: Mapping[str, object], lines: Mapping[str, dict[str, int]]) -> 
         location_code=None if row["location_code"] is None else str(row["location_code"]),
         lines=lines.get(order_id, {}),
     )
+
+
+def places_of(home: Home, told: Announced) -> tuple[dict[str, str], frozenset[str]]:
+    """Location codes by the shop's ids, and the codes of stores."""
+    frame = _table(home, told, "locations").select("location_code", "location_type", "ecommerce_location_id").collect()
+    shops = frame.drop_nulls("ecommerce_location_id")
+    stores = frame.filter(pl.col("location_type") == "store")["location_code"]
+    return dict(zip(shops["ecommerce_location_id"].cast(pl.String), shops["location_code"], strict=True)), frozenset(
+        stores
+    )

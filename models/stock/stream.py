@@ -164,10 +164,11 @@ class Drift(NamedTuple):
 
 
 class Rebased(NamedTuple):
-    """Positions whose parts may be others now, and what was told otherwise until now."""
+    """Positions whose parts may be others now, what was told otherwise until now, and the effects that the warehouse confirmed."""
 
     touched: set[Place]
     drifts: list[Drift]
+    confirmed: set[str]
 
 
 class Stream:
@@ -186,7 +187,7 @@ class Stream:
         return len(self._told) + len(self._versions)
 
     def apply(self, changes: Sequence[Told]) -> set[Place]:
-        """Take changes in the order of their offsets; the positions whose parts may be others now."""
+        """Take changes in the order of their offsets; the positions they name, whose parts may be others now."""
         effects = [told.change.effect_id for told in changes if not isinstance(told.change, Ordered)]
         known = dict(zip(effects, self._base.knows(effects).tolist(), strict=True))
         touched: set[Place] = set()
@@ -228,11 +229,13 @@ class Stream:
         touched = {*self._moved, *self._committed, *_differing(self._base.frame, base.frame)}
         before = self.parts(list(touched))
         was = dict(zip(touched, range(len(touched)), strict=True))
+        effects = {effect_id for _, effect_id in self._told}
         later = [told for told in (*self._told.values(), *self._versions) if told.offset > base.offset]
         self._begin(base)
         self.apply(sorted(later, key=lambda told: told.offset))
         places = [*was, *(place for place in {*self._moved, *self._committed} if place not in was)]
-        return Rebased(set(places), _drifts(places, before, self.parts(places)))
+        effects -= {effect_id for _, effect_id in self._told}
+        return Rebased(set(places), _drifts(places, before, self.parts(places)), effects)
 
     def _begin(self, base: Base) -> None:
         self._base = base
@@ -273,10 +276,12 @@ class Stream:
             order.gone = _sum(self._base.gone.get(change.order_name, {}), early)
         told = change._asdict()
         del told["order_id"]
-        touched = self._recommit(order, **told)
-        for place in touched:
+        named = {(order.location_code, sku) for sku in order.lines if order.location_code is not None}
+        self._recommit(order, **told)
+        named |= {(change.location_code, sku) for sku in change.lines if change.location_code is not None}
+        for place in named:
             self._newest[place] = max(self._newest[place], change.updated_at)
-        return touched
+        return named
 
     def _order(self, order_id: str) -> _Order:
         if order_id not in self._orders:

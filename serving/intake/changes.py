@@ -15,6 +15,7 @@ from serving.intake.plain import Movement, Pick
 from troth.clock import microseconds
 
 Scalar = str | int | float | bool | None
+HOLD_ATTRIBUTE = "troth_hold"  # how an order names the hold its basket was kept in
 _CLOSED = ("fulfilled", "restocked")  # fulfilment states of an order that commits nothing any more
 _PUT_BACK = ("return", "legacy_restock")  # kinds of refund after which goods are on a shelf again
 
@@ -36,6 +37,11 @@ class _Line(msgspec.Struct):
     quantity: Scalar = None
 
 
+class _Attribute(msgspec.Struct):
+    name: Scalar = None
+    value: Scalar = None
+
+
 class _Order(msgspec.Struct):
     id: Scalar = None
     admin_graphql_api_id: Scalar = None
@@ -45,6 +51,7 @@ class _Order(msgspec.Struct):
     location_id: Scalar = None
     test: Scalar = None
     line_items: list[_Line] = []
+    note_attributes: list[_Attribute] = []
 
 
 class _RefundLine(msgspec.Struct):
@@ -72,6 +79,17 @@ def changes(event: Event, places: Places) -> list[Change]:
         raise MeaninglessError(
             f"{event.event_type}: expected its form, found otherwise ({type(fault).__name__})."
         ) from None
+
+
+def hold_of(event: Event) -> str | None:
+    """The hold that an order took up, where it names one among its note attributes."""
+    if event.event_type != "order" or HOLD_ATTRIBUTE.encode() not in event.payload:
+        return None
+    try:
+        told = msgspec.json.decode(event.payload, type=_Order)
+    except msgspec.MsgspecError:
+        return None
+    return next((str(each.value)[:200] for each in told.note_attributes if each.name == HOLD_ATTRIBUTE), None)
 
 
 def _of_movement(event: Event, places: Places) -> list[Change]:

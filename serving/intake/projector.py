@@ -1,0 +1,234 @@
+"""The projector: what the log tells of stock, shown on the board and to the holds, as it comes.
+
+Its state is the warehouse's last word and the events after it, so a kill loses nothing: the next start reads both again. Everything it writes is
+absolute, and an older number never replaces a newer, so that doing it again changes nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from models.stock.atp import PARTS
+from models.stock.base import Announced, announced, places_of, read_base
+from models.stock.board.writer import BoardWriter
+from models.stock.holds.store import HoldStore
+from models.stock.stream import Base, Place, Stream, Told
+from serving.intake.changes import MeaninglessError, Places, changes, hold_of
+from serving.intake.drift import report
+from serving.intake.events import Event
+from serving.intake.letters import NewLetter
+from serving.intake.log import PROJECTOR, Log
+from troth.clock import Clock
+from troth.home import Home
+
+BASE = "stock_base"  # the consumer that keeps the log from forgetting what a start must read again
+MOST_AT_ONCE = 2_000  # events, and positions written, in one go: a reader waits for no more
+_IDLE_SECONDS = 0.02
+_HELD_SECONDS = 0.25  # how old what the board shows of holds may be
+_COMMIT_SECONDS = 0.5
+_LOOK_SECONDS = 1.0  # between looks for a newer word of the warehouse
+_PAGE = 1_000
+_EMPTY = pl.DataFrame(schema={"location_code": pl.String, "sku": pl.String, "last_event_at": pl.Int64})
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What a projector did since it started."""
+
+    events: int = 0
+    dead: int = 0
+    cells: int = 0
+    rebases: int = 0
+    drifts: int = 0
+
+
+class Projector:
+    """The one that writes the home's board. Use as a context manager; one thread calls `step` again and again, or `run`."""
+
+    def __init__(self, home: Home, log: Log, holds: HoldStore, clock: Clock) -> None:
+        """Raises: BoardError while another process writes the board; TrothError when a table that was announced is gone."""
+        self.tally = Tally()
+        self._home, self._log, self._holds, self._clock = home, log, holds, clock
+        self._board = BoardWriter(home.stock / "board")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="stock base")
+        self._loading: Future[tuple[Announced, Base, Places]] | None = None
+        self._held: set[Place] = set()
+        self._looked = self._committed = self._refreshed = float("-inf")
+        self._told = announced(home)
+        base, self._places = (
+            (Base(_EMPTY), Places({}, frozenset())) if self._told is None else _loaded(home, self._told)
+        )
+        self._stream = Stream(base)
+        self.position = base.offset
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._loader.shutdown(cancel_futures=True)
+        self._commit()
+        self._board.close()
+
+    def catch_up(self) -> None:
+        """Bring the board to the end of the log: every position anew, for nobody knows how far the last writer came."""
+        while events := self._log.read(self.position, MOST_AT_ONCE):
+            self._stream.apply(self._understood(events))
+            self._settle(events)
+            self.position = events[-1].offset
+        self._show(self._stream.places())
+        self._tell()
+
+    def step(self) -> int:
+        """Take what the log has, up to `MOST_AT_ONCE` events; how many there were."""
+        events = self._log.read(self.position, MOST_AT_ONCE)
+        if events:
+            touched = self._stream.apply(self._understood(events))
+            self.position = events[-1].offset
+            self.tally.events += len(events)
+            self._settle(events)
+            self._show(touched)
+        self._tell()
+        now = time.monotonic()
+        if now - self._refreshed >= _HELD_SECONDS:
+            self._refreshed = now
+            self._refresh_held()
+        if now - self._committed >= _COMMIT_SECONDS:
+            self._committed = now
+            self._commit()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self._look()
+        return len(events)
+
+    def run(self, is_stopped: Callable[[], bool]) -> None:
+        """Until told to stop."""
+        self.catch_up()
+        while not is_stopped():
+            if not self.step():
+                time.sleep(_IDLE_SECONDS)
+
+    def _understood(self, events: Sequence[Event]) -> list[Told]:
+        """Changes of events; what cannot be understood is set aside, and stops nobody."""
+        found: list[Told] = []
+        letters: list[NewLetter] = []
+        for event in events:
+            try:
+                found += [Told(event.offset, change) for change in changes(event, self._places)]
+            except MeaninglessError as fault:
+                letters.append(_letter(event, str(fault)))
+        if letters:
+            self._log.letters.add(letters)
+            self.tally.dead += len(letters)
+        return found
+
+    def _settle(self, events: Sequence[Event]) -> None:
+        """Orders end the holds they took up; told again, it changes nothing."""
+        for event in events:
+            if (hold_id := hold_of(event)) is not None:
+                self._holds.settle(hold_id, self._clock.now(), version=event.offset)
+
+    def _show(self, places: Iterable[Place]) -> None:
+        """Holds hear first: whoever reads more on the board than can be held is told so when they hold."""
+        queue = iter(places)
+        while some := list(islice(queue, MOST_AT_ONCE)):
+            parts = self._stream.parts(some)
+            last_event_at = parts.pop("last_event_at")
+            free = parts["on_hand_units"] - sum(parts[part] for part in PARTS[1:] if part in parts)
+            self._holds.set_free(
+                ((location, sku, units) for (location, sku), units in zip(some, free.tolist(), strict=True)),
+                self.position,
+            )
+            held = self._holds.held(some, self._clock.now())
+            self._board.write(some, {**parts, "held_units": np.array(held)}, last_event_at, self.position)
+            self._held.update(place for place, units in zip(some, held, strict=True) if units)
+            self.tally.cells += len(some)
+
+    def _refresh_held(self) -> None:
+        """What is held now, wherever anything is or was a moment ago: holds come, go and expire without an event."""
+        now = self._clock.now()
+        alive: set[Place] = set()
+        page = self._holds.active(now, limit=_PAGE)
+        while True:
+            alive.update(
+                (line.location_code, line.sku) for hold in page.holds for line in hold.lines if line.held_units
+            )
+            if page.next is None:
+                break
+            page = self._holds.active(now, page.next, _PAGE)
+        places = [*alive, *(self._held - alive)]
+        for start in range(0, len(places), MOST_AT_ONCE):
+            some = places[start : start + MOST_AT_ONCE]
+            held = np.array(self._holds.held(some, now))
+            self._board.write(some, {"held_units": held}, offset=self.position)
+        self._held = alive
+
+    def _look(self) -> None:
+        """Take a newer word of the warehouse, read beside the projector's own work."""
+        if self._loading is None:
+            told = announced(self._home)
+            if told is not None and told != self._told:
+                self._loading = self._loader.submit(_read, self._home, told)
+        elif self._loading.done():
+            told, base, places = self._loading.result()
+            self._loading = None
+            before, self._told = self._told, told
+            if base.offset < self._stream.base.offset:
+                _LOGGER.warning(
+                    "stock base: expected an offset from %s, found %s. It is left.",
+                    self._stream.base.offset,
+                    base.offset,
+                )
+                return
+            self._places = places
+            rebased = self._stream.rebase(base)
+            self._show(rebased.touched)
+            self._tell()
+            self.tally.rebases += 1
+            self.tally.drifts += len(rebased.drifts)
+            report(self._home, before, told, rebased, self._clock.now())
+
+    def _tell(self) -> None:
+        self._board.tell(self.position, self._clock.now(), self._told.recomputed_at if self._told else None)
+
+    def _commit(self) -> None:
+        """How far it is, for those who watch and for the log's own bounds."""
+        self._log.commit(BASE, self._stream.base.offset)
+        self._log.commit(PROJECTOR, self.position)
+
+
+def _read(home: Home, told: Announced) -> tuple[Announced, Base, Places]:
+    return (told, *_loaded(home, told))
+
+
+def _loaded(home: Home, told: Announced) -> tuple[Base, Places]:
+    by_shop, stores = places_of(home, told)
+    return read_base(home, told), Places(by_shop, stores)
+
+
+def _letter(event: Event, detail: str) -> NewLetter:
+    return NewLetter(
+        route="projector",
+        source_name=event.source_name,
+        event_id=event.event_id,
+        event_type=event.event_type,
+        topic=event.topic,
+        reason_code="meaningless",
+        detail=detail,
+        event_offset=event.offset,
+        received_at=event.received_at,
+        payload=event.payload,
+    )
