@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from models.identity.payments import PAYMENT
 from models.identity.proofs import HUB_TYPES
 from orchestration.errors import MISUSE, RunError
 from orchestration.identities import MEMBERS, RECORDS, evidence_of, last_words, remembered
@@ -137,12 +138,19 @@ def _speaking(home: Home, members: pl.DataFrame, kind: str, said: str, other: st
     """The identifier for which the decision is kept, so that resolving finds it.
 
     Of a customer, its main hub; of what has no record of its own, the hub of its group, which may be a card that only tills have seen; of a
-    contact that is to be parted from its hub, itself.
+    contact or a payment card that is to be parted from its hub, itself.
     """
     if said.startswith("cus_"):
         hubs = members.filter(pl.col("customer_id") == said, pl.col("identity_ref") == pl.col("hub_identity_ref"))
         said = str(hubs.sort(pl.col("link_type") != "hub", "linked_at", "identity_ref")["identity_ref"][0])
     row = members.filter(identity_ref=said).row(0, named=True)
+    if row["identity_type"] == PAYMENT:
+        if kind == FORBID:
+            return said
+        raise RunError(
+            f"{kind}: expected an account, a card or an e-mail, found a payment card: it says whose receipts are, not who somebody is. "
+            "Name what the person is known by.", MISUSE,
+        )  # fmt: skip
     records = read_table(home, RECORDS)
     if records is not None and said in records["record_id"]:
         return said
@@ -209,12 +217,17 @@ def foreseen(home: Home, decision: dict[str, Any]) -> dict[str, Any]:
     added = pl.concat([landed, pl.DataFrame([decision], schema=landed.schema)])
     after = resolve(replace(evidence, decisions=last_words(added)), model, key, version, before)
     told = changes(base, after.members, until.replace(tzinfo=None))
-    answer = {**summed(told), "becomes": becoming(told)}
+    old, new = (
+        dict(frame.filter(identity_type=PAYMENT).select("identity_ref", "customer_id").iter_rows())
+        for frame in (base, after.members)
+    )
+    cards = sum(old.get(card) != new.get(card) for card in old | new)
+    answer = {**summed(told), "becomes": becoming(told), "payment_cards_tied_otherwise": cards}
     if decision["decision_type"] == LINK and not told.height:
         answer["why_nothing"] = (
             "They are together already, or one of them did not say yes to being recognised, or a forbid stands between them."
         )
-    if decision["decision_type"] == FORBID and not told.height:
+    if decision["decision_type"] == FORBID and not told.height and not cards:
         answer["why_nothing"] = "They are apart already; from now on they stay so."
     return answer
 

@@ -26,6 +26,7 @@ from models.identity.explanations import (
     Word,
 )  # fmt: skip
 from models.identity.model import Model
+from models.identity.payments import PAYMENT
 from models.identity.reasons import Asked, many, percent, told
 from models.identity.resolving import BAR_BITS, FORBIDDEN, LINKED, Evidence
 
@@ -97,7 +98,10 @@ class Explainer:
         words = [
             word for word in self._all_words() if {word.first_ref, word.second_ref} <= {w.identity_ref for w in people}
         ]
-        made = f"{customer_id} is made of {many(len(people), 'identifier')} in {many(len(groups), 'proved group')}"
+        cards = sum(who.identity_type == PAYMENT for who in people)
+        made = (
+            f"{customer_id} is made of {many(len(people) - cards, 'identifier')} in {many(len(groups), 'proved group')}"
+        )
         if len(groups) == 1:
             sentence = f"{made}: nothing but proof holds it together."
         else:
@@ -109,6 +113,8 @@ class Explainer:
             )
             parts += [f"{many(len(forced), 'link')} by a steward"] if forced else []
             sentence = f"{made}, joined by {' and '.join(parts) or 'what is known no more'}."
+        if cards:
+            sentence += f" Receipts without a loyalty card are tied to it by {many(cards, 'payment card')}."
         return CustomerExplanation(
             customer_id=customer_id, sentence=sentence, model=self.version, links=tuple(tree), between=tuple(edges), stewards=tuple(words),
             groups=tuple(Group(hub_identity_ref=hub, members=tuple(sorted(each, key=lambda w: not w.is_hub))) for hub, each in groups.items()),
@@ -281,6 +287,10 @@ def _unknown(what: str, said: str) -> ModelsError:
 
 
 def _proof(identity_type: str, hub_type: str, is_hub: bool) -> str:
+    if identity_type == PAYMENT:
+        return (
+            "no other customer was seen with this payment card: no proof, but receipts without a loyalty card follow it"
+        )
     return (
         "stands for itself"
         if is_hub
@@ -289,12 +299,12 @@ def _proof(identity_type: str, hub_type: str, is_hub: bool) -> str:
 
 
 def _to_hub(who: Who) -> Iterator[Link]:
-    """The proof that ties an identifier to its group's hub."""
+    """The proof that ties an identifier to its group's hub; of a payment card, what stands in place of one."""
     if not who.is_hub:
         yield Link(
             first_ref=who.identity_ref,
             second_ref=who.hub_identity_ref,
-            how="proved",
+            how="tied" if who.identity_type == PAYMENT else "proved",
             words=f"{who.proof} ({who.source_name})",
         )
 

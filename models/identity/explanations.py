@@ -8,7 +8,7 @@ from msgspec import Struct
 from models.identity.resolving import MISSED_MERGE_COST, WRONG_MERGE_COST
 
 OUTCOMES = (
-    "proved", "forced", "likely", "likely_through_others", "forbidden", "pending", "nothing_to_compare",
+    "proved", "forced", "likely", "likely_through_others", "tied", "tied_to_another", "forbidden", "pending", "nothing_to_compare",
     "not_allowed", "outweighed", "not_compared", "below_the_bar",
 )  # fmt: skip
 
@@ -82,7 +82,7 @@ class Link(Struct, frozen=True, kw_only=True):
 
     first_ref: str
     second_ref: str
-    how: str  # proved, likely or forced
+    how: str  # proved, likely, forced, or tied (a payment card)
     words: str
     probability: float | None = None
     bits: float | None = None

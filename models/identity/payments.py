@@ -130,16 +130,25 @@ def _hubs(known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _near_someone_without(with_own: pl.Series, members: pl.DataFrame, evidence: "Evidence") -> pl.Series:
-    """Customers at whose address, phone or e-mail there is another customer who was seen with no payment card of their own."""
+    """Customers at whose address, phone or e-mail somebody of another first name was seen with no payment card of their own. Of the same
+    first name, it is likely the customer once more, who was not joined."""
     whose = evidence.owners.join(members.select(*_IDENTITY, "customer_id"), on=_IDENTITY)
     of = evidence.records.join(whose.select("record_id", "customer_id"), on="record_id")
     address = pl.when(pl.col("street_name").is_not_null() & pl.col("postal_code").is_not_null()).then(
         pl.concat_str(*_ADDRESS, separator=" ", ignore_nulls=True)
     )
     places = pl.concat(
-        of.select("customer_id", place=pl.lit(kind) + place)
+        of.select("customer_id", pl.col("given_root").fill_null(""), place=pl.lit(kind) + place)
         for kind, place in (("at ", address), ("phone ", pl.col("phone")), ("email ", pl.col("email")))
     ).drop_nulls()
     has_own = pl.col("customer_id").is_in(with_own.implode())
-    watched = places.filter(~has_own).select("place").unique()
-    return places.filter(has_own).join(watched, on="place", how="semi")["customer_id"].unique()
+    # Names are counted and not paired: there are addresses with a thousand customers.
+    without = places.filter(~has_own).select("place", "given_root").unique()
+    mine = places.filter(has_own).unique()
+    same = mine.join(without.filter(pl.col("given_root") != ""), on=["place", "given_root"], how="semi")
+    return (
+        mine.select("customer_id", "place").unique()
+        .join(without.group_by("place").agg(pl.len().alias("names")), on="place")
+        .join(same.group_by("customer_id", "place").agg(pl.len().alias("own")), on=["customer_id", "place"], how="left")
+        .filter(pl.col("names") > pl.col("own").fill_null(0))["customer_id"].unique()
+    )  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.identity.explanations import Between, Comparison, Link, Who, Word
+from models.identity.payments import PAYMENT
 from models.identity.resolving import FORBIDDEN
 
 
@@ -27,6 +28,9 @@ def told(asked: Asked) -> tuple[str, str]:
     """The outcome and the sentence that says it."""
     first, second = asked.first, asked.second
     steward = _by_steward(asked)
+    cards = [who for who in (first, second) if who.identity_type == PAYMENT]
+    if cards and not steward:
+        return _by_payment(asked, cards)
     if steward and (steward[0] != "forced" or first.hub_identity_ref != second.hub_identity_ref):
         return steward
     return _why_joined(asked) if first.customer_id == second.customer_id else _why_apart(asked)
@@ -44,6 +48,14 @@ def _by_steward(asked: Asked) -> tuple[str, str] | None:
     if is_joined:
         return "forced", f"Joined by a steward: {said}"
     return None if asked.refused else ("pending", f"Not joined as yet; the next run joins them: {said}")
+
+
+def _by_payment(asked: Asked, cards: Sequence[Who]) -> tuple[str, str]:
+    """What a payment card is to another identifier. It joins nobody, so nothing is weighed."""
+    told = "; ".join(f"{who.identity_ref}: {who.proof}" for who in cards)
+    if asked.first.customer_id == asked.second.customer_id:
+        return "tied", f"Tied, not joined. {told}."
+    return "tied_to_another", f"Not tied: the payment card is another customer's. {told}."
 
 
 def _why_joined(asked: Asked) -> tuple[str, str]:
