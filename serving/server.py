@@ -1,5 +1,6 @@
-"""The service as a process: the first key, the address, the time it answers for, the thread that tells webhooks."""
+"""The service as a process: the first key, the address, the time it answers for, the thread that tells webhooks, the projector beside it."""
 
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +19,9 @@ from troth.home import Home
 
 LOOPBACK = "127.0.0.1"
 PORT = 8400
+_PAUSE_SECONDS = 0.2
+_MOST_SAID = 2_000  # bytes of a projector's last words
+_PROJECTOR_SECONDS = 5  # for a projector to end; and between two of them
 
 
 class ElapsingClock:
@@ -53,12 +57,39 @@ def serve(
     stop = threading.Event()
     telling = threading.Thread(target=tell, args=(hub, stop), name="webhooks", daemon=True)
     telling.start()
+    projecting = threading.Thread(target=project, args=(home, stop), name="projector", daemon=True)
+    projecting.start()
     try:
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
     finally:
         stop.set()
         telling.join(timeout=delivery.DEADLINE_SECONDS)
+        projecting.join(timeout=_PROJECTOR_SECONDS)
         hub.close()
+
+
+def project(home: Home, stop: threading.Event) -> None:
+    """Keep a projector running beside the service, in a process of its own, until told to stop.
+
+    Where another process projects this home already, that one is left to it, and looked after again when it ends.
+    """
+    said = b""
+    while not stop.is_set():
+        command = [sys.executable, "-m", "serving.intake.projector", str(home.root)]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while child.poll() is None and not stop.wait(_PAUSE_SECONDS):
+            pass
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(_PROJECTOR_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        told = child.communicate()[1][-_MOST_SAID:]
+        if told != said and not stop.is_set():
+            sys.stderr.write(told.decode(errors="replace"))  # once, however often it is tried again
+        said = told
+        stop.wait(_PROJECTOR_SECONDS)
 
 
 def hub_clock(home: Home, told_by: Clock) -> Clock:

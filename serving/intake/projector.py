@@ -5,11 +5,17 @@ absolute, and an older number never replaces a newer, so that doing it again cha
 """
 
 import logging
+import os
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +33,7 @@ from serving.intake.events import Event
 from serving.intake.letters import NewLetter
 from serving.intake.log import PROJECTOR, Log
 from troth.clock import Clock
+from troth.errors import TrothError
 from troth.home import Home
 
 BASE = "stock_base"  # the consumer that keeps the log from forgetting what a start must read again
@@ -232,3 +239,28 @@ def _letter(event: Event, detail: str) -> NewLetter:
         received_at=event.received_at,
         payload=event.payload,
     )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m serving.intake.projector HOME`: project until stopped, or until whoever started it is gone. 0 stopped, 1 refused."""
+    from models.stock.holds.opening import open_holds
+    from serving.answers import clock_of
+    from serving.intake.log import open_log
+    from serving.server import hub_clock
+
+    home, parent = Home(Path(arguments[0])), os.getppid()
+    stopped = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stopped.set())
+    try:
+        log, holds = open_log(home), open_holds(home)
+        with closing(log), closing(holds), Projector(home, log, holds, hub_clock(home, clock_of(home))) as projector:
+            projector.run(lambda: stopped.is_set() or os.getppid() != parent)
+    except TrothError as fault:
+        sys.stderr.write(f"projector: {fault}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
