@@ -6,7 +6,7 @@ Needs the extra `postgresql`. The address may hold a password: no error repeats 
 import random
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from models.stock.holds.connections import Connections
@@ -36,11 +36,17 @@ class PostgresSession:
     def __init__(self, connection: Any) -> None:
         from psycopg.rows import tuple_row
 
-        self._cursor = connection.cursor(binary=True, row_factory=tuple_row)
+        self._cursor = partial(connection.cursor, binary=True, row_factory=tuple_row)
 
     def run(self, statement: str, *values: object) -> list[Any]:
-        self._cursor.execute(_spoken(statement), values)
-        return list(self._cursor.fetchall()) if self._cursor.description else []
+        return self.ask((statement, *values))[0]
+
+    def ask(self, *asked: tuple[Any, ...]) -> list[list[Any]]:
+        cursors = [self._cursor().execute(_spoken(statement), values) for statement, *values in asked]
+        return [cursor.fetchall() for cursor in cursors]
+
+    def do(self, statement: str, *values: object) -> None:
+        self._cursor().execute(_spoken(statement), values)
 
 
 @cache
@@ -87,10 +93,11 @@ class PostgresPlace:
     def _worked(self, connection: Any, begin: str, work: Callable[[PostgresSession], T]) -> T:
         errors = self._psycopg.errors
         for again in range(_TRIES):
-            connection.execute(begin)
             try:
-                done = work(PostgresSession(connection))
-                connection.execute("commit")
+                with connection.pipeline():  # what nobody waits for goes together
+                    connection.execute(begin)
+                    done = work(PostgresSession(connection))
+                    connection.execute("commit")
                 return done
             except (errors.SerializationFailure, errors.DeadlockDetected, Again):
                 connection.rollback()

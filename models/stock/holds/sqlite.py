@@ -2,7 +2,8 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from troth.sqlite import write_ahead
 
 T = TypeVar("T")
 _PATIENCE = 30  # seconds to wait for others who write
+_AGAIN = "Do it again: what is held already is not held twice."
+_INTERRUPTED = f"expected a commit, found it interrupted. {_AGAIN}"
 _SCHEMA = tuple(f"{statement} without rowid" if "primary key (" in statement else statement for statement in SCHEMA)
 
 
@@ -35,19 +38,39 @@ class SQLiteSession:
         cursor.row_factory = None
         return cursor.execute(_spoken(statement), values).fetchall()
 
+    def ask(self, *asked: tuple[Any, ...]) -> list[list[Any]]:
+        return [self.run(*each) for each in asked]
+
+    def do(self, statement: str, *values: object) -> None:
+        self.run(statement, *values)
+
 
 @cache
 def _spoken(statement: str) -> str:
     return statement.replace("$asked", _ASKED).replace("$ids", "(select value as hold_id from json_each(?))")
 
 
+class _Turn:
+    """The work of one thread, and what became of it."""
+
+    def __init__(self, work: Callable[[Keeper], Any]) -> None:
+        self.work = work
+        self.given: Any = None
+        self.fault: Exception | None = None
+        self.is_over = False
+
+
 class SQLitePlace:
-    """`synchronous = full`: in write-ahead mode every commit is synced, so what was acknowledged outlives a power cut."""
+    """`synchronous = full`: in write-ahead mode every commit is synced, so what was acknowledged outlives a power cut.
+
+    One sync serves all threads that wait: whoever comes first does the work of the others too, and everybody is answered after it.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._writer = threading.Lock()  # threads queue here: SQLite would have them poll
+        self._writer, self._door = threading.Lock(), threading.Lock()
+        self._waiting: list[_Turn] = []
         self._connections = Connections(self._connect)
         self.writing(lambda _: None)
 
@@ -55,23 +78,50 @@ class SQLitePlace:
         self._connections.close()
 
     def writing(self, work: Callable[[Keeper], T]) -> T:
+        mine = _Turn(work)
+        with self._door:
+            self._waiting.append(mine)
         with self._writer:
-            return self._within("begin immediate", work)
+            if not mine.is_over:
+                self._commit()
+        if mine.fault is not None:
+            raise mine.fault
+        given: T = mine.given
+        return given
 
     def reading(self, work: Callable[[Keeper], T]) -> T:
-        return self._within("begin", work)
+        with self._refusing(), self._connections.one() as connection:
+            connection.execute("begin")
+            given = work(Tables(SQLiteSession(connection)))
+            connection.execute("commit")
+            return given
 
-    def _within(self, begin: str, work: Callable[[Keeper], T]) -> T:
+    def _commit(self) -> None:
+        """The work of all who wait, in one transaction."""
+        with self._door:
+            turns, self._waiting = self._waiting, []
         try:
-            with self._connections.one() as connection:
-                connection.execute(begin)
-                done = work(Tables(SQLiteSession(connection)))
+            with self._refusing(), self._connections.one() as connection:
+                connection.execute("begin immediate")
+                for turn in turns:
+                    _take(turn, connection)
                 connection.execute("commit")
-                return done
+        except BaseException as fault:
+            for turn in turns:
+                turn.fault = fault if isinstance(fault, HoldsError) else HoldsError(f"holds: {_INTERRUPTED}")
+            if not isinstance(fault, HoldsError):
+                raise
+        finally:
+            for turn in turns:
+                turn.is_over = True
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as fault:
             raise HoldsError(
-                f"holds {self._path.name}: expected a database that works, found {fault}. "
-                "Do it again: what is held already is not held twice."
+                f"holds {self._path.name}: expected a database that works, found {fault}. {_AGAIN}"
             ) from fault
 
     def _connect(self) -> sqlite3.Connection:
@@ -86,6 +136,17 @@ class SQLitePlace:
             connection.close()
             raise
         return connection
+
+
+def _take(turn: _Turn, connection: sqlite3.Connection) -> None:
+    """Do the work, or none of it: a fault of one is not that of the others."""
+    connection.execute("savepoint turn")
+    try:
+        turn.given = turn.work(Tables(SQLiteSession(connection)))
+    except HoldsError as fault:
+        turn.fault = fault
+        connection.execute("rollback to turn")
+    connection.execute("release turn")
 
 
 def sqlite_holds(path: Path, limits: Limits | None = None) -> Holds:

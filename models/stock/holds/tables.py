@@ -36,6 +36,19 @@ SCHEMA = (
 )
 
 
+_LEVELS = """select f.location_code, f.sku, f.free_units, (select coalesce(sum(l.open_units), 0) from hold_lines as l
+        where l.location_code = f.location_code and l.sku = f.sku and l.open_units > 0 and l.expires_at > ? and l.hold_id <> ?)
+    from $asked as asked join stock_free as f on f.location_code = asked.location_code and f.sku = asked.sku"""
+_GONE = """select distinct l.hold_id from $asked as asked
+    join hold_lines as l on l.location_code = asked.location_code and l.sku = asked.sku
+    where l.open_units > 0 and l.expires_at <= ?"""
+_MAKE = """insert into holds (hold_id, key, request, made_at) values (?, ?, ?, ?)
+    on conflict (key) do nothing"""
+_MAKE_LINES = """insert into hold_lines (hold_id, location_code, sku, units, open_units, expires_at)
+    select cast(? as text), location_code, sku, units, units, cast(? as bigint) from $asked as asked
+    where exists (select 1 from holds where hold_id = ?) returning hold_id"""
+
+
 class Session(Protocol):
     """A transaction under way. A statement has `?` for a value, and a select of the rows of a JSON value for two words:
 
@@ -45,6 +58,13 @@ class Session(Protocol):
     locks: bool  # whether rows must be locked, or the transaction is the only writer anyway
 
     def run(self, statement: str, *values: object) -> list[Any]: ...
+    def ask(self, *asked: tuple[Any, ...]) -> list[list[Any]]:
+        """The rows of several (statement, values ...), which a server answers in one go."""
+        ...
+
+    def do(self, statement: str, *values: object) -> None:
+        """Nobody waits for what becomes of it; a fault shows later, before the commit at the latest."""
+        ...
 
 
 class Again(Exception):  # noqa: N818
@@ -57,10 +77,11 @@ class Tables:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._run = session.run
+        self._do = session.do
 
     def set_free(self, rows: Sequence[tuple[str, str, int]], version: int) -> None:
         told = json.dumps(rows)
-        self._run(
+        self._do(
             "insert into stock_free (location_code, sku, free_units, version) "
             "select location_code, sku, units, cast(? as bigint) from $asked as asked where true order by 1, 2 "
             "on conflict (location_code, sku) do update set free_units = excluded.free_units, version = excluded.version "
@@ -69,14 +90,14 @@ class Tables:
         )  # fmt: skip
         if not self._run("select 1 from hold_settlements limit 1"):
             return
-        self._run(
+        self._do(
             "update stock_free set free_units = free_units - s.units from ("
             "select location_code, sku, sum(units) as units from hold_settlements where version > ? group by 1, 2) as s "
             "where s.location_code = stock_free.location_code and s.sku = stock_free.sku and stock_free.version = ? "
             "and (stock_free.location_code, stock_free.sku) in (select location_code, sku from $asked as asked)",
             version, version, told,
         )  # fmt: skip
-        self._run(
+        self._do(
             "delete from hold_settlements where version <= ? "
             "and (location_code, sku) in (select location_code, sku from $asked as asked)",
             version, told,
@@ -84,26 +105,21 @@ class Tables:
 
     def hold(self, asked: Asked, hold_id: str, now: int) -> Kept | Refusal:
         self._lock(asked.lines)
-        known = self._run("select hold_id from holds where key = ?", asked.key)
+        places = _places(asked.lines)
+        known, rows, gone = self._session.ask(
+            ("select hold_id from holds where key = ?", asked.key), (_LEVELS, now, "", places), (_GONE, places, now)
+        )
         if known:
             (kept,) = self.kept([known[0][0]])
             return kept if kept.request == asked.request else Refusal("key_reused")
-        refusal = lacking(asked.lines, self.levels([Position(*line[:2]) for line in asked.lines], now))
+        refusal = lacking(asked.lines, _levels(rows))
         if refusal:
             return refusal
-        self._count_out(asked.lines, now)
-        made = self._run(
-            "insert into holds (hold_id, key, request, made_at) values (?, ?, ?, ?) on conflict (key) do nothing returning hold_id",
-            hold_id, asked.key, asked.request, now,
-        )  # fmt: skip
-        if not made:
-            raise Again
+        self._expire([row[0] for row in gone], now)
         expires_at = now + asked.lasting
-        self._run(
-            "insert into hold_lines (hold_id, location_code, sku, units, open_units, expires_at) "
-            "select cast(? as text), location_code, sku, units, units, cast(? as bigint) from $asked as asked",
-            hold_id, expires_at, json.dumps(asked.lines),
-        )  # fmt: skip
+        self._do(_MAKE, hold_id, asked.key, asked.request, now)
+        if not self._run(_MAKE_LINES, hold_id, expires_at, json.dumps(asked.lines), hold_id):
+            raise Again
         lines = tuple(KeptLine(*line, 0, line.units) for line in asked.lines)
         return Kept(hold_id, asked.key, asked.request, now, expires_at, None, None, lines)
 
@@ -122,8 +138,8 @@ class Tables:
             refusal = self._lapsed(kept, until, now)
             if refusal:
                 return refusal
-            self._run("update holds set outcome = null, ended_at = null where hold_id = ?", hold_id)
-        self._run(
+            self._do("update holds set outcome = null, ended_at = null where hold_id = ?", hold_id)
+        self._do(
             "update hold_lines set open_units = units - settled_units, expires_at = ? where hold_id = ?", until, hold_id
         )
         return self.kept([hold_id])[0]
@@ -143,8 +159,8 @@ class Tables:
         if kept is None:
             return Refusal("unknown_hold")
         if kept.outcome not in ("released", "settled"):
-            self._run("update hold_lines set open_units = 0 where hold_id = ? and open_units > 0", hold_id)
-            self._run("update holds set outcome = 'released', ended_at = ? where hold_id = ?", now, hold_id)
+            self._do("update hold_lines set open_units = 0 where hold_id = ? and open_units > 0", hold_id)
+            self._do("update holds set outcome = 'released', ended_at = ? where hold_id = ?", now, hold_id)
         return self.kept([hold_id])[0]
 
     def settle(
@@ -157,14 +173,14 @@ class Tables:
         if isinstance(wanted, Refusal):
             return wanted
         for at, units in wanted.items():
-            self._run(
+            self._do(
                 "update hold_lines set settled_units = settled_units + ?, open_units = case when open_units > 0 then open_units - ? else 0 end "
                 "where hold_id = ? and location_code = ? and sku = ?",
                 units, units, hold_id, *at,
             )  # fmt: skip
             self._fall(at, units, version)
         if wanted:
-            self._run(
+            self._do(
                 "update holds set outcome = 'settled', ended_at = ? where hold_id = ? and not exists ("
                 "select 1 from hold_lines as l where l.hold_id = holds.hold_id and l.settled_units < l.units)",
                 now, hold_id,
@@ -179,7 +195,7 @@ class Tables:
             units, *at, version, version,
         )  # fmt: skip
         if fell and version is not None:
-            self._run(
+            self._do(
                 "insert into hold_settlements (location_code, sku, version, units) values (?, ?, ?, ?) "
                 "on conflict (location_code, sku, version) do update set units = hold_settlements.units + excluded.units",
                 *at, version, units,
@@ -203,13 +219,7 @@ class Tables:
 
     def levels(self, positions: Sequence[Position], now: int, but: str = "") -> Mapping[Position, Level]:
         """Of the positions that are known. `but`: a hold that does not count."""
-        rows = self._run(
-            "select f.location_code, f.sku, f.free_units, (select coalesce(sum(l.open_units), 0) from hold_lines as l "
-            "where l.location_code = f.location_code and l.sku = f.sku and l.open_units > 0 and l.expires_at > ? and l.hold_id <> ?) "
-            "from $asked as asked join stock_free as f on f.location_code = asked.location_code and f.sku = asked.sku",
-            now, but, json.dumps([(*position, 0) for position in positions]),
-        )  # fmt: skip
-        return {Position(row[0], row[1]): Level(row[2], int(row[3])) for row in rows}
+        return _levels(self._run(_LEVELS, now, but, _places(positions)))
 
     def active(self, after: tuple[int, str], limit: int) -> list[Kept]:
         ids = self._run(
@@ -225,25 +235,21 @@ class Tables:
         if ids:
             self._lock([Line(*line[:3]) for kept in self.kept(ids) for line in kept.lines])
         old = [row[0] for row in self._run("select hold_id from holds where ended_at <= ? limit ?", forget, limit)]
-        self._run("delete from hold_lines where hold_id in $ids", json.dumps(old))
-        self._run("delete from holds where hold_id in $ids", json.dumps(old))
+        self._do("delete from hold_lines where hold_id in $ids", json.dumps(old))
+        self._do("delete from holds where hold_id in $ids", json.dumps(old))
         return Swept(self._expire(ids, now), len(old))
 
     def _count_out(self, lines: Iterable[Line], now: int) -> None:
         """End the expired holds of these positions for good: their units are about to be somebody else's."""
-        gone = self._run(
-            "select distinct l.hold_id from $asked as asked join hold_lines as l "
-            "on l.location_code = asked.location_code and l.sku = asked.sku where l.open_units > 0 and l.expires_at <= ?",
-            _places(lines), now,
-        )  # fmt: skip
-        if gone:
-            self._expire([row[0] for row in gone], now)
+        self._expire([row[0] for row in self._run(_GONE, _places(lines), now)], now)
 
     def _expire(self, hold_ids: Sequence[str], now: int) -> int:
+        if not hold_ids:
+            return 0
         ids = json.dumps(hold_ids)
         if self._session.locks:  # in order: others may be about to end the same ones
-            self._run("select 1 from holds where hold_id in $ids order by hold_id for update", ids)
-        self._run(
+            self._do("select 1 from holds where hold_id in $ids order by hold_id for update", ids)
+        self._do(
             "update hold_lines set open_units = 0 where open_units > 0 and expires_at <= ? and hold_id in $ids",
             now,
             ids,
@@ -259,7 +265,7 @@ class Tables:
 
     def _locked(self, hold_id: str) -> Kept | None:
         if self._session.locks:
-            self._run(
+            self._do(
                 "select 1 from hold_lines as l join stock_free as f on f.location_code = l.location_code and f.sku = l.sku "
                 "where l.hold_id = ? order by f.location_code, f.sku for update of f",
                 hold_id,
@@ -269,22 +275,26 @@ class Tables:
 
     def _lock(self, lines: Iterable[Line]) -> None:
         if self._session.locks:
-            self._run(
+            self._do(
                 "select 1 from $asked as l join stock_free as f on f.location_code = l.location_code and f.sku = l.sku "
                 "order by f.location_code, f.sku for update of f",
                 _places(lines),
             )
 
 
-def _places(lines: Iterable[Line]) -> str:
-    return json.dumps([(*line[:2], 0) for line in lines])
+def _places(places: Iterable[Line | Position]) -> str:
+    return json.dumps([(*place[:2], 0) for place in places])
+
+
+def _levels(rows: Iterable[Any]) -> Mapping[Position, Level]:
+    return {Position(row[0], row[1]): Level(row[2], int(row[3])) for row in rows}
 
 
 def prepare(session: Session, schema: Sequence[str]) -> None:
     """Make the tables where there are none. Raises: HoldsError for those of another version."""
     for statement in schema:
-        session.run(statement)
-    session.run("insert into holds_schema (version) select ? where not exists (select 1 from holds_schema)", VERSION)
+        session.do(statement)
+    session.do("insert into holds_schema (version) select ? where not exists (select 1 from holds_schema)", VERSION)
     found = session.run("select version from holds_schema")[0][0]
     if found != VERSION:
         raise HoldsError(
