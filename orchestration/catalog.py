@@ -1,11 +1,11 @@
 """Which sources there are. The one list; adding a source adds a line here."""
 
-from orchestration.sources import consent, ecommerce, loyalty, mapped, pos, steward, wms
+from orchestration.sources import consent, ecommerce, loyalty, mapped, pos, steward, stock, wms
 from orchestration.sources.contract import Contract, Source
 from troth.home import Home
 
 SOURCES: tuple[Source, ...] = (
-    pos.SOURCE, ecommerce.SOURCE, wms.SOURCE, loyalty.SOURCE, consent.SOURCE, steward.SOURCE,
+    pos.SOURCE, ecommerce.SOURCE, wms.SOURCE, loyalty.SOURCE, consent.SOURCE, steward.SOURCE, stock.SOURCE,
 )  # fmt: skip
 
 

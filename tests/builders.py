@@ -16,13 +16,13 @@ from typing import Any
 import polars as pl
 
 from orchestration.identities import resolve_identities
-from orchestration.sources import consent, ecommerce, loyalty, pos, wms
+from orchestration.sources import consent, ecommerce, loyalty, pos, stock, wms
 from orchestration.sources.contract import Contract
 from troth.home import Home
 from troth.settings import TELEMETRY_OFF
 
 CONTRACTS: dict[str, Contract] = {
-    contract.table: contract for module in (pos, ecommerce, wms, loyalty, consent) for contract in module.CONTRACTS
+    contract.table: contract for module in (pos, ecommerce, wms, loyalty, consent, stock) for contract in module.CONTRACTS
 }
 UTC_TIME = pl.Datetime("us", "UTC")
 CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {

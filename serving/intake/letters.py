@@ -4,16 +4,16 @@ A reason names fields and positions, never a value. What was sent stands in `pay
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 
 import msgspec
 
 from serving.intake.databases import Database
 from serving.intake.events import NewEvent
+from troth.clock import microseconds, moment
 
 STATES = ("waiting", "replayed", "dropped")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ADD = (
     "insert into dead_letters (letter_key, route, source_name, event_id, event_type, topic, reason_code, detail, event_offset, "
     "received_at, seen_count, state, settled_at, payload) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 'waiting', null, ?) "
@@ -106,11 +106,11 @@ class Letters:
 
     def settle(self, letter_ids: Sequence[int], state: str, at: datetime) -> None:
         """Letters are replayed or dropped; what they held is emptied."""
-        moment = (at - _EPOCH) // timedelta(microseconds=1)
+        settled_at = microseconds(at)
         with self._database.writing():
             self._database.write(
                 "update dead_letters set state = ?, settled_at = ? where letter_id = ?",
-                [(state, moment, each) for each in letter_ids],
+                [(state, settled_at, each) for each in letter_ids],
             )
             self.blank_within(letter_ids)
 
@@ -128,7 +128,7 @@ def _row(letter: NewLetter) -> tuple[object, ...]:
         blake2b(head + letter.payload, digest_size=16).digest(),
         *(letter.route, letter.source_name, letter.event_id, letter.event_type, letter.topic),
         *(letter.reason_code, letter.detail, letter.event_offset),
-        (letter.received_at - _EPOCH) // timedelta(microseconds=1),
+        microseconds(letter.received_at),
         letter.payload,
     )
 
@@ -136,5 +136,5 @@ def _row(letter: NewLetter) -> tuple[object, ...]:
 def _letter(row: Sequence[object]) -> Letter:
     names = (name.strip() for name in _COLUMNS.split(","))
     values = dict(zip(names, row, strict=True))
-    values["received_at"] = _EPOCH + timedelta(microseconds=int(values["received_at"]))  # type: ignore[call-overload]
+    values["received_at"] = moment(int(values["received_at"]))  # type: ignore[call-overload]
     return msgspec.convert(values, Letter)

@@ -7,7 +7,7 @@ PostgreSQL, with what an operator needs besides. Dead letters: `letters.py`.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Any, Literal, Protocol
@@ -18,12 +18,12 @@ from serving.intake.databases import RETRY_SECONDS, Database, PostgresDatabase, 
 from serving.intake.events import EVENT_TYPES, Event, EventConflictError, LogError, LogFullError, NewEvent
 from serving.intake.group import GroupCommit
 from serving.intake.letters import Letters, NewLetter
+from troth.clock import microseconds, moment
 from troth.home import Home
 from troth.settings import given_log
 
 LOG_FILE = "events.db"
 PROJECTOR, LANDING = "projector", "landing"  # the consumers every home has
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP = 5_000  # events in one transaction
 _AT_ONCE = 500  # ids looked up in one query
 _DISK_SECONDS = 1.0  # how old what is known of the disk may be
@@ -141,7 +141,7 @@ class Log:
                 "insert into consumers values (?, ?, ?) on conflict (consumer_name) do update set "
                 "event_offset = excluded.event_offset, committed_at = excluded.committed_at "
                 "where consumers.event_offset < excluded.event_offset",
-                [(consumer, offset, _microseconds(datetime.now(UTC)))],
+                [(consumer, offset, microseconds(datetime.now(UTC)))],
             )
 
     def position(self, consumer: str) -> int:
@@ -174,8 +174,8 @@ class Log:
                 consumer_name=str(row[0]),
                 offset=int(row[1]),
                 behind=max(0, head - int(row[1])),
-                oldest_received_at=None if row[3] is None else _time(row[3]),
-                committed_at=_time(row[2]),
+                oldest_received_at=None if row[3] is None else moment(row[3]),
+                committed_at=moment(row[2]),
             )
             for row in rows
         ]
@@ -201,11 +201,11 @@ class Log:
             if remembered_since is not None:
                 self._database.write(
                     "delete from known_events where received_at < ? and event_offset < ?",
-                    [(_microseconds(remembered_since), before)],
+                    [(microseconds(remembered_since), before)],
                 )
                 self._database.write(
                     "delete from dead_letters where state <> 'waiting' and settled_at < ?",
-                    [(_microseconds(remembered_since),)],
+                    [(microseconds(remembered_since),)],
                 )
         return int(count)
 
@@ -272,7 +272,7 @@ class Log:
                     offset = head + len(rows) + 1
                     known[key] = (offset, content)
                     rows.append(_row(offset, event))
-                    ids.append((key, offset, content, _microseconds(event.received_at)))
+                    ids.append((key, offset, content, microseconds(event.received_at)))
                     verdicts.append(Verdict(offset, "new"))
                     continue
                 offset, before = known[key]
@@ -348,7 +348,7 @@ def _content_key(event: NewEvent) -> bytes:
 def _row(offset: int, event: NewEvent) -> tuple[object, ...]:
     return (
         *(offset, event.source_name, event.event_id, event.event_type, event.topic, event.key),
-        *(_microseconds(at) for at in (event.occurred_at, event.recorded_at, event.received_at)),
+        *(microseconds(at) for at in (event.occurred_at, event.recorded_at, event.received_at)),
         event.payload,
     )
 
@@ -362,20 +362,11 @@ def _event(row: Any) -> Event:
         event_type=event_type,
         topic=topic,
         key=key,
-        occurred_at=_time(occurred),
-        recorded_at=_time(recorded),
-        received_at=_time(received),
+        occurred_at=moment(occurred),
+        recorded_at=moment(recorded),
+        received_at=moment(received),
         payload=bytes(payload),
     )
-
-
-def _microseconds(at: datetime) -> int:
-    """Whole microseconds since 1970; a float could not tell two events of one microsecond apart."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def _marks(values: Sequence[object]) -> str:

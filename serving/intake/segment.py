@@ -83,6 +83,7 @@ def read(data: bytes, token: Token, received_at: datetime) -> NewEvent:
     if message.type == "track" and not message.event:
         raise UnreadableError("event", "expected the name of what happened, found none.")
     who = _who(message, token)
+    fields.pop("receivedAt", None)  # what we say ourselves
     stated = msgspec.json.encode({name: value for name, value in fields.items() if name != "sentAt"})
     message_id = message.message_id if isinstance(message.message_id, str) and message.message_id else None
     digest = blake2b((message_id or "").encode() or stated, digest_size=12).hexdigest()
