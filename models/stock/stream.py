@@ -95,7 +95,7 @@ class _Order:
 class Base:
     """What the warehouse computed last. `offset`: log offset up to which it knows the stream.
 
-    `frame`: location_code, sku, the parts of `PARTS` without held, last_event_at (microseconds). `orders`: open ones, and others recently
+    `frame`: location_code, sku, last_event_at (microseconds), and parts of `PARTS` but for what is held; those that are missing are nothing. `orders`: open ones, and others recently
     heard of. `booked`: sorted hashes (`hashed`) of effects it knows, as far back as a stream may still tell one. Raises: ValueError for a position twice.
     """
 
@@ -114,9 +114,12 @@ class Base:
 
     @cached_property
     def columns(self) -> Mapping[str, NDArray[np.int64]]:
-        """Parts and `last_event_at` by name, one value a row, and a zero after the last row for positions it does not know."""
-        names = [*(part for part in PARTS if part in self.frame.columns), "last_event_at"]
-        return {name: np.append(self.frame[name].cast(pl.Int64).to_numpy(), 0) for name in names}
+        """Parts but for what is held, and `last_event_at`, by name: one value a row, and a zero after the last for positions it does not know."""
+        empty = np.zeros(self.frame.height + 1, dtype=np.int64)
+        return {
+            name: np.append(self.frame[name].cast(pl.Int64).to_numpy(), 0) if name in self.frame.columns else empty
+            for name in (*(part for part in PARTS if part != "held_units"), "last_event_at")
+        }
 
     def rows(self, places: Sequence[Place]) -> NDArray[np.int64]:
         """Rows of positions in `columns`."""
