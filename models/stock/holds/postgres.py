@@ -16,7 +16,7 @@ from models.stock.holds.words import HoldsError, Limits
 
 T = TypeVar("T")
 _TRIES = 8
-_LOCK_SECONDS = 5  # a position is locked for milliseconds; whoever waits longer is told so
+_PATIENCE = 5.0  # seconds; a position is locked for milliseconds
 _AGAIN = "Do it again: what is held already is not held twice."
 _ORDERLY = tuple(
     statement.replace(" text ", ' text collate "C" ') for statement in SCHEMA
@@ -57,9 +57,10 @@ def _spoken(statement: str) -> str:
 class PostgresPlace:
     """A PostgreSQL schema. `synchronous_commit` is on, whatever the server says."""
 
-    def __init__(self, address: str, connections: int = 8) -> None:
+    def __init__(self, address: str, connections: int = 8, patience: float = _PATIENCE) -> None:
         self._psycopg = _driver()
         self._address = address
+        self._patience = patience
         self._connections = Connections(self._connect, connections)
         self._writing("begin", _make)
 
@@ -81,7 +82,7 @@ class PostgresPlace:
                     return self._worked(connection, begin, work)
             except errors.LockNotAvailable:
                 raise HoldsError(
-                    f"holds: expected a position to be free within {_LOCK_SECONDS} s, found it locked. {_AGAIN}"
+                    f"holds: expected a position to be free within {self._patience:g} s, found it locked. {_AGAIN}"
                 ) from None
             except self._psycopg.OperationalError as fault:
                 found = fault
@@ -107,7 +108,7 @@ class PostgresPlace:
     def _connect(self) -> Any:
         connection = self._psycopg.connect(self._address, autocommit=True)
         try:
-            connection.execute(f"set synchronous_commit = on; set lock_timeout = '{_LOCK_SECONDS}s'")
+            connection.execute(f"set synchronous_commit = on; set lock_timeout = {round(1000 * self._patience)}")
         except BaseException:
             connection.close()
             raise
@@ -137,12 +138,15 @@ def _driver() -> Any:
     return psycopg
 
 
-def postgres_holds(address: str, limits: Limits | None = None, connections: int = 8) -> Holds:
+def postgres_holds(
+    address: str, limits: Limits | None = None, connections: int = 8, patience: float = _PATIENCE
+) -> Holds:
     """The holds of a PostgreSQL schema, made on first use; `?options=-csearch_path%3D<schema>` names it.
 
+    `connections`: how many threads ask at the same time. `patience`: seconds to wait for a position that others have locked.
     Raises: HoldsError when it cannot be reached, or there is no driver.
     """
-    return Holds(PostgresPlace(address, connections), limits)
+    return Holds(PostgresPlace(address, connections, patience), limits)
 
 
 def join_postgres(connection: Any, limits: Limits | None = None) -> Holds:
