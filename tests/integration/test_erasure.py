@@ -33,6 +33,9 @@ from orchestration.auditing import history, show
 from orchestration.catalog import SOURCES
 from orchestration.deciding import land
 from orchestration.errors import RunError
+from orchestration.identities import MEMBERS, resolve_identities
+from orchestration.raw import raw_rows, read_table, write_table
+from orchestration.raw import raw_rows
 from orchestration.rights import desk
 from orchestration.rights.access import access, access_document, page
 from orchestration.rights.correcting import rectify
@@ -41,6 +44,10 @@ from orchestration.rights.held import KEPT, Held, held
 from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces, search
 from orchestration.stages import append_consents
+from serving.intake.events import NewEvent
+from serving.intake.landing import land as land_events
+from serving.intake.letters import NewLetter
+from serving.intake.log import open_log
 from tests.integration.taken_home import (
     TakenHome,
     keep_receipts,
@@ -619,6 +626,55 @@ def test_the_online_store_takes_back_nothing_of_before_from_a_late_publication(l
     store.close()
 
 
+def test_events_of_the_person_go_from_the_log_landed_or_not_and_a_search_finds_nothing(
+    home: Home, somebody: str
+) -> None:
+    person = resolve(home, [somebody])
+    found = held(home, person)
+    account, email = found.rows["raw_ecommerce__customers"].select("account_id", "email").drop_nulls().row(-1)
+    at = NOW - timedelta(days=3)
+    log = open_log(home)
+    order = {"name": "#99001", "source_name": "web", "currency": "USD", "email": email, "customer": {"id": account}}
+    money = dict.fromkeys(("subtotal_price", "total_discounts", "total_tax", "total_price"), "10.00")
+    shipped = {"shipping_address": {"first_name": "Somebody", "address1": "9 Unlisted Row", "country_code": "US"}}
+    goods = {"line_items": [{"id": 1, "sku": "SKU-00001", "quantity": 3, "price": "10.00"}]}
+    price = {"total_shipping_price_set": {"shop_money": {"amount": "0.00", "currency_code": "USD"}}}
+    for number in (1, 2):
+        times = dict.fromkeys(("created_at", "updated_at"), (at + timedelta(minutes=number)).isoformat())
+        body = json.dumps({**order, **money, **shipped, **goods, **price, **times, "id": f"99{number}77"}).encode()
+        log.append([NewEvent(source_name="ecommerce", event_id=f"o{number}", event_type="order", key=f"order/99{number}77",
+                             topic="orders/create", occurred_at=at, recorded_at=at, received_at=at, payload=body)])  # fmt: skip
+        if number == 1:
+            land_events(log, home)
+    aside = NewLetter(
+        route="segment",
+        source_name="ecommerce",
+        reason_code="not_as_described",
+        detail="type",
+        received_at=at,
+        payload=email.encode(),
+    )
+    log.letters.add([aside])
+    log.close()
+    done = erase(home, CLOCK, [somebody])
+    assert (done.finds, done.places["event log"]) == (0, {"events": 2, "dead_letters": 1})
+    log = open_log(home)
+    kept = [json.loads(event.payload) for event in log.read(0, 10)]
+    log.close()
+    assert [each["line_items"][0]["quantity"] for each in kept] == [3, 3]
+    everything = b"".join(
+        path.read_bytes() for top in (home.log, home.landing) for path in top.rglob("*") if path.is_file()
+    )
+    assert b"9 Unlisted Row" not in everything
+    orders = raw_rows(home, "raw_ecommerce__orders", ["order_id", "email", "account_id"])
+    assert sorted(orders.filter(pl.col("order_id").is_in(["99177", "99277"])).iter_rows()) == [
+        ("99177", None, None),
+        ("99277", None, None),
+    ]
+    texts = [email, *(spelled for each in found.spellings.values() for spelled in each)]
+    assert search(home, Traces.of(texts)) == []
+
+
 def test_what_stewards_said_of_them_and_saw_of_them_is_gone_and_what_they_said_of_others_stays(left: Left) -> None:
     for table, key in (("raw_steward__decisions", "dec_"), ("raw_steward__reveals", "look_")):
         assert left.found.rows[table].height == 1
@@ -630,3 +686,22 @@ def test_what_stewards_said_of_them_and_saw_of_them_is_gone_and_what_they_said_o
         True,
         True,
     ]
+
+
+def test_no_payment_card_of_theirs_stays_tied_to_anybody(home: Home, somebody: str) -> None:
+    members, person = read_table(home, MEMBERS), resolve(home, [somebody])
+    assert members is not None
+    card = next(token for token in sorted(held(home, person).spellings) if token.startswith("payment_"))
+    tie = members.filter(identity_ref=person.tokens[0]).with_columns(identity_type=pl.lit("payment"), identity_ref=pl.lit(card), link_type=pl.lit("payment"))  # fmt: skip
+    write_table(home, MEMBERS, pl.concat([members, tie]))
+    erase(home, CLOCK, [somebody])
+    left = read_table(home, MEMBERS)
+    assert left is not None
+    assert not left.filter(pl.any_horizontal(pl.col(pl.String).is_in([card, somebody, *person.tokens]))).height
+    assert left.height
+    resolve_identities(home, stages.known_until(home), lambda *_: None)
+    again = read_table(home, MEMBERS)
+    assert again is not None
+    assert not again.filter(pl.col("identity_ref") == card).height
+    receipts = raw_rows(home, "raw_pos__transactions", ["payment_ref", "loyalty_card_ref"])
+    assert not receipts.filter(pl.any_horizontal(pl.all().is_in([card, *person.tokens]))).height
