@@ -23,6 +23,8 @@ from serving.intake.routes import Intake
 from serving.keys import Caller, Callers
 from serving.orders import AUDIENCES, NoSuchOrderError
 from serving.problems import ProblemError
+from serving.promising.routes import Promising
+from serving.promising.shop import Shop
 from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
@@ -39,6 +41,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
     service = Service(answers.desk(home), callers, clock)
     consent_hub = hub or Hub(home, clock)
     events = Intake(intake or IntakeDesk(home, consent_hub.clock, consent_hub), callers)
+    shop = Promising(Shop(home), callers, consent_hub.clock)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
@@ -47,6 +50,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
+        *shop.routes(),
         *events.routes(),
         *consent_hub.routes(),
     ]

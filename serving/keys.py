@@ -21,8 +21,9 @@ from troth.home import Home, write_atomically
 
 PREFIX = "troth_"
 ALL_PURPOSES = tuple(dict.fromkeys(each.purpose_code for each in catalogue.SERVICES if each.purpose_code))
-# What a key may do besides reading: report consent events, mint shoppers' links, manage webhooks, send events.
-SCOPES = ("capture", "links", "admin", "events")
+# What a key may do besides reading: report consent events, mint shoppers' links, manage webhooks, send events, ask for promises,
+# hold stock.
+SCOPES = ("capture", "links", "admin", "events", "promise", "hold")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

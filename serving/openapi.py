@@ -11,6 +11,7 @@ from serving.hub import describe
 from serving.intake import describe as intake
 from serving.orders import AUDIENCES
 from serving.problems import ProblemDetails
+from serving.promising import describe as promising
 from serving.requests import MOST_PAIRS, MOST_TEXT, AvailabilityRequest
 
 _PROBLEM = "application/problem+json"
@@ -29,11 +30,13 @@ def document() -> dict[str, Any]:
         ProblemDetails,
         AvailabilityRequest,
         *intake.TYPES,
+        *promising.TYPES,
         *describe.TYPES,
     ]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     answer, stock, recommendation, order, health, problem, request, *others = found
-    of_intake, of_hub = others[: len(intake.TYPES)], others[len(intake.TYPES) :]
+    of_intake, others = others[: len(intake.TYPES)], others[len(intake.TYPES) :]
+    of_promising, of_hub = others[: len(promising.TYPES)], others[len(promising.TYPES) :]
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
     text = {"type": "string", "minLength": 1, "maxLength": MOST_TEXT}
     customer = _parameter("customer_id", "path", text, "Customer id; for features, the token of an identifier too.")
@@ -106,6 +109,7 @@ def document() -> dict[str, Any]:
         },
         "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},
         **intake.paths(of_intake),
+        **promising.paths(of_promising),
         **describe.paths(of_hub),
     }
     return {
@@ -113,7 +117,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Troth",
             "version": VERSION,
-            "description": "Availability, features and recommendations, each with its age, reason and evidence; "
+            "description": "Availability, promises, features and recommendations, each with its age, reason and evidence; "
             "events in; consent: capture, preferences, notices, webhooks.",
         },
         "security": [{"key": []}],

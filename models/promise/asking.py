@@ -27,6 +27,7 @@ REASONS = (
     "stale_evidence",  # what is known of stock is too old
     "not_asked",  # the way was left out of the question, or is closed to the channel
     "hold_refused",  # somebody was quicker
+    "pick_failed",  # promised, and not found
 )
 
 
@@ -79,7 +80,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     promised_at: datetime
     cost_cents: int
     carbon_grams: int
-    distance_km: int
+    distance_km: int | None  # not kept
     found_probability: float
     on_time_probability: float
 

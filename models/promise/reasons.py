@@ -98,7 +98,7 @@ def _late(network: Network, shut: Closed, opened: Open, method: Method, left: Ma
 
 
 def _comes_whole(opened: Open, method: Method) -> bool:
-    serves = opened.arrays.serves.all(axis=1)
+    serves = np.asarray(opened.arrays.serves.all(axis=1))
     return any(serves[number] for number, lane in enumerate(opened.lanes) if lane.method == method)
 
 

@@ -130,7 +130,7 @@ def see(
         if code in network.at and sku in rows:
             cell = rows[sku], network.at[code]
             available[cell] = min(available[cell], units)
-    age = (at - known.known_at).total_seconds() if known.known_at else None
+    age = max(0.0, (at - known.known_at).total_seconds()) if known.known_at else None
     share, is_usable = aged(age, network.rules.evidence)
     return Sight(
         lines=lines,

@@ -25,6 +25,7 @@ CANNOT = {
     "stale_evidence": "We do not know our stock well enough at the moment.",
     "not_asked": "We cannot offer it this way.",
     "hold_refused": "Somebody else was quicker.",
+    "pick_failed": "We could not find it.",
 }
 CANNOT_BY_RULE = "We may not send or hand over this item this way."
 NOTHING = "We cannot promise this now. {why}"

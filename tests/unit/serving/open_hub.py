@@ -32,7 +32,7 @@ class OpenHub:
         made = {scope: keys.make_key(self.home, scope, [], MONDAY, [scope]) for scope in keys.SCOPES}
         self.hub = Hub(self.home, self.clock, seams, allow_loopback=allow_loopback)
         self.app = create_app(self.home, self.clock, self.hub)
-        self.capture, self.links, self.admin, self.events = (Caller(self.app, made[scope]) for scope in keys.SCOPES)
+        self.capture, self.links, self.admin, self.events, *_ = (Caller(self.app, made[scope]) for scope in keys.SCOPES)
         self.person = Caller(self.app)
 
     def alma(self, identifier: dict[str, str] = ALMA) -> str:

@@ -1,0 +1,78 @@
+"""What promising needs at hand: stock, the network, holds and the book, each opened when it is first needed."""
+
+import threading
+import time
+
+from models.promise.book import Book
+from models.promise.network import Network, network
+from models.promise.promising import Grounds
+from models.promise.published import PublishedShelf
+from models.promise.rules import path_of
+from models.promise.sight import Shelf
+from models.stock.board.reader import Board
+from models.stock.holds.opening import open_holds
+from models.stock.holds.store import HoldStore
+from models.tables import versions
+from troth.home import Home
+
+_LOOK_SECONDS = 1.0  # between looks for newer tables and rules
+
+
+class Shop:
+    """What promising needs at hand, opened when it is first needed. Threads share it."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._network: Network | None = None
+        self._seen: tuple[object, float] = (None, float("-inf"))
+        self._shelf: Shelf | None = None
+        self._holds: HoldStore | None = None
+        self._book: Book | None = None
+
+    def grounds(self) -> Grounds:
+        """Raises: TrothError where nothing was published yet."""
+        return Grounds(self.shelf(), self._current(), self.book())
+
+    def shelf(self) -> Shelf:
+        """The board where a projector writes one, else the published table."""
+        if not isinstance(self._shelf, Board):
+            board = open_board(self._home)
+            self._shelf = board or self._shelf or PublishedShelf(self._home)
+        return self._shelf
+
+    def holds(self) -> HoldStore:
+        with self._lock:
+            if self._holds is None:
+                self._holds = open_holds(self._home)
+            return self._holds
+
+    def book(self) -> Book:
+        with self._lock:
+            if self._book is None:
+                self._book = Book(self._home.stock / "promises.db")
+            return self._book
+
+    def _current(self) -> Network:
+        """The network of the tables and rules as they are now, as of a second ago."""
+        found, looked = self._network, self._seen[1]
+        if found is not None and time.monotonic() - looked < _LOOK_SECONDS:
+            return found
+        with self._lock:
+            rules = path_of(self._home)
+            seen = versions(self._home, ("locations", "products")), rules, rules.stat().st_mtime_ns
+            if self._network is None or seen != self._seen[0]:
+                self._network = network(self._home)
+                if not isinstance(self._shelf, Board):
+                    self._shelf = None
+            self._seen = seen, time.monotonic()
+            return self._network
+
+
+def open_board(home: Home) -> Board | None:
+    """The board, once it shows what the warehouse knows; None before."""
+    folder = home.stock / "board"
+    if not (folder / "current").exists():
+        return None
+    board = Board(folder)
+    return board if board.known().recomputed_at is not None else None
