@@ -6,12 +6,14 @@ and go move the base, and only what nobody wrote down widens the distribution.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from models.stock.belief.parameters import Parameters
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -36,6 +38,7 @@ class Beliefs:
     Times of evidence are days since 1970, 0 for never.
     """
 
+    parameters: Parameters = field(default_factory=Parameters)
     locations: pl.DataFrame = field(
         default_factory=lambda: pl.DataFrame(
             schema={"location_code": pl.String, "location_type": pl.String, "timezone_name": pl.String}
@@ -72,15 +75,14 @@ class Beliefs:
 
     def copy(self) -> "Beliefs":
         """One that may be changed while this one is read."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return Beliefs(
-            **{name: value.copy() if isinstance(value, np.ndarray) else value for name, value in values.items()}
-        )
+        other = replace(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(other, name, value.copy())
+        return other
 
     def nbytes(self) -> int:
-        return sum(
-            getattr(self, each.name).nbytes for each in fields(self) if isinstance(getattr(self, each.name), np.ndarray)
-        )
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
 
 def at_least(base: Ints, mass: Floats, units: Sequence[int]) -> Floats:
@@ -96,5 +98,5 @@ def at_least(base: Ints, mass: Floats, units: Sequence[int]) -> Floats:
 
 def mean_units(base: Ints, mass: Floats) -> Floats:
     """Expected pieces, by position."""
-    expected: Floats = base + mass @ np.arange(mass.shape[1], dtype=np.float32)
-    return expected
+    expected = base + mass @ np.arange(mass.shape[1], dtype=np.float32)
+    return expected.astype(np.float32)

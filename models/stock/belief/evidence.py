@@ -10,15 +10,15 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 
-from models.stock.belief.beliefs import CELLS, Beliefs
+from models.stock.belief.beliefs import Beliefs, Floats, Ints
 from models.stock.belief.filtering import ASK, CORRECT, COUNT, IN, MISS, OPEN, SALE, TAKE, TRANSFER_IN, Evidence
-from models.stock.belief.parameters import Parameters
 
 KINDS = {"opening": OPEN, "sale": SALE, "transfer_in": TRANSFER_IN, "adjustment": CORRECT}
 DAY = timedelta(days=1)
 TRADING_DAY_BEGINS = timedelta(hours=4)  # on the wall clock: a store that closes after midnight ends its day then
 COUNTED_WITH = timedelta(hours=1)  # an adjustment so close to a count is that count's
-EVENT = {
+PLACE = {"location_type": "location_type", "timezone_name": "timezone_name"}
+EVENT: dict[str, pl.DataType | type[pl.DataType]] = {
     "location_code": pl.String, "sku": pl.String, "kind": pl.Int8, "units": pl.Int32, "found": pl.Int32, "at": pl.Datetime("us"),
 }  # fmt: skip
 
@@ -55,26 +55,33 @@ class Tables:
         return min((each for each in firsts if isinstance(each, datetime)), default=None)
 
 
-def gathered(beliefs: Beliefs, tables: Tables, until: datetime, parameters: Parameters) -> Evidence:
-    """Evidence of the period from the beliefs' time to another; positions, SKUs and locations first heard of are added to the beliefs."""
+def gathered(beliefs: Beliefs, tables: Tables, until: datetime) -> Evidence:
+    """Evidence of the period from the beliefs' time to another, with room for positions, SKUs and locations first heard of. Changes nothing."""
     news = tables.known(beliefs.as_of_at, until)
     events = _events(news, _carried(news.counts, tables.movements, beliefs.as_of_at))
-    _admit(beliefs, events, tables, parameters)
-    events = events.with_columns(position=pl.Series(_found(beliefs, events), dtype=pl.Int32)).sort(
-        "position", "at", "kind", "units", "found"
-    )
+    seen = events.select("location_code", "sku").unique().sort("location_code", "sku")
+    locations = _extended(beliefs.locations, seen, "location_code", tables.locations, PLACE)
+    items = _extended(beliefs.items, seen, "sku", tables.products, {"category": "category_name"})
+    place, item = _admitted(beliefs, seen, locations, items)
+    position = _slots(place, item, locations, items)[
+        _rows(locations, "location_code", events), _rows(items, "sku", events)
+    ]
+    events = events.with_columns(position=pl.Series(position)).sort("position", "at", "kind", "units", "found")
     sales = events.filter(pl.col("kind") == SALE)
-    lines = np.bincount(sales["position"].to_numpy(), minlength=len(beliefs)).astype(np.float32)
-    days = 1.0 if beliefs.as_of_at is None else (until - beliefs.as_of_at) / DAY
     return Evidence(
         position=events["position"].to_numpy(),
         kind=events["kind"].to_numpy(),
         units=events["units"].to_numpy(),
         day=events["at"].dt.epoch("d").cast(pl.Int32).to_numpy(),
         found=events["found"].to_numpy(),
-        lines=lines,
-        heard_days=_heard_days(sales, beliefs),
-        days=days,
+        lines=np.bincount(sales["position"].to_numpy(), minlength=len(place)).astype(np.float32),
+        heard=np.bincount(place[sales["position"].to_numpy()], minlength=len(locations)).astype(np.float32),
+        heard_days=_heard_days(sales, locations),
+        place=place,
+        item=item,
+        locations=locations,
+        items=items,
+        days=1.0 if beliefs.as_of_at is None else (until - beliefs.as_of_at) / DAY,
     )
 
 
@@ -134,38 +141,13 @@ def _carried(counts: pl.DataFrame, movements: pl.DataFrame, known_at: datetime |
     )
 
 
-def _admit(beliefs: Beliefs, events: pl.DataFrame, tables: Tables, parameters: Parameters) -> None:
-    """Make room for positions first heard of. Of what was there before the first record, little is known."""
-    seen = events.select("location_code", "sku").unique().sort("location_code", "sku")
-    beliefs.locations = _extended(
-        beliefs.locations,
-        seen,
-        "location_code",
-        tables.locations,
-        {"location_type": "location_type", "timezone_name": "timezone_name"},
-    )
-    beliefs.items = _extended(beliefs.items, seen, "sku", tables.products, {"category": "category_name"})
-    more = len(beliefs.locations) - len(beliefs.traffic)
-    beliefs.traffic, beliefs.silent = (
-        np.r_[each, np.zeros(more, np.float32)] for each in (beliefs.traffic, beliefs.silent)
-    )
-    place, item = _rows(beliefs, seen)
-    slots = _slots(beliefs)
-    fresh = slots[place, item] < 0
-    count = int(fresh.sum())
-    if not count:
-        return
-    place, item = place[fresh], item[fresh]
-    unknown = 0.4 * 0.3 * 0.7 ** np.arange(-1, CELLS - 1, dtype=np.float32)
-    unknown[0] = 0.6
-    unknown /= unknown.sum()
-    beliefs.place, beliefs.item = np.r_[beliefs.place, place], np.r_[beliefs.item, item]
-    beliefs.mass = np.concatenate([beliefs.mass, np.broadcast_to(unknown, (count, CELLS))])
-    beliefs.scale = np.r_[beliefs.scale, _odds(beliefs, place, item, parameters.odds)]
-    for name in ("base", "books", "seen_day", "counted_day", "missed_day"):
-        setattr(beliefs, name, np.r_[getattr(beliefs, name), np.zeros(count, np.int32)])
-    for name in ("sold", "exposure", "asked", "quiet"):
-        setattr(beliefs, name, np.r_[getattr(beliefs, name), np.zeros(count, np.float32)])
+def _admitted(beliefs: Beliefs, seen: pl.DataFrame, locations: pl.DataFrame, items: pl.DataFrame) -> tuple[Ints, Ints]:
+    """Place and item of all positions, those first heard of at the end."""
+    place, item = _rows(locations, "location_code", seen), _rows(items, "sku", seen)
+    fresh = _slots(beliefs.place, beliefs.item, locations, items)[place, item] < 0
+    if not fresh.any():
+        return beliefs.place, beliefs.item
+    return np.r_[beliefs.place, place[fresh]], np.r_[beliefs.item, item[fresh]]
 
 
 def _extended(
@@ -178,43 +160,23 @@ def _extended(
     return pl.concat([known, rows.select(known.columns)])
 
 
-def _rows(beliefs: Beliefs, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Row of each row's location and SKU."""
-    return (
-        frame.join(names.select(key).with_row_index("row"), on=key, how="left", maintain_order="left")["row"]
-        .to_numpy()
-        .astype(np.int32)
-        for names, key in ((beliefs.locations, "location_code"), (beliefs.items, "sku"))
-    )  # type: ignore[return-value]
+def _rows(names: pl.DataFrame, key: str, frame: pl.DataFrame) -> Ints:
+    """Row of each row's location or SKU."""
+    rows = frame.select(key).join(names.select(key).with_row_index("row"), on=key, how="left", maintain_order="left")
+    return rows["row"].cast(pl.Int32).to_numpy()
 
 
-def _slots(beliefs: Beliefs) -> np.ndarray:
+def _slots(place: Ints, item: Ints, locations: pl.DataFrame, items: pl.DataFrame) -> Ints:
     """Position of each location and SKU, -1 where there is none."""
-    slots = np.full((len(beliefs.locations), len(beliefs.items)), -1, np.int32)
-    slots[beliefs.place, beliefs.item] = np.arange(len(beliefs), dtype=np.int32)
+    slots = np.full((len(locations), len(items)), -1, np.int32)
+    slots[place, item] = np.arange(len(place), dtype=np.int32)
     return slots
 
 
-def _found(beliefs: Beliefs, frame: pl.DataFrame) -> np.ndarray:
-    place, item = _rows(beliefs, frame)
-    return np.asarray(_slots(beliefs)[place, item])
-
-
-def _odds(beliefs: Beliefs, place: np.ndarray, item: np.ndarray, odds: Mapping[str, float]) -> np.ndarray:
-    """How much worse than the mean the records of a position's kind are."""
-    types, categories = beliefs.locations["location_type"].fill_null("store"), beliefs.items["category"].fill_null("")
-    table = np.array(
-        [[odds.get(f"{a}/{b}", 1.0) for b in categories.unique().sort()] for a in types.unique().sort()], np.float32
-    )
-    row = types.rank("dense").to_numpy().astype(np.int64) - 1
-    column = categories.rank("dense").to_numpy().astype(np.int64) - 1
-    return np.asarray(table[row[place], column[item]])
-
-
-def _heard_days(sales: pl.DataFrame, beliefs: Beliefs) -> np.ndarray:
+def _heard_days(sales: pl.DataFrame, locations: pl.DataFrame) -> Floats:
     """How many trading days each location's tills told of."""
     zoned = sales.select("location_code", "at").join(
-        beliefs.locations.select("location_code", "timezone_name"), on="location_code", how="left"
+        locations.select("location_code", "timezone_name"), on="location_code", how="left"
     )
     parts = [
         part.select(
@@ -234,5 +196,5 @@ def _heard_days(sales: pl.DataFrame, beliefs: Beliefs) -> np.ndarray:
         if parts
         else pl.DataFrame(schema={"location_code": pl.String, "days": pl.UInt32})
     )
-    joined = beliefs.locations.join(told, on="location_code", how="left", maintain_order="left")
+    joined = locations.join(told, on="location_code", how="left", maintain_order="left")
     return joined["days"].fill_null(0).cast(pl.Float32).to_numpy()

@@ -5,13 +5,15 @@ stock are all that has to be remembered. Added here: counts and picks that err, 
 window that moves with the books, so that a warehouse's hundreds cost no more than a shelf's three.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from models.stock.belief.beliefs import CELLS, CHUNK, Beliefs, Floats, Ints, at_least, mean_units
-from models.stock.belief.parameters import Parameters, opening_errors
+from models.stock.belief.parameters import STORE, Parameters, opening_errors
 
 # Kinds of evidence, in the order in which those of one instant count.
 OPEN, IN, TRANSFER_IN, COUNT, CORRECT, ASK, TAKE, SALE, MISS = range(9)
@@ -23,8 +25,8 @@ QUIET_MOST = 8  # pieces that an unheard day may have taken, at most
 class Evidence:
     """What became known in a period. Events are in order of position and time; `units` is what moved, was counted, or was asked of a pick.
 
-    `found`: pieces a pick brought, for ASK; 1 for a CORRECT that no count explains. `lines`: till lines by position. `heard_days`: trading days that a
-    location told of. `days`: length of the period.
+    `found`: pieces a pick brought, for ASK; 1 for a CORRECT that no count explains. `lines`: till lines by position. `heard`, `heard_days`: till lines and trading days that a
+    location told of. `place`, `item`, `locations`, `items`: positions there are now, as in the beliefs, new ones last. `days`: length of the period.
     """
 
     position: Ints
@@ -33,7 +35,12 @@ class Evidence:
     day: Ints
     found: Ints
     lines: Floats  # by position
+    heard: Floats  # till lines by location
     heard_days: Floats  # by location
+    place: Ints
+    item: Ints
+    locations: pl.DataFrame
+    items: pl.DataFrame
     days: float = 1.0
 
 
@@ -61,12 +68,15 @@ class Scores:
         self.wrong.append(np.zeros(len(position), np.float32) if wrong is None else wrong)
 
 
-def step(beliefs: Beliefs, evidence: Evidence, parameters: Parameters, scores: Scores | None = None) -> None:
+def step(beliefs: Beliefs, evidence: Evidence, scores: Scores | None = None) -> None:
     """Change beliefs by a period's evidence: its events in order, then what did not sell, then what went missing unseen."""
+    parameters = beliefs.parameters
+    _admit(beliefs, evidence, parameters)
     there = _there(beliefs)
     _hear_events(beliefs, evidence, parameters, scores)
-    heard = np.bincount(beliefs.place, weights=evidence.lines, minlength=len(beliefs.traffic)).astype(np.float32)
-    usual, given_up = _listen(beliefs, evidence, heard)
+    there = np.maximum(there, _there(beliefs))
+    heard = evidence.heard
+    usual, given_up = _listen(beliefs, evidence)
     prior = _item_rates(beliefs)
     for start in range(0, len(beliefs), CHUNK):
         part = slice(start, start + CHUNK)
@@ -87,11 +97,42 @@ def step(beliefs: Beliefs, evidence: Evidence, parameters: Parameters, scores: S
     beliefs.days += evidence.days
 
 
-def demand_rates(beliefs: Beliefs, parameters: Parameters) -> Floats:
+def _admit(beliefs: Beliefs, evidence: Evidence, parameters: Parameters) -> None:
+    """Make room for positions first heard of. Of what was there before the first record, little is known."""
+    beliefs.locations, beliefs.items = evidence.locations, evidence.items
+    more = len(beliefs.locations) - len(beliefs.traffic)
+    beliefs.traffic, beliefs.silent = (
+        np.r_[each, np.zeros(more, np.float32)] for each in (beliefs.traffic, beliefs.silent)
+    )
+    known, count = len(beliefs), len(evidence.place) - len(beliefs)
+    if not count:
+        return
+    unknown = np.r_[0.6, 0.12 * 0.7 ** np.arange(CELLS - 1)].astype(np.float32)
+    beliefs.place, beliefs.item = evidence.place, evidence.item
+    beliefs.mass = np.concatenate([beliefs.mass, np.broadcast_to(unknown / unknown.sum(), (count, CELLS))])
+    beliefs.scale = np.r_[beliefs.scale, _odds(beliefs, evidence.place[known:], evidence.item[known:], parameters.odds)]
+    for name in ("base", "books", "seen_day", "counted_day", "missed_day"):
+        setattr(beliefs, name, np.r_[getattr(beliefs, name), np.zeros(count, np.int32)])
+    for name in ("sold", "exposure", "asked", "quiet"):
+        setattr(beliefs, name, np.r_[getattr(beliefs, name), np.zeros(count, np.float32)])
+
+
+def _odds(beliefs: Beliefs, place: Ints, item: Ints, odds: Mapping[str, float]) -> Floats:
+    """How much worse than the mean the records of a position's kind are."""
+    types, categories = beliefs.locations["location_type"].fill_null(STORE), beliefs.items["category"].fill_null("")
+    table = np.array(
+        [[odds.get(f"{a}/{b}", 1.0) for b in categories.unique().sort()] for a in types.unique().sort()], np.float32
+    )
+    row = types.rank("dense").to_numpy().astype(np.int64) - 1
+    column = categories.rank("dense").to_numpy().astype(np.int64) - 1
+    return np.asarray(table[row[place], column[item]])
+
+
+def demand_rates(beliefs: Beliefs, part: slice = slice(None)) -> Floats:
     """Till lines a day that would be asked for at each position if it were there: the SKU's own share everywhere, then this location's (empirical Bayes)."""
-    prior = _item_rates(beliefs)[beliefs.item]
-    rate = (parameters.likeness + beliefs.sold) / (parameters.likeness / prior + beliefs.exposure)
-    lines: Floats = rate * beliefs.traffic[beliefs.place]
+    likeness, prior = beliefs.parameters.likeness, _item_rates(beliefs)[beliefs.item[part]]
+    rate = (likeness + beliefs.sold[part]) / (likeness / prior + beliefs.exposure[part])
+    lines: Floats = rate * beliefs.traffic[beliefs.place[part]]
     return lines
 
 
@@ -115,10 +156,10 @@ def _item_rates(beliefs: Beliefs) -> Floats:
     return rates
 
 
-def _listen(beliefs: Beliefs, evidence: Evidence, heard: Floats) -> tuple[Floats, Floats]:
+def _listen(beliefs: Beliefs, evidence: Evidence) -> tuple[Floats, Floats]:
     """A location's usual lines a day, and how many days are now given up. Keeps count of days without word."""
     told = evidence.heard_days > 0
-    each = np.where(told, heard / np.maximum(evidence.heard_days, 1), 0).astype(np.float32)
+    each = np.where(told, evidence.heard / np.maximum(evidence.heard_days, 1), 0).astype(np.float32)
     beliefs.traffic = np.where(
         told, np.where(beliefs.traffic > 0, 0.85 * beliefs.traffic + 0.15 * each, each), beliefs.traffic
     ).astype(np.float32)
@@ -226,7 +267,7 @@ def moved(base: Ints, mass: Floats, by: Ints, to: Ints, drop: bool = False) -> F
 def _base_after(base: Ints, mass: Floats, by: Ints) -> Ints:
     """Where the window starts after a move: the mean in its middle, never below nothing."""
     middle = np.rint(mean_units(base, mass)).astype(np.int32) + by
-    return np.maximum(middle - CELLS // 2, 0).astype(np.int32)
+    return np.asarray(np.maximum(middle - CELLS // 2, 0), np.int32)
 
 
 def _at_least_each(base: Ints, mass: Floats, units: Ints) -> Floats:
@@ -300,13 +341,13 @@ def _unheard(base: Ints, mass: Floats, expected: Floats) -> None:
 
 def thinned(base: Ints, mass: Floats, expected: Floats) -> Floats:
     """The distribution after a Poisson number of pieces left unseen."""
-    chance, left = np.exp(-expected).astype(np.float32), np.ones(len(mass), np.float32)
+    chance, left = np.asarray(np.exp(-expected), np.float32), np.ones(len(mass), np.float32)
     result = np.zeros_like(mass)
     for gone in range(QUIET_MOST + 1):
         share = left if gone == QUIET_MOST else chance
         result += share[:, None] * moved(base, mass, np.full(len(base), -gone, np.int32), base)
-        left = np.maximum(left - chance, 0)
-        chance = chance * expected / (gone + 1)
+        left = np.asarray(np.maximum(left - chance, 0), np.float32)
+        chance = np.asarray(chance * expected / (gone + 1), np.float32)
     return np.asarray(result / result.sum(axis=1, keepdims=True), np.float32)
 
 
@@ -323,16 +364,22 @@ def _drift(mass: Floats, days: float, scale: Floats, lines: Floats, parameters: 
     mass /= mass.sum(axis=1, keepdims=True)
 
 
-def found_probability(beliefs: Beliefs, units: list[int], parameters: Parameters) -> Floats:
-    """P(at least so many pieces are found), position x units. Where tills are silent, what they may have sold is taken off first."""
-    rates = demand_rates(beliefs, parameters) * beliefs.silent[beliefs.place] * parameters.units_per_line
+def now(beliefs: Beliefs, part: slice) -> Floats:
+    """The mass of some positions as of this moment: where tills are silent, what they may have sold is taken off."""
+    mass = beliefs.mass[part]
+    silent = beliefs.silent[beliefs.place[part]]
+    quiet = np.flatnonzero(silent > 0)
+    if len(quiet):
+        sold = demand_rates(beliefs, part)[quiet] * silent[quiet] * beliefs.parameters.units_per_line
+        mass = mass.copy()
+        mass[quiet] = thinned(beliefs.base[part][quiet], mass[quiet], sold)
+    return mass
+
+
+def found_probability(beliefs: Beliefs, units: Sequence[int]) -> Floats:
+    """P(at least so many pieces are found), position x units; never rises with units."""
     answers = np.empty((len(beliefs), len(units)), np.float32)
     for start in range(0, len(beliefs), CHUNK):
         part = slice(start, start + CHUNK)
-        base, mass = beliefs.base[part], beliefs.mass[part]
-        quiet = np.flatnonzero(rates[part] > 0)
-        if len(quiet):
-            mass = mass.copy()
-            mass[quiet] = thinned(base[quiet], mass[quiet], rates[part][quiet])
-        answers[part] = at_least(base, mass, units)
+        answers[part] = at_least(beliefs.base[part], now(beliefs, part), units)
     return answers
