@@ -10,7 +10,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from feature_repo import catalogue
-from orchestration import batches, lineage, stages, taking, warehouse
+from orchestration import batches, lineage, near_time, stages, taking, warehouse
 from orchestration.catalog import SOURCES, contracts
 from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
@@ -238,8 +238,10 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         dbt: Dbt,
         reporter: dg.ResourceParam[Reporter],
     ) -> Iterator[Any]:
+        offset = near_time.known_offset(troth.home)
         yield from warehouse.build(context, troth.home, dbt, stages.known_until(troth.home), reporter.advance)
         published = warehouse.publish_tables(troth.home, list(warehouse.published_models(manifest)))
+        near_time.announce_stock(troth.home, offset)
         context.log.info(
             f"published {sum(changed for _, changed in published.values())} changed tables of {len(published)}"
         )

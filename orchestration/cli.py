@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration import consenting, identity_commands
+from orchestration import consenting, identity_commands, stock_commands
 from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
@@ -34,6 +34,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(consenting.app, name="consent")
 app.add_typer(identity_commands.app, name="identity")
 app.add_typer(segment, name="segment")
+app.add_typer(stock_commands.app, name="stock")
 app.add_typer(quarantine, name="quarantine")
 privacy = typer.Typer(
     no_args_is_help=True,
@@ -237,6 +238,9 @@ def ask_order(
 
     answer = answers.ask_order(here(home).home, order, _now(home), audience)
     _show(answer if as_json else answers.in_short(answer), as_json)
+
+
+ask.command("promise")(promising.ask_promise)
 
 
 @ask.command("recommend")

@@ -11,6 +11,7 @@ from orchestration import lineage, taking, warehouse
 from orchestration.assets import TRADING_DAY, TRADING_DAYS, all_assets
 from orchestration.catalog import SOURCES, contracts
 from orchestration.instance import dagster_home
+from orchestration.near_time import land_log
 from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from troth.home import Home
 from troth.settings import Settings, here
@@ -21,6 +22,8 @@ AVAILABILITY = (
     - RAW
     - dg.AssetSelection.groups("consent", "identity")
 )
+
+AVAILABILITY_CYCLE = AVAILABILITY | dg.AssetSelection.assets("online_sku_location_availability", "online_availability")
 
 
 def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
@@ -37,7 +40,7 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
     )
     availability = dg.define_asset_job(
         "availability_cycle",
-        selection=AVAILABILITY | dg.AssetSelection.assets("online_sku_location_availability", "online_availability"),
+        selection=AVAILABILITY_CYCLE,
         description="Stock and availability only, from what is already read.",
     )
     return dg.Definitions(
@@ -71,10 +74,11 @@ def resources(
 
 
 def new_files(home: Home, job: Any) -> dg.SensorDefinition:
-    """Looks for landed files that are not taken yet and asks for a run per trading day."""
+    """Lands what came in over HTTP, looks for landed files that are not taken yet and asks for a run per trading day."""
 
     @dg.sensor(name="new_files", job=job, minimum_interval_seconds=30, description="Runs for files that have landed.")
     def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        land_log(home)
         plans = [plan for source in SOURCES for plan in taking.plan(home, source.name)]
         if not plans:
             return dg.SkipReason(f"nothing new under {home.landing}")

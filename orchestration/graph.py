@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.assets import TRADING_DAY
-from orchestration.definitions import RAW, build_definitions, resources
+from orchestration.definitions import AVAILABILITY_CYCLE, RAW, build_definitions, resources
 from orchestration.errors import STEP_FAILED, RunError
 from orchestration.progress import Display
 from orchestration.resources import Reporter
@@ -58,6 +58,10 @@ class Graph:
     def bring_up_to_date(self, checks: CheckCounts) -> list[StageTime]:
         """Everything after the raw tables."""
         return self._run(dg.AssetSelection.all() - RAW, {}, checks)
+
+    def recompute_availability(self, checks: CheckCounts) -> list[StageTime]:
+        """What availability rests on, and it; published and online."""
+        return self._run(AVAILABILITY_CYCLE, {}, checks)
 
     def _run(self, selection: dg.AssetSelection, tags: dict[str, str], checks: CheckCounts) -> list[StageTime]:
         result = dg.materialize(

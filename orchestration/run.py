@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestration import taking, warehouse
+from orchestration import near_time, taking, warehouse
 from orchestration.catalog import SOURCES
 from orchestration.errors import NOTHING_READABLE, RunError
 from orchestration.instance import dagster_home
@@ -80,12 +80,14 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
             write_sample(home, sample_scale(), display.advance)
     else:
         parsing = None
+    with stages.stage("land what came in"):
+        near_time.land_log(home)
     with stages.stage("look for new files"):
         plans = [plan for source in SOURCES for plan in taking.plan(home, source.name)]
         last = last_report(home)
         fingerprint = _fingerprint()
-        unfinished = _unfinished(home)
-    if not plans and unfinished is None and last and last.fingerprint == fingerprint and not force:
+        before = unfinished(home)
+    if not plans and before is None and last and last.fingerprint == fingerprint and not force:
         last.is_changed, last.stages = False, stages.complete()
         return last
     if not plans and not any(home.taken.glob("*/*.json")):
@@ -93,7 +95,7 @@ def run(settings: Settings, display: Display, sample: bool = True, force: bool =
             f"landed files: expected some under {home.landing}/<source>/<day>/, found none. "
             "Land files there, pass --source with --mapping, or leave out --no-sample.", NOTHING_READABLE,
         )  # fmt: skip
-    days = sorted({*(unfinished or ()), *(plan.day for plan in plans)})
+    days = sorted({*(before or ()), *(plan.day for plan in plans)})
     # Written before anything is taken and removed when all is done: what a failed check or a crash left behind is judged
     # again, although its files count as taken.
     write_atomically(home.reports / UNFINISHED, msgspec.json.encode(days))
@@ -168,7 +170,7 @@ def last_report(home: Home) -> RunReport | None:
         return None
 
 
-def _unfinished(home: Home) -> list[str] | None:
+def unfinished(home: Home) -> list[str] | None:
     """Days of a run that did not end; None when the last one did."""
     path = home.reports / UNFINISHED
     return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else None

@@ -1,0 +1,48 @@
+"""Where the warehouse meets the stream: what the log holds is landed as files, and how far the warehouse knows the stream."""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from models.stock.base import announce
+from orchestration import taking
+from orchestration.catalog import SOURCES
+from serving.intake.landing import Landed, land
+from serving.intake.log import LANDING, has_log, open_log
+from troth.home import Home
+
+_RANGE = re.compile(r"_log_(\d{12})-\d{12}\.\w+$")
+
+
+def land_log(home: Home) -> Landed:
+    """Land what the log holds; of a home without a log, nothing."""
+    if not has_log(home):
+        return Landed(0, 0, 0)
+    log = open_log(home)
+    try:
+        return land(log, home)
+    finally:
+        log.close()
+
+
+def known_offset(home: Home) -> int:
+    """The log offset up to which everything is landed and taken. What is taken meanwhile is beyond it, never missing below."""
+    if not has_log(home):
+        return 0
+    log = open_log(home)
+    try:
+        landed = log.position(LANDING)
+    finally:
+        log.close()
+    waiting = (file.path for source in SOURCES for plan in taking.plan(home, source.name) for file in plan.read)
+    return min([landed, *_before(waiting)])
+
+
+def _before(names: Iterable[str]) -> list[int]:
+    """Of files that hold a range of the log, the offsets before them."""
+    return [int(found[1]) - 1 for name in names if (found := _RANGE.search(name))]
+
+
+def announce_stock(home: Home, offset: int) -> None:
+    """Tell the projector that stock was published; `offset` as it was known before it was computed."""
+    announce(home, offset, datetime.now(UTC))
