@@ -22,7 +22,9 @@ from troth.home import Home
 from troth.settings import TELEMETRY_OFF
 
 CONTRACTS: dict[str, Contract] = {
-    contract.table: contract for module in (pos, ecommerce, wms, loyalty, consent, stock) for contract in module.CONTRACTS
+    contract.table: contract
+    for module in (pos, ecommerce, wms, loyalty, consent, stock)
+    for contract in module.CONTRACTS
 }
 UTC_TIME = pl.Datetime("us", "UTC")
 CONSENT_TABLES: dict[str, dict[str, pl.DataType]] = {

@@ -35,7 +35,7 @@ _STORES = (
     "log",
 )
 # Below these nothing is a record of ours: what a tool wrote there may be blotted out byte by byte.
-_TOOLS = ("reports", "logs", "dbt", "dagster", "artifacts", "exports", "taken", "log")
+_TOOLS = ("reports", "logs", "dbt", "dagster", "artifacts", "exports", "taken")
 
 
 def exported_to(home: Home, texts: Collection[str]) -> list[str]:

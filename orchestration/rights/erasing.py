@@ -26,6 +26,7 @@ from orchestration.rights import tables
 from orchestration.rights.copies import erase_exports, exported_to, mend, other_tables
 from orchestration.rights.held import BOOKS, KEPT, Held, held, outlives, personal_columns
 from orchestration.rights.landed import Edit, rewrite
+from orchestration.rights.logged import bring_in, erase_logged, search_logged
 from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.suppression import marks_of
 from orchestration.rights.traces import Traces, as_json, search
@@ -149,6 +150,8 @@ def _foreseen(home: Home, subjects: Sequence[str]) -> Erased:
 
 def _planned(home: Home, folder: Path, request_id: str, subjects: Sequence[str], at: datetime) -> Plan:
     """What lies where, from raw and from the bytes of landed files; kept sealed until the end."""
+    if brought := bring_in(home):
+        ask_for_a_run(home, brought)
     person = resolve(home, subjects)
     found = held(home, person)
     identifiers = tuple(sorted(_identifiers(person, found)))
@@ -241,6 +244,10 @@ def _rewrite_landed(home: Home, _clock: Clock, plan: Plan) -> Any:
     paths = {name: home.landing / name for name in plan.edits}
     changed = [name for name, path in paths.items() if path.exists() and rewrite(path, plan.edits[name], plan.traces)]
     return {"files": len(changed)}
+
+
+def _erase_logged(home: Home, clock: Clock, plan: Plan) -> Any:
+    return erase_logged(home, plan.traces, clock.now())
 
 
 def _read_again(home: Home, _clock: Clock, plan: Plan) -> Any:
@@ -347,6 +354,7 @@ STEPS: tuple[tuple[str, Step], ...] = (
     ("suppression", _remember),
     ("ledger", _erase_ledger),
     ("vault", _erase_vault),
+    ("event log", _erase_logged),
     ("landed files", _rewrite_landed),
     ("raw and quarantine", _read_again),
     ("consent tables", _rewrite_consents),
@@ -366,7 +374,7 @@ def _finish(home: Home, clock: Clock, plan: Plan, done: Mapping[str, Any], actor
 
     folder = home.root / FOLDER / plan.request_id
     traces = plan.traces
-    finds = search(home, traces)
+    finds = [*search(home, traces), *search_logged(home, traces)]
     mended = mend(home, traces, finds)
     if mended:
         finds = [find for find in finds if find.path not in mended] + search(
@@ -438,6 +446,7 @@ def _subject_key(token: str) -> str:
 
 def _stays(person: Person, others: Collection[str]) -> list[dict[str, Any]]:
     from consent.ledger.opening import is_outside
+    from troth.settings import given_log
 
     kept: list[dict[str, Any]] = [
         {
@@ -455,6 +464,13 @@ def _stays(person: Person, others: Collection[str]) -> list[dict[str, Any]]:
                 "what": "what the PostgreSQL server keeps beside the ledger's tables",
                 "why": "Its log, replicas and backups hold the destroyed keys for a while, wrapped: `troth privacy rotate-key` "
                 "closes them. The search reads the home's files; the database was asked, and opens nothing.",
+            }
+        )
+    if given_log():
+        kept.append(
+            {
+                "what": "what the PostgreSQL server keeps beside the event log's tables",
+                "why": "Its log, replicas and backups hold what was emptied for as long as they are kept. The tables were searched.",
             }
         )
     if others:

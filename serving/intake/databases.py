@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -151,10 +152,13 @@ class SQLiteDatabase:
     def shred(self) -> None:
         """`secure_delete` wrote zeros over it; here the journal that may still hold it goes."""
         with self._writer_lock, self._reader_lock, self._refusing("written", _AGAIN):
-            if self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
-                raise LogError(
-                    f"event log {self._path.name}: expected to empty its journal, found it in use. Try again."
-                )
+            until = time.monotonic() + _PATIENCE
+            while self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:  # another process is at it too
+                if time.monotonic() > until:
+                    raise LogError(
+                        f"event log {self._path.name}: expected to empty its journal, found it in use. Try again."
+                    )
+                time.sleep(0.005)
             with self._path.with_name(f"{self._path.name}-wal").open("rb") as journal:
                 os.fsync(journal.fileno())  # or a power cut could bring the journal back
 

@@ -114,6 +114,14 @@ class Letters:
             )
             self.blank_within(letter_ids)
 
+    def erase(self, letter_ids: Sequence[int], at: datetime) -> int:
+        """Empty what letters held and drop those that wait; how many. The log's files keep a trace until it is shredded."""
+        waiting = [
+            each.letter_id for each in self.list("waiting", most=self._most) if each.letter_id in set(letter_ids)
+        ]
+        self.settle(waiting, "dropped", at)
+        return len(waiting)
+
     def blank_within(self, letter_ids: Sequence[int]) -> None:
         """Empty what letters held, inside a transaction of the log; their keys, which rest on it, go too."""
         self._database.write(

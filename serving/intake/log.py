@@ -5,7 +5,7 @@ PostgreSQL, with what an operator needs besides. Dead letters: `letters.py`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -210,20 +210,27 @@ class Log:
         return int(count)
 
     def blank(self, offsets: Sequence[int]) -> int:
-        """Empty the payloads and order keys of events, leaving no trace of them in the database's files; how many.
+        """Empty the payloads and order keys of events, leaving no trace of them in the database's files; how many."""
+        return self.rewrite(dict.fromkeys(offsets, b""))
 
-        Their ids stay known, whatever content they come with again. To be asked for what is landed and projected only.
+    def rewrite(self, payloads: Mapping[int, bytes]) -> int:
+        """Put other payloads in the place of those of some offsets, and leave no trace of these; how many. An empty one takes the order key with it.
+
+        Their ids stay known, whatever content they come with again.
         """
-        if not offsets:
+        if not payloads:
             return 0
         with self._database.writing():
-            there = self._there(offsets)
-            self._database.write(
-                "update events set payload = ?, order_key = '' where event_offset = ?", [(b"", each) for each in there]
-            )
-            self._database.write(
-                "update known_events set content_key = ? where event_offset = ?", [(b"", each) for each in there]
-            )
+            there = self._there(list(payloads))
+            for statement, rows in (
+                ("update events set payload = ? where event_offset = ?", [(payloads[each], each) for each in there]),
+                (
+                    "update events set order_key = '' where event_offset = ?",
+                    [(each,) for each in there if not payloads[each]],
+                ),
+                ("update known_events set content_key = ? where event_offset = ?", [(b"", each) for each in there]),
+            ):
+                self._database.write(statement, rows)
         self.shred()
         return len(there)
 

@@ -35,7 +35,6 @@ from orchestration.deciding import land
 from orchestration.errors import RunError
 from orchestration.identities import MEMBERS, resolve_identities
 from orchestration.raw import raw_rows, read_table, write_table
-from orchestration.raw import raw_rows
 from orchestration.rights import desk
 from orchestration.rights.access import access, access_document, page
 from orchestration.rights.correcting import rectify
