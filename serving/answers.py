@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +24,10 @@ from serving.profiles import Profile
 from troth.clock import Clock, FixedClock, SystemClock
 from troth.home import Home
 
+if TYPE_CHECKING:  # the arrays behind it take half a second to import
+    from models.stock.board.layout import Cells, Known
+    from models.stock.board.reader import Board
+
 CUSTOMER_PREFIX = "cus_"
 MOST_RECOMMENDED = 100
 Neighbours = Mapping[str, Sequence[tuple[str, float]]]
@@ -37,6 +41,15 @@ class Desk:
     source: Source
     _neighbours: tuple[str | None, Neighbours] = (None, {})
     _popular: tuple[str | None, Sequence[tuple[str, float]]] = field(default=(None, ()))
+    _board: "Board | None" = None
+
+    def board(self) -> "Board | None":
+        """The board of stock, once a projector shows there what the warehouse knows."""
+        if self._board is None and (self.home.stock / "board").exists():
+            from serving.board import open_board
+
+            self._board = open_board(self.home)
+        return self._board
 
     def neighbours(self) -> tuple[str | None, Neighbours]:
         """Version of the recommendation model in use, and its neighbours by SKU; (None, nothing) without a model."""
@@ -59,7 +72,10 @@ class Desk:
 
 
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
-    """Stock of an item at a location and its parts; units are null unless `status` is PRESENT."""
+    """Stock of an item at a location and its parts; units are null unless `status` is PRESENT.
+
+    `found_probability`: of the first piece; null where no belief was formed. What only the board tells is null without one.
+    """
 
     sku: str
     location_code: str
@@ -68,6 +84,11 @@ class Availability(msgspec.Struct, frozen=True, kw_only=True):
     committed_units: int | None = None
     safety_units: int | None = None
     available_units: int | None = None
+    damaged_units: int | None = None
+    quality_control_units: int | None = None
+    held_units: int | None = None
+    protected_units: int | None = None
+    found_probability: float | None = None
     as_of_at: datetime | None = None
     age_seconds: float | None = None
     last_movement_at: datetime | None = None
@@ -211,14 +232,17 @@ def ask_availability(at_home: Home | Desk, sku: str, location_code: str | None, 
     """Availability of an item at a location, or at every location that has a record of it."""
     if location_code is not None:
         return ask_availabilities(at_home, [(sku, location_code)], at)
-    return _everywhere(_at_desk(at_home).source, sku, at)
+    return _everywhere(_at_desk(at_home), sku, at)
 
 
 def ask_availabilities(at_home: Home | Desk, pairs: Sequence[tuple[str, str]], at: datetime) -> list[Availability]:
-    """Availability of (SKU, location) pairs, in their order, read at once."""
-    store = _at_desk(at_home).source.store
+    """Availability of (SKU, location) pairs, in their order, read at once: from the board, or, before there is one, as last published."""
+    at_desk = _at_desk(at_home)
+    board = at_desk.board()
+    if board is not None:
+        return _on_board(board.cells([(location, sku) for sku, location in pairs]), pairs, board.known(), at)
     keys = [entity_key(AVAILABILITY.entity, pair) for pair in pairs]
-    rows = store.read([AVAILABILITY.name], dict.fromkeys(keys))
+    rows = at_desk.source.store.read([AVAILABILITY.name], dict.fromkeys(keys))
     return [_availability(*pair, rows.get((AVAILABILITY.name, key)), at) for pair, key in zip(pairs, keys, strict=True)]
 
 
@@ -243,11 +267,11 @@ def ask_recommend(
     if context.is_allowed:
         version, neighbours = at_desk.neighbours()
         ranked = _ranked(neighbours, recent)
-        items = list(islice(_in_stock(at_desk.source, ranked, "bought_together", location_code, at), count))
+        items = list(islice(_in_stock(at_desk, ranked, "bought_together", location_code, at), count))
     if allow_popular and len(items) < count:
         taken = {item.sku for item in items}.union(recent)
         rest = [each for each in at_desk.popular() if each[0] not in taken]
-        items += islice(_in_stock(at_desk.source, rest, "popular", location_code, at), count - len(items))
+        items += islice(_in_stock(at_desk, rest, "popular", location_code, at), count - len(items))
     return Recommendation(
         customer_id=customer_id,
         purpose_code="personalization",
@@ -357,9 +381,59 @@ def _customer_of(source: Source, identity_ref: str, at: datetime) -> str | None:
     return customer_id
 
 
-def _everywhere(source: Source, sku: str, at: datetime) -> list[Availability]:
-    rows = source.store.scan(AVAILABILITY.name, entity_key(AVAILABILITY.entity, (sku, "")))
-    return [_availability(sku, entity_values(AVAILABILITY.entity, key)[1], row, at) for key, row in rows.items()]
+def _everywhere(at_desk: Desk, sku: str, at: datetime) -> list[Availability]:
+    board = at_desk.board()
+    if board is None:
+        rows = at_desk.source.store.scan(AVAILABILITY.name, entity_key(AVAILABILITY.entity, (sku, "")))
+        return [_availability(sku, entity_values(AVAILABILITY.entity, key)[1], row, at) for key, row in rows.items()]
+    cells, locations = board.rows([sku])
+    found = _on_board(
+        Cells(cells.data[0], cells.is_known[0]), [(sku, location) for location in locations], board.known(), at
+    )
+    return [each for each in found if each.status != NOT_FOUND]
+
+
+def _on_board(cells: "Cells", pairs: Sequence[tuple[str, str]], known: "Known", at: datetime) -> list[Availability]:
+    """Answers from cells of any shape, in the order of the pairs."""
+    from models.stock.atp import PARTS
+    from models.stock.board.layout import FULL
+
+    as_of_at = known.known_at
+    age = None if as_of_at is None else max(0.0, (at - as_of_at).total_seconds())
+    is_current = as_of_at is not None and is_fresh(AVAILABILITY, to_microseconds(as_of_at), at)
+    version, now = f"board/{known.offset}", to_microseconds(at)
+    units = {part: cells.data[part].ravel().tolist() for part in PARTS}
+    available, found = cells.available_units.ravel().tolist(), (cells.data["found"][..., 0] / FULL).ravel().tolist()
+    moved = cells.data["last_event_at"].ravel().tolist()
+    is_known = cells.is_known.ravel().tolist()
+    answers: list[Availability] = []
+    for number, (sku, location_code) in enumerate(pairs):
+        if not is_known[number]:
+            answers.append(Availability(sku=sku, location_code=location_code, status=NOT_FOUND))
+            continue
+        if not is_current:
+            outside = Availability(
+                sku=sku, location_code=location_code, status=OUTSIDE_MAX_AGE, as_of_at=as_of_at, age_seconds=age, version=version
+            )  # fmt: skip
+            answers.append(outside)
+            continue
+        moved_us = moved[number]
+        answers.append(
+            Availability(
+                sku=sku,
+                location_code=location_code,
+                status=PRESENT,
+                **{part: values[number] for part, values in units.items()},
+                available_units=available[number],
+                found_probability=round(found[number], 6) or None,
+                as_of_at=as_of_at,
+                age_seconds=age,
+                last_movement_at=from_microseconds(moved_us) if moved_us else None,
+                last_movement_age_seconds=(now - moved_us) / 1e6 if moved_us else None,
+                version=version,
+            )
+        )
+    return answers
 
 
 def _availability(sku: str, location_code: str, row: StoredRow | None, at: datetime) -> Availability:
@@ -416,11 +490,11 @@ def _ranked(neighbours: Neighbours, recent: Sequence[str]) -> list[tuple[str, fl
 
 
 def _in_stock(
-    source: Source, ranked: Iterable[tuple[str, float]], basis: str, location_code: str | None, at: datetime
+    at_desk: Desk, ranked: Iterable[tuple[str, float]], basis: str, location_code: str | None, at: datetime
 ) -> Iterator[Recommended]:
     """Those that are available at the location or, where none is known, at the place with most of it."""
     for sku, score in ranked:
-        found = _places(source, sku, location_code, at)
+        found = ask_availability(at_desk, sku, location_code, at)
         best = max(found, key=lambda each: (each.available_units or 0, each.location_code), default=None)
         if best and best.available_units:
             yield Recommended(
@@ -430,11 +504,3 @@ def _in_stock(
                 location_code=best.location_code,
                 available_units=best.available_units,
             )
-
-
-def _places(source: Source, sku: str, location_code: str | None, at: datetime) -> list[Availability]:
-    if location_code is None:
-        return _everywhere(source, sku, at)
-    key = entity_key(AVAILABILITY.entity, (sku, location_code))
-    row = source.store.read([AVAILABILITY.name], [key]).get((AVAILABILITY.name, key))
-    return [_availability(sku, location_code, row, at)]

@@ -13,6 +13,7 @@ from models.stock.board.reader import Board
 from models.stock.holds.opening import open_holds
 from models.stock.holds.store import HoldStore
 from models.tables import versions
+from serving.board import open_board
 from troth.home import Home
 
 _LOOK_SECONDS = 1.0  # between looks for newer tables and rules
@@ -67,12 +68,3 @@ class Shop:
                     self._shelf = None
             self._seen = seen, time.monotonic()
             return self._network
-
-
-def open_board(home: Home) -> Board | None:
-    """The board, once it shows what the warehouse knows; None before."""
-    folder = home.stock / "board"
-    if not (folder / "current").exists():
-        return None
-    board = Board(folder)
-    return board if board.known().recomputed_at is not None else None
