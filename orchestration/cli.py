@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration import consenting, identity_commands, stock_commands
+from orchestration import consenting, event_commands, identity_commands, promising, stock_commands
 from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
@@ -34,6 +34,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(consenting.app, name="consent")
 app.add_typer(identity_commands.app, name="identity")
 app.add_typer(segment, name="segment")
+app.add_typer(event_commands.app, name="events")
 app.add_typer(stock_commands.app, name="stock")
 app.add_typer(quarantine, name="quarantine")
 privacy = typer.Typer(
