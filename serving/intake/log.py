@@ -209,6 +209,12 @@ class Log:
                 )
         return int(count)
 
+    def trim_older(self, received_before: datetime, remembered_since: datetime | None = None) -> int:
+        """Trim what was received before a time, as far as `trim` may go."""
+        query = "select coalesce(min(event_offset), 0) from events where received_at >= ?"
+        younger = int(self._database.read(query, (microseconds(received_before),))[0][0])
+        return self.trim(younger or self._head(), remembered_since)
+
     def blank(self, offsets: Sequence[int]) -> int:
         """Empty the payloads and order keys of events, leaving no trace of them in the database's files; how many."""
         return self.rewrite(dict.fromkeys(offsets, b""))
