@@ -11,15 +11,27 @@ from typing import Any
 import polars as pl
 
 from models.identity.adopting import adopted
+from models.identity.comparisons import Comparisons
 from models.identity.explaining import Explainer
 from models.identity.explanations import CustomerExplanation, Explanation
-from models.identity.model import ARTIFACT
+from models.identity.model import ARTIFACT, Model
+from models.identity.preparing import AMONG_ALL
+from models.identity.proofs import proved, seen_together
 from models.identity.reasons import percent
-from models.identity.records import said_records
+from models.identity.records import normal_records, said_records
 from models.identity.resolving import LINK_SCHEMA, MISSED_MERGE_COST, STEWARD, WRONG_MERGE_COST
 from orchestration.deciding import becoming, checked_words, land, landed_decisions, members_of, named, summed
 from orchestration.errors import MISUSE, RunError
-from orchestration.identities import CHANGES, LINKS, evidence_of, joining_standing, last_words, sources_of
+from orchestration.identities import (
+    CHANGES,
+    COUNTRY,
+    LINKS,
+    RECORDS,
+    evidence_of,
+    joining_standing,
+    last_words,
+    sources_of,
+)
 from orchestration.raw import read_table
 from orchestration.stages import known_until
 from troth.home import Home
@@ -104,17 +116,37 @@ def explain(
     if reveal is not None and other is None:
         raise RunError("--reveal: expected two identifiers, found one customer. Name two.", MISUSE)
     until = known_until(home)
-    evidence = evidence_of(home, until)
+    sources = sources_of(home, until)
     version, model = adopted(home)
-    standing = joining_standing(home, evidence.proved, until, evidence.together)
-    explainer = Explainer(evidence, model, version, members, standing, _words(home))
+    both = [
+        each if each.startswith("cus_") else members.filter(identity_ref=each)["customer_id"][0]
+        for each in (one, other)
+        if each
+    ]
+    mine = members.filter(pl.col("customer_id").is_in(both))
+    said = said_records(sources)
+    standing = joining_standing(home, proved(sources), until, seen_together(sources))
+    explainer = Explainer(_comparisons(home, said, mine, version, model), version, mine, standing, _words(home))
     if other is None:
         return explainer.customer(one)
     told = explainer.pair(one, other)
     if reveal is None or told.comparison is None:
         return told
     _look(home, at, told.comparison.first_record, told.comparison.second_record, *reveal)
-    return replace(explainer, said=said_records(sources_of(home, until))).pair(one, other)
+    return replace(explainer, compared=replace(explainer.compared, said=said)).pair(one, other)
+
+
+def _comparisons(home: Home, said: pl.DataFrame, members: pl.DataFrame, version: str, model: Model) -> Comparisons:
+    """Of the records of these members, prepared as the last run prepared them among all; where something about them, or the model, has
+    changed since, of all records, prepared anew."""
+    few = normal_records(said.filter(pl.col("record_id").is_in(members["identity_ref"].implode())), COUNTRY)
+    kept = read_table(home, RECORDS)
+    if kept is not None and {*AMONG_ALL} <= {*kept.columns}:
+        among = kept.filter(pl.col("record_id").is_in(few["record_id"].implode()), model=version)
+        told = Comparisons(few, model, among=among)
+        if told.are_as_remembered(home.key("token")):
+            return told
+    return Comparisons(normal_records(said, COUNTRY), model)
 
 
 def _look(home: Home, at: datetime, first: str, second: str, actor: str, reason: str) -> None:

@@ -25,10 +25,9 @@ from models.identity.explanations import (
     Who,
     Word,
 )  # fmt: skip
-from models.identity.model import Model
 from models.identity.payments import PAYMENT
 from models.identity.reasons import Asked, many, percent, told
-from models.identity.resolving import BAR_BITS, FORBIDDEN, LINKED, Evidence
+from models.identity.resolving import FORBIDDEN, LINKED
 
 MOST_SHOWN = 40  # records of a customer that are compared with each other here
 _PROOFS = {
@@ -41,18 +40,16 @@ _PROOFS = {
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains what was decided of `evidence`. `members`: as `resolve` gave them. `standing`: group_ref, is_allowed, reason_code; None
-    where nobody was asked. `words`: of stewards, with their fields as in `Word`, one row per pair. `said`: records in clear, if asked for.
+    """Explains what was decided of records. `members`: as `resolve` gave them; of the customers that are asked about, all identifiers, and
+    in `compared` all their records. `standing`: group_ref, is_allowed, reason_code; None where nobody was asked. `words`: of stewards, with
+    their fields as in `Word`, one row per pair.
     """
 
-    evidence: Evidence
-    model: Model
+    compared: Comparisons
     version: str
     members: pl.DataFrame
     standing: pl.DataFrame | None = None
     words: pl.DataFrame | None = None
-    said: pl.DataFrame | None = None
-    bar: float = BAR_BITS
 
     def pair(self, first: str, second: str) -> Explanation:
         """Of two identifiers, or customers, for which their surest records speak. Raises: ModelsError for one that nobody knows."""
@@ -121,10 +118,6 @@ class Explainer:
         )  # fmt: skip
 
     @cached_property
-    def _compared(self) -> Comparisons:
-        return Comparisons(self.evidence.records, self.model, self.bar, self.said)
-
-    @cached_property
     def _known(self) -> dict[str, Who]:
         standing: dict[str, tuple[bool, str]] = {}
         if self.standing is not None:
@@ -177,14 +170,14 @@ class Explainer:
 
     def _records(self, refs: Sequence[str]) -> list[int]:
         """The rows of the records of identifiers; where they have none, of their groups."""
-        rows = [self._compared.rows[ref] for ref in refs if ref in self._compared.rows]
+        rows = [self.compared.rows[ref] for ref in refs if ref in self.compared.rows]
         if not rows:
             groups = dict.fromkeys(self._who(ref).hub_identity_ref for ref in refs)
             rows = [
-                self._compared.rows[w.identity_ref]
+                self.compared.rows[w.identity_ref]
                 for hub in groups
                 for w in self._by_group[hub]
-                if w.identity_ref in self._compared.rows
+                if w.identity_ref in self.compared.rows
             ]
         return rows[:MOST_SHOWN]
 
@@ -193,24 +186,24 @@ class Explainer:
         pairs = [(a, b) for a in mine for b in theirs if a != b]
         if not pairs:
             return None
-        row = self._compared.scored(pairs).sort("bits", descending=True, maintain_order=True).row(0, named=True)
+        row = self.compared.scored(pairs).sort("bits", descending=True, maintain_order=True).row(0, named=True)
         a, b = row["first"], row["second"]
         if a not in mine or b not in theirs:
             a, b = b, a
-        return self._compared.told(a, b, row)
+        return self.compared.told(a, b, row)
 
     def _edges(self, customer_id: str) -> list[Link]:
         """Every pair of groups of a customer with its surest pair of records, or a steward's word; the surest first."""
         people = self._customer(customer_id)
         group = {
-            at: who.hub_identity_ref for who in people if (at := self._compared.rows.get(who.identity_ref)) is not None
+            at: who.hub_identity_ref for who in people if (at := self.compared.rows.get(who.identity_ref)) is not None
         }
         rows = sorted(group)[:MOST_SHOWN]
         pairs = [(a, b) for a, b in combinations(rows, 2) if group[a] != group[b]]
-        names = self._compared.names
+        names = self.compared.names
         best: dict[frozenset[str], Link] = {}
         for row in (
-            self._compared.scored(pairs).sort("bits", descending=True, maintain_order=True).iter_rows(named=True)
+            self.compared.scored(pairs).sort("bits", descending=True, maintain_order=True).iter_rows(named=True)
             if pairs
             else ()
         ):
@@ -251,12 +244,12 @@ class Explainer:
         return self._who(ref).hub_identity_ref
 
     def _between(self, first: str, second: str) -> Between | None:
-        mine, theirs = ([self._compared.rows[w.identity_ref] for w in self._customer(each) if w.identity_ref in self._compared.rows][:MOST_SHOWN]
+        mine, theirs = ([self.compared.rows[w.identity_ref] for w in self._customer(each) if w.identity_ref in self.compared.rows][:MOST_SHOWN]
                         for each in (first, second))  # fmt: skip
         pairs = [(a, b) for a in mine for b in theirs]
         if not pairs:
             return None
-        weighed = (self._compared.scored(pairs)["within"] - DOUBT).clip(-MOST_BITS, MOST_BITS)
+        weighed = (self.compared.scored(pairs)["within"] - DOUBT).clip(-MOST_BITS, MOST_BITS)
         return Between(pairs=weighed.len(), against=int((weighed < 0).sum()), average_bits=float(weighed.mean()))  # type: ignore[arg-type]
 
     def _all_words(self) -> Iterator[Word]:

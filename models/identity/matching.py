@@ -6,6 +6,7 @@ What is learned (`Model`) is kept apart from where it is applied, so that one mo
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -17,7 +18,7 @@ from models.identity.fields import EDITS, LIKENESS, Field
 from models.identity.keys import Reach, Reached, chosen, column_of, pair_counts, with_keys
 from models.identity.mixture import CLASS_NAMES, HOUSEHOLD, PERSON, STRANGERS, expected, learned
 from models.identity.model import Model
-from models.identity.preparing import fields_in, frequencies_of, prepared
+from models.identity.preparing import among_all, as_among_all, fields_in, frequencies_of, keyed_among_all, prepared
 
 RANDOM_PAIRS = 150_000
 DIM = 0.8  # keys are chosen as if only so many fields of a record were as good as expected: bad ones come together
@@ -56,17 +57,24 @@ class Matcher:
     """Pairs of one set of records, which are known by their row from here on. `database`: Splink's, DuckDB in memory by default, `spark.database`
     for more than one machine can hold.
 
-    `is_linking`: only records of unlike `side` may be of one person.
+    `is_linking`: only records of unlike `side` may be of one person. `among`: of a few out of many, what `memory` kept of them.
     """
 
     def __init__(
-        self, records: pl.DataFrame, model: Model | None = None, database: Any = None, is_linking: bool = False
-    ) -> None:
+        self, records: pl.DataFrame, model: Model | None = None, database: Any = None, is_linking: bool = False,
+        among: pl.DataFrame | None = None,
+    ) -> None:  # fmt: skip
         self._frequencies = model.frequencies if model else frequencies_of(records)
         self.records = prepared(records, self._frequencies)
+        if among is not None:
+            self.records = as_among_all(self.records, among)
         self._model = model
-        self._database = database or _embedded()
+        self._given = database
         self._is_linking = is_linking
+
+    @cached_property
+    def _database(self) -> Any:
+        return self._given or _embedded()
 
     @property
     def model(self) -> Model:
@@ -104,9 +112,22 @@ class Matcher:
         """first, second (rows), pattern: the pairs that share a key of the model, each once; of `changed` records (flags), if given."""
         return self._compared(self.model.fields, self.model.keys, changed)
 
+    def keyed(self) -> pl.DataFrame:
+        """The records with a column for each key of the model."""
+        return keyed_among_all(self.records, self.model.keys)
+
+    def memory(self, key: bytes) -> pl.DataFrame:
+        """record_id, fingerprint, `AMONG_ALL`: what a run keeps of each record, so that the next compares what changed, and an
+        explanation prepares no more than it needs."""
+        keyed = self.keyed()
+        told = keyed.select("record_id", fingerprint=self._fingerprints(keyed, key))
+        return told.hstack(among_all(keyed, self.model.keys))
+
     def fingerprints(self, key: bytes) -> pl.Series:
         """A keyed hash of all that comparing reads of each record, and of how it reads: the same again, and none of its pairs has changed."""
-        keyed = with_keys(self.records, self.model.keys)
+        return self._fingerprints(self.keyed(), key)
+
+    def _fingerprints(self, keyed: pl.DataFrame, key: bytes) -> pl.Series:
         names = sorted({column for field in self.model.fields for column in field.columns})
         rows = keyed.select(pl.struct(*names, *(column_of(each) for each in self.model.keys)).struct.json_encode())
         way = repr((self.model.fields, [each.key for each in self.model.keys]))

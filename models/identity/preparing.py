@@ -4,16 +4,18 @@ A contact point is shared where people of different first names use it; a first 
 names and no slip of the pen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from models.identity.fields import FIELDS, Field
+from models.identity.keys import Reach, column_of, with_keys
 from models.identity.normalise.spelling import vocabulary
 
 FREQUENT = 20  # records that share a value before its frequency is kept: what fewer share could point at someone
 CONTACTS = ("email", "phone", "payment")
 Frequencies = Mapping[str, pl.DataFrame]
+AMONG_ALL = {"shared": pl.UInt8(), "too_common": pl.UInt64()}
 
 
 def frequencies_of(records: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -49,6 +51,40 @@ def prepared(records: pl.DataFrame, frequencies: Frequencies) -> pl.DataFrame:
 
 
 FLAGS = ("_is_known", "_is_shared", "_is_relay")
+
+
+def among_all(keyed: pl.DataFrame, keys: Sequence[Reach]) -> pl.DataFrame:
+    """What prepared records with their keys together say of each, as bits: `shared`, which of `CONTACTS` others use; `too_common`, which
+    keys too many have. With it a few of them are prepared as they were among all: `as_among_all`."""
+    shared = [pl.col(f"{column}_is_shared") for column in CONTACTS]
+    common = [
+        pl.all_horizontal(pl.col(name).is_not_null() for name in each.key.columns) & pl.col(column_of(each)).is_null()
+        for each in keys
+    ]
+    return keyed.select(
+        pl.sum_horizontal(pl.lit(0), *(flag.cast(pl.UInt64) * 2**bit for bit, flag in enumerate(flags))).cast(kind).alias(name)
+        for (name, kind), flags in zip(AMONG_ALL.items(), (shared, common), strict=True)
+    )  # fmt: skip
+
+
+def as_among_all(records: pl.DataFrame, among: pl.DataFrame) -> pl.DataFrame:
+    """Prepared records, of which `among` (record_id, `AMONG_ALL`) says what more records than these say of them."""
+    told = records.join(among.select("record_id", *AMONG_ALL), on="record_id", how="left", maintain_order="left")
+    return told.with_columns(
+        (pl.col("shared").cast(pl.UInt64) // 2**bit % 2 == 1).alias(f"{column}_is_shared")
+        for bit, column in enumerate(CONTACTS)
+    )
+
+
+def keyed_among_all(records: pl.DataFrame, keys: Sequence[Reach]) -> pl.DataFrame:
+    """`with_keys`, of records that `as_among_all` gave too."""
+    keyed = with_keys(records, keys)
+    if "too_common" not in records.columns:
+        return keyed
+    return keyed.with_columns(
+        pl.when(pl.col("too_common") // 2**bit % 2 == 0).then(column_of(each)).alias(column_of(each))
+        for bit, each in enumerate(keys)
+    )
 
 
 def fields_in(records: pl.DataFrame) -> tuple[Field, ...]:

@@ -46,7 +46,7 @@ class Remembered:
     """What the last run compared, under one model: fingerprints by record_id, and the pairs."""
 
     model: str
-    records: pl.DataFrame  # record_id, fingerprint
+    records: pl.DataFrame  # as `Matcher.memory` gives them; record_id and fingerprint suffice
     pairs: pl.DataFrame  # REMEMBERED_PAIRS
 
 
@@ -283,7 +283,7 @@ def _compared(
 ) -> tuple[Remembered, int, pl.DataFrame]:
     """All pairs, those of unchanged records from memory; and how many were compared now."""
     names = matcher.records["record_id"]
-    now = pl.DataFrame({"record_id": names, "fingerprint": matcher.fingerprints(key)})
+    now = matcher.memory(key)
     if before is None or before.model != version:
         found = matcher.compared()
         fresh = found.height

@@ -17,7 +17,7 @@ from orchestration.catalog import SOURCES
 from orchestration.cli import app
 from orchestration.errors import MISUSE, RunError
 from orchestration.identities import LINKS, MEMBERS, RECORDS, evidence_of, joining_standing, resolve_identities
-from orchestration.raw import raw_rows, read_table
+from orchestration.raw import raw_rows, read_table, write_table
 from simulator import TINY, simulate
 from troth.clock import FixedClock
 from troth.home import Home
@@ -241,6 +241,16 @@ def test_an_explanation_on_a_terminal_says_the_sentence_and_draws_the_fields(fir
     customer = customers(first, one)[0]
     assert customer in command(first, "explain", customer).stdout
     assert told(first, "explain", customer)["links"]
+
+
+def test_an_explanation_from_what_the_run_kept_is_that_from_all_records(home: Home) -> None:
+    asked = [pair(home, decision) for decision in ("joined", "below_the_bar", "not_allowed")]
+    asked.append((asked[0][0], asked[1][1]))
+    quick = [told(home, "explain", *two) for two in asked]
+    records = read_table(home, RECORDS)
+    assert records is not None
+    write_table(home, RECORDS, records.drop("shared", "too_common"))  # as a run kept it before there was such a memory
+    assert [told(home, "explain", *two) for two in asked] == quick
 
 
 def test_clear_text_needs_a_reason_and_leaves_a_trace(home: Home) -> None:

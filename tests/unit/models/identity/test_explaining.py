@@ -106,7 +106,8 @@ def explainer(
     found, standing = evidence(words, refused)
     members = resolve(found, unlearned(), KEY).members
     every = [*words, *(later or [])]
-    return Explainer(found, unlearned(), "unlearned", members, standing, pl.DataFrame(every) if every else None)
+    compared = Comparisons(found.records, unlearned())
+    return Explainer(compared, "unlearned", members, standing, pl.DataFrame(every) if every else None)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,7 @@ def test_joined_through_others_names_the_steps() -> None:
         template, records=normal_records(clear, "US"), owners=clear.select("record_id", identity_type=kind, identity_ref="record_id"),
         proved=proved, seen=proved.select("identity_type", "identity_ref", first_seen_at="linked_at"), allowed=None,
     )  # fmt: skip
-    known = Explainer(found, unlearned(), "unlearned", resolve(found, unlearned(), KEY).members)
+    known = Explainer(Comparisons(found.records, unlearned()), "unlearned", resolve(found, unlearned(), KEY).members)
     told = known.pair("account_a", "card_c")
     assert told.outcome == "likely_through_others", told.sentence
     assert [(link.first_ref, link.second_ref) for link in told.chain] == [("account_a", "card_b"), ("card_b", "card_c")]
@@ -253,7 +254,7 @@ def test_clear_text_is_shown_only_where_it_was_handed_in(known: Explainer) -> No
     clear = pl.DataFrame(
         list(RECORDS), schema={"record_id": pl.String, **dict.fromkeys(SAID, pl.String), "payment": pl.String}
     )
-    best = replace(known, said=clear).pair("account_ada", "account_ben").comparison
+    best = replace(known, compared=replace(known.compared, said=clear)).pair("account_ada", "account_ben").comparison
     assert best is not None
     shown = {step.field: step.clear for step in best.fields}
     assert shown["first_name"] == ("Ada", "Ben")
