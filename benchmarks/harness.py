@@ -1,7 +1,8 @@
 """The one form of every benchmark: measures with their peer, conditions, goal; as JSON lines, a table and a plot.
 
 `troth bench --list`, `troth bench NAME [--json] [--scale S] [--plot FILE]`. A benchmark is a module beside this one with
-`SUMMARY` (a sentence) and `measure(scale) -> Iterator[Measure]`; one that needs a file of the user's takes `data` as well.
+`SUMMARY` (a sentence) and `measure(scale) -> Iterator[Measure]`; one that needs a file of the user's takes `data` as well, one that
+`DRAWS` its own figure takes `plot`.
 """
 
 import importlib
@@ -24,6 +25,8 @@ NAMES = (
     "consent_gate",
     "withdrawal",
     "tamper",
+    "availability",
+    "holds",
     "near_time",
 )
 
@@ -80,14 +83,16 @@ def main(
         )
         return 2
     measures: list[Measure] = []
-    given = {"data": data} if data else {}
-    for measure in importlib.import_module(f"benchmarks.{name}").measure(scale, **given):
+    module = importlib.import_module(f"benchmarks.{name}")
+    draws = plot is not None and getattr(module, "DRAWS", False)
+    given = ({"data": data} if data else {}) | ({"plot": plot} if draws else {})
+    for measure in module.measure(scale, **given):
         measures.append(measure)
         if as_json:
             print(json.dumps(measure.line()), flush=True)
     if not as_json:
         _print(measures)
-    if plot:
+    if plot and not draws:
         _plot(measures, plot)
     return int(any(measure.met is False for measure in measures))
 

@@ -22,7 +22,9 @@ from benchmarks.pipeline import (
     run_dbt,
     run_peer,
 )
+from orchestration.identities import MEMBERS
 from orchestration.progress import Silent
+from orchestration.raw import made_table, write_table
 from simulator import TINY
 from troth.home import Home
 
@@ -132,6 +134,18 @@ def told_besides(raw: Path) -> Iterator[tuple[str, pl.DataFrame]]:
     )
 
 
+def tie_payment_cards(home: Home) -> None:
+    """Twenty receipts' payment cards are customers': of so few people, and consent asked, none would be."""
+    members = pl.read_parquet(made_table(home, MEMBERS))
+    receipts = pl.read_parquet(home.raw / "raw_pos__transactions/**/*.parquet").filter(
+        pl.col("loyalty_card_ref").is_null()
+    )
+    cards = receipts["payment_ref"].drop_nulls().unique().sort().head(20)
+    hubs = members.filter(pl.col("link_type") == "hub", ~pl.col("is_test")).sort("identity_ref").head(cards.len())
+    ties = hubs.with_columns(identity_ref=cards, identity_type=pl.lit("payment"), link_type=pl.lit("payment"))
+    write_table(home, MEMBERS, pl.concat([members.filter(pl.col("identity_type") != "payment"), ties]))
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     home = Home(tmp_path_factory.mktemp("tiny"))
@@ -140,6 +154,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         path = home.raw / table / f"day=besides-{number}" / "data.parquet"
         path.parent.mkdir()
         rows.write_parquet(path)
+    tie_payment_cards(home)
     received = pl.scan_parquet(home.raw / "raw_pos__transactions/**/*.parquet").select("received_at").unique().collect()
     newest_day = received["received_at"].dt.truncate("1d").max()
     # As it was known a moment before the newest day's files came: what is received later must not be seen.

@@ -98,6 +98,10 @@ class Keeper(Protocol):
     """What `Holds` asks of a database, within a transaction. Times in microseconds."""
 
     def set_free(self, rows: Sequence[tuple[str, str, int]], version: int) -> None: ...
+    def seen(self, asked: Asked, now: int) -> Kept | Refusal | None:
+        """The answer, where none has to be made: who asks again, or cannot be given what others hold, waits for nobody's write."""
+        ...
+
     def hold(self, asked: Asked, hold_id: str, now: int) -> Kept | Refusal: ...
     def extend(self, hold_id: str, until: int, now: int, lasting: int) -> Kept | Refusal: ...
     def release(self, hold_id: str, now: int) -> Kept | Refusal: ...
@@ -155,8 +159,11 @@ class Holds:
         wanted, now = asked(request, self._limits), micros(at)
         if isinstance(wanted, Refusal):
             return wanted
-        hold_id = f"hold_{secrets.token_hex(12)}"
-        return _answer(self._place.writing(lambda keeper: keeper.hold(wanted, hold_id, now)), now)
+        answer = self._place.reading(lambda keeper: keeper.seen(wanted, now))
+        if answer is None:
+            hold_id = f"hold_{secrets.token_hex(12)}"
+            answer = self._place.writing(lambda keeper: keeper.hold(wanted, hold_id, now))
+        return _answer(answer, now)
 
     def extend(self, hold_id: str, until: datetime, at: datetime) -> Hold | Refusal:
         wanted, now, lasting = micros(until), micros(at), micros_of(self._limits.lasting)

@@ -42,6 +42,9 @@ _LEVELS = """select f.location_code, f.sku, f.free_units, (select coalesce(sum(l
 _GONE = """select distinct l.hold_id from $asked as asked
     join hold_lines as l on l.location_code = asked.location_code and l.sku = asked.sku
     where l.open_units > 0 and l.expires_at <= ?"""
+_LOCK = """select 1 from $asked as asked
+    join stock_free as f on f.location_code = asked.location_code and f.sku = asked.sku
+    order by f.location_code, f.sku for update of f"""
 _MAKE = """insert into holds (hold_id, key, request, made_at) values (?, ?, ?, ?)
     on conflict (key) do nothing"""
 _MAKE_LINES = """insert into hold_lines (hold_id, location_code, sku, units, open_units, expires_at)
@@ -104,24 +107,34 @@ class Tables:
         )  # fmt: skip
 
     def hold(self, asked: Asked, hold_id: str, now: int) -> Kept | Refusal:
-        self._lock(asked.lines)
-        places = _places(asked.lines)
-        known, rows, gone = self._session.ask(
-            ("select hold_id from holds where key = ?", asked.key), (_LEVELS, now, "", places), (_GONE, places, now)
-        )
-        if known:
-            (kept,) = self.kept([known[0][0]])
-            return kept if kept.request == asked.request else Refusal("key_reused")
-        refusal = lacking(asked.lines, _levels(rows))
-        if refusal:
-            return refusal
-        self._expire([row[0] for row in gone], now)
+        gone = self._look(asked, now, locks=self._session.locks)
+        if not isinstance(gone, list):
+            return gone
+        self._expire(gone, now)
         expires_at = now + asked.lasting
         self._do(_MAKE, hold_id, asked.key, asked.request, now)
         if not self._run(_MAKE_LINES, hold_id, expires_at, json.dumps(asked.lines), hold_id):
             raise Again
         lines = tuple(KeptLine(*line, 0, line.units) for line in asked.lines)
         return Kept(hold_id, asked.key, asked.request, now, expires_at, None, None, lines)
+
+    def seen(self, asked: Asked, now: int) -> Kept | Refusal | None:
+        seen = self._look(asked, now)
+        return None if isinstance(seen, list) else seen
+
+    def _look(self, asked: Asked, now: int, locks: bool = False) -> Kept | Refusal | list[str]:
+        """The hold of the key, why there can be none, or the expired holds that stand in the way of a new one no longer."""
+        places = _places(asked.lines)
+        *locked, known, rows, gone = self._session.ask(
+            *[(_LOCK, places)] * locks,
+            ("select hold_id from holds where key = ?", asked.key), (_LEVELS, now, "", places), (_GONE, places, now),
+        )  # fmt: skip
+        if known:
+            (kept,) = self.kept([known[0][0]])
+            return kept if kept.request == asked.request else Refusal("key_reused")
+        if locks and len(locked[0]) < len(rows):
+            raise Again  # a position was made between the two: it must be locked first
+        return lacking(asked.lines, _levels(rows)) or [row[0] for row in gone]
 
     def extend(self, hold_id: str, until: int, now: int, lasting: int) -> Kept | Refusal:
         kept = self._locked(hold_id)
@@ -275,11 +288,7 @@ class Tables:
 
     def _lock(self, lines: Iterable[Line]) -> None:
         if self._session.locks:
-            self._do(
-                "select 1 from $asked as l join stock_free as f on f.location_code = l.location_code and f.sku = l.sku "
-                "order by f.location_code, f.sku for update of f",
-                _places(lines),
-            )
+            self._do(_LOCK, _places(lines))
 
 
 def _places(places: Iterable[Line | Position]) -> str:

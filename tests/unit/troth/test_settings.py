@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from troth.errors import TrothError
-from troth.settings import from_environment
+from troth.settings import from_environment, given_stock
 
 
 def test_the_home_is_var_unless_told_otherwise(tmp_path: Path) -> None:
@@ -16,3 +16,12 @@ def test_the_home_is_var_unless_told_otherwise(tmp_path: Path) -> None:
 def test_a_senseless_number_of_workers_is_refused(workers: str) -> None:
     with pytest.raises(TrothError, match="TROTH_WORKERS: expected a whole number from 1"):
         from_environment({"TROTH_WORKERS": workers})
+
+
+def test_stock_for_baskets_is_in_a_file_unless_a_database_is_named() -> None:
+    assert given_stock({}) is given_stock({"TROTH_STOCK": ""}) is None
+    for address in ("postgresql://pier/stock", "redis://pier:6379/0", "rediss://pier"):
+        assert given_stock({"TROTH_STOCK": address}) == address
+    with pytest.raises(TrothError, match=r"TROTH_STOCK: expected postgresql:.* or redis:") as refusal:
+        given_stock({"TROTH_STOCK": "mysql://clerk:secret@pier"})
+    assert "secret" not in str(refusal.value)
