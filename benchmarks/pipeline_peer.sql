@@ -1009,7 +1009,7 @@ end
 left join heard as goal on goal.gln = destination_location
 where superseded_at is null or superseded_at > known_at;
 
-create temp table booked as
+create temp table filed as
 with steps as (
     select
         *,
@@ -1077,6 +1077,35 @@ from (
 )
 join heard on location_id = ecommerce_location_id
 where adjustment_type = 'stock';
+
+-- What was told as it happened stands until a file says otherwise; where the file says the same it only came earlier.
+create temp table booked as
+with told as (
+    select movement_id, location_code, sku, movement_type, units, occurred_at::timestamp as occurred_at, received_at, source_name,
+        coalesce(source_ref, movement_id) as source_ref, greatest(received_at, since) as known_at
+    from (
+        from known('raw_stock__movements')
+        qualify row_number() over (partition by movement_id order by received_at, file_hash, record_offset) = 1
+    )
+    join heard using (location_code)
+),
+
+merged as (
+    select
+        filed.* replace (
+            if(told.known_at < filed.known_at, told.received_at, filed.received_at) as received_at, least(told.known_at, filed.known_at) as known_at
+        )
+    from filed
+    left join told using (movement_id, location_code, sku, movement_type, units, occurred_at)
+)
+
+from merged
+union all by name
+select
+    told.*, occurred_at as told_at, filed_at as superseded_at, if(filed_at is null, null, 'told_otherwise') as reason_code
+from told
+left join (select movement_id, min(known_at) as filed_at from merged group by all) using (movement_id)
+where filed_at is null or filed_at > known_at;
 
 create temp table reports as
 with carriers as (
@@ -1280,45 +1309,233 @@ left join latest using (location_code, sku)
 left join promised using (location_code, sku)
 left join products using (sku);
 
-create table availability as
+create table stock_counts as
+select
+    event_id || '/' || location_code || '/' || sku as stock_count_id, location_code, sku, if(biz_step = 'stock_taking', 'opening', 'cycle') as count_type,
+    counted_units, coalesce(recorded_units, 0) as recorded_units, counted_units - recorded_units as difference_units,
+    if(biz_step = 'stock_taking', 0, coalesce(booked_units, 0))::bigint as adjusted_units, counted_at,
+    if(biz_step = 'stock_taking', null, first_booked_at) as adjusted_at, received_at, known_at, event_id as source_ref
+from (
+    select
+        event_id, location_code, sku, any_value(biz_step) as biz_step, counted_units, counted_at, counts.received_at, counts.known_at,
+        coalesce(sum(units) filter (where occurred_at <= counted_at), 0)::bigint as recorded_units,
+        sum(units) filter (where movement_type = 'adjustment' and occurred_at > counted_at and occurred_at <= counted_at + interval 1 day) as booked_units,
+        min(occurred_at) filter (where movement_type = 'adjustment' and occurred_at > counted_at and occurred_at <= counted_at + interval 1 day)
+            as first_booked_at
+    from (
+        select event_id, location_code, sku, min(biz_step) as biz_step, sum(quantity_units)::bigint as counted_units, min(occurred_at) as counted_at,
+            min(received_at) as received_at, max(known_at) as known_at
+        from told_steps
+        where biz_step in ('stock_taking', 'cycle_counting') and action = 'OBSERVE' and superseded_at is null
+        group by all
+        union all
+        select count_id, location_code, sku, 'cycle_counting', counted_units, occurred_at::timestamp, received_at, greatest(received_at, since)
+        from (
+            from known('raw_stock__counts')
+            qualify row_number() over (partition by count_id order by received_at, file_hash, record_offset) = 1
+        )
+        join heard using (location_code)
+        where count_id not in (
+            select event_id from told_steps
+            where biz_step in ('stock_taking', 'cycle_counting') and action = 'OBSERVE' and superseded_at is null
+        )
+    ) as counts
+    left join (select location_code, sku, units, occurred_at, movement_type from stock_movements) as movements using (location_code, sku)
+    group by all
+);
+
+create table stock_picks as
+select
+    pick_id as stock_pick_id, location_code, sku, order_ref,
+    case when picked_units = requested_units then 'picked' when picked_units = 0 then 'not_found' else 'short' end as pick_status,
+    requested_units as asked_units, picked_units, requested_units - picked_units as missed_units, reason_code, finished_at as picked_at, received_at,
+    greatest(received_at, since) as known_at
+from picks
+join heard using (location_code);
+
+create temp table transfers as
+with leavings as (
+    select coalesce(transaction_ref, event_id) as ref, location_code as origin, to_location_code as goal, sku, quantity_units as units, occurred_at as sent_at
+    from told_steps
+    where biz_step = 'shipping' and action <> 'ADD' and goal is not null and superseded_at is null
+    union all
+    select order_ref, origins.location_code, goals.location_code, sku, shipped_units, shipped_at
+    from shipments
+    join heard as origins on ship_from_gln = origins.gln
+    join heard as goals on ship_to_gln = goals.gln
+    where shipped_units > 0
+)
+
+select
+    ref, goal, sku, coalesce(any_value(item_origin), any_value(papers.origin)) as origin, coalesce(min(item_sent_at), any_value(papers.sent_at)) as sent_at,
+    coalesce(sum(sent), 0)::bigint as sent_units, coalesce(sum(came), 0)::bigint as arrived_units, max(came_at) as arrived_at
+from (
+    select ref, goal, sku, units as sent, sent_at as item_sent_at, origin as item_origin from leavings
+    union all by name
+    select transaction_ref as ref, location_code as goal, sku, quantity_units as came, occurred_at as came_at
+    from told_steps
+    where biz_step = 'receiving' and action <> 'DELETE' and transaction_type = 'desadv' and superseded_at is null
+)
+join (select ref, goal, min(origin) as origin, min(sent_at) as sent_at from leavings group by all) as papers using (ref, goal)
+group by all;
+
+create table stock_supplies as
+select
+    'transfer/' || ref || '/' || goal || '/' || sku as stock_supply_id, 'transfer' as supply_type, goal as location_code, sku,
+    sent_units - arrived_units as units, origin as from_location_code, sent_at, sent_at + interval 2 days as expected_at,
+    expected_at <= getvariable('as_of_at') as is_overdue, ref as source_ref
+from transfers
+where sent_units > arrived_units and sent_at + interval 7 days > getvariable('as_of_at')
+union all
+select
+    supply_type || '/' || supply_id || '/' || location_code || '/' || sku, supply_type, location_code, sku, open_units, null, occurred_at::timestamp,
+    expected_at::timestamp as due_at, due_at <= getvariable('as_of_at'), supply_id
+from (
+    from known('raw_stock__supplies')
+    qualify row_number() over (partition by supply_id, location_code, sku order by occurred_at desc, received_at, file_hash, record_offset) = 1
+)
+where open_units > 0 and supply_id not in (select ref from transfers);
+
+create table stock_demands as
 with waiting as (
     from orders where source_name = 'ecommerce' and order_status in ('open', 'partial') and location_code is not null
 ),
 
 gone as (
-    select order_ref as order_name, sku, sum(units) as units
+    select order_name, order_id, sku, sum(units) as units
     from (
-        select order_ref, sku, picked_units as units from picks
-        union all select order_ref, sku, shipped_units from shipments
+        select order_name, order_id, sku, picked_units as units from picks join waiting on order_ref = order_name
+        union all select order_name, order_id, sku, shipped_units from shipments join waiting on order_ref = order_name
+        union all select order_name, order_id, refunds.sku, quantity_units from refunds join waiting using (order_id) where refund_type = 'cancelled'
     )
     group by all
 ),
 
-given_up as (
-    select order_id, sku, sum(quantity_units) as units from refunds where refund_type = 'cancelled' group by all
-),
-
-committed as (
-    select location_code, sku, sum(greatest(0, asked.units - coalesce(gone.units, 0) - coalesce(given_up.units, 0)))::bigint as committed_units
+later as (
+    select 'ecommerce/' || order_id as order_id, arg_max(status_code, (updated_at, -rank_of_id)) as status_code
     from (
-        select order_id, order_name, waiting.location_code, sku, sum(quantity_units) as units
-        from waiting
-        join order_lines using (order_id)
-        group by all
-    ) as asked
-    left join gone using (order_name, sku)
-    left join given_up using (order_id, sku)
+        select *, dense_rank() over (order by fulfillment_order_id) as rank_of_id
+        from (
+            from known('raw_ecommerce__fulfillment_orders')
+            qualify row_number() over (partition by fulfillment_order_id, updated_at order by received_at, file_hash, record_offset) = 1
+        )
+    )
     group by all
 )
 
 select
-    location_code, sku, on_hand_units, coalesce(committed.committed_units, 0) as committed_units,
-    if(coalesce(location_type, '') = 'store', 1, 0)::bigint as safety_units,
-    greatest(0, on_hand_units - coalesce(committed.committed_units, 0) - safety_units) as available_units, last_movement_at,
+    order_line_id as stock_demand_id, if(status_code = 'scheduled' and promised_at is not null, 'scheduled', 'committed') as demand_type,
+    lines.location_code, lines.sku, left_units::bigint as units, lines.order_id, lines.channel_type, lines.ordered_at, promised_at as due_at
+from (
+    select
+        order_lines.*, waiting.promised_at, status_code,
+        -- What is gone was taken from the first lines of the item.
+        sum(quantity_units) over (partition by order_id, sku order by line_number) - coalesce(gone.units, 0) as reach,
+        greatest(0, least(quantity_units, reach)) as left_units
+    from order_lines
+    join waiting using (order_id)
+    left join gone using (order_id, sku)
+    left join later using (order_id)
+) as lines
+where left_units > 0;
+
+create temp table dated as
+with changes as (
+    select location_code, sku, expected_at as moment, units from stock_supplies where not is_overdue
+    union all
+    select location_code, sku, greatest(due_at, getvariable('as_of_at')), -units from stock_demands where demand_type = 'scheduled'
+)
+
+select location_code, sku, moment, sum(net) over (partition by location_code, sku order by moment) as so_far
+from (
+    select location_code, sku, moment, sum(units) as net
+    from (from changes union all select distinct location_code, sku, getvariable('as_of_at'), 0 from changes)
+    group by all
+);
+
+create temp table least_to_come as
+select here.location_code, here.sku, here.moment, min(later.so_far)::bigint as least_units
+from dated as here
+join dated as later on here.location_code = later.location_code and here.sku = later.sku and later.moment >= here.moment
+group by all;
+
+create temp table documents as
+select
+    location_code, sku, coalesce(transaction_ref, event_id) as document,
+    greatest(0, coalesce(sum(case when biz_step = 'holding' and action <> 'DELETE' then quantity_units when biz_step = 'inspecting' and action = 'OBSERVE' then -quantity_units end), 0)) as inspected,
+    greatest(0, coalesce(sum(case
+        when biz_step = 'destroying' and action = 'DELETE' then -quantity_units
+        when action <> 'OBSERVE' then null
+        when biz_step in ('inspecting', 'storing', 'stocking')
+            and disposition in ('damaged', 'expired', 'recalled', 'non_conformant', 'non_sellable_other', 'needs_replacement') then quantity_units
+        when biz_step in ('storing', 'stocking') and disposition in ('sellable_accessible', 'sellable_not_accessible', 'conformant') then -quantity_units
+    end), 0)) as damaged
+from told_steps
+where superseded_at is null
+group by all;
+
+create table stock_states as
+select location_code, sku, state_type, '*' as channel_type, sum(units)::bigint as units
+from (
+    select location_code, sku, 'on_hand' as state_type, on_hand_units as units from stock_positions
+    union all select location_code, sku, 'damaged', damaged from documents
+    union all select location_code, sku, 'quality_control', inspected from documents
+    union all select location_code, sku, 'committed', units from stock_demands where demand_type = 'committed'
+    union all select location_code, sku, 'committed', greatest(0, -min(least_units)) from least_to_come group by all
+    union all select location_code, sku, 'safety', 1 from stock_positions join locations using (location_code) where location_type = 'store'
+    union all select location_code, sku, 'incoming', units from stock_supplies
+)
+group by all
+having sum(units) <> 0 or state_type = 'on_hand';
+
+create table availability as
+select
+    location_code, sku, on_hand_units, damaged_units, quality_control_units, committed_units, 0::bigint as held_units, safety_units,
+    0::bigint as protected_units,
+    greatest(0, on_hand_units - damaged_units - quality_control_units - committed_units - safety_units) as available_units, last_movement_at,
     getvariable('as_of_at') as as_of_at
 from stock_positions
-left join committed using (location_code, sku)
-left join locations using (location_code);
+join (
+    select
+        location_code, sku, coalesce(max(units) filter (where state_type = 'damaged'), 0) as damaged_units,
+        coalesce(max(units) filter (where state_type = 'quality_control'), 0) as quality_control_units,
+        coalesce(max(units) filter (where state_type = 'committed'), 0) as committed_units,
+        coalesce(max(units) filter (where state_type = 'safety'), 0) as safety_units
+    from stock_states
+    group by all
+) using (location_code, sku);
+
+create table channel_availability as
+select location_code, sku, unnest(['web', 'app', 'marketplace', 'store']) as channel_type, 0::bigint as protected_units, available_units, as_of_at
+from availability;
+
+create table location_groups as
+select unnest(['all', 'type/' || location_type] || if(region_code is null, [], ['region/' || country_code || '-' || region_code])) as group_code,
+    split_part(group_code, '/', 1) as group_type, location_code
+from locations;
+
+create table group_availability as
+select
+    group_code, sku, count(*) as location_count, count(*) filter (where available_units > 0) as stocked_location_count,
+    sum(on_hand_units)::bigint as on_hand_units, sum(available_units)::bigint as available_units, max(last_movement_at) as last_movement_at,
+    any_value(as_of_at) as as_of_at
+from availability
+join location_groups using (location_code)
+group by all;
+
+create table availability_dates as
+select location_code, sku, moment as available_from_at, available_units, getvariable('as_of_at') as as_of_at
+from (
+    select
+        location_code, sku, moment,
+        greatest(0, coalesce(
+            on_hand_units - damaged_units - quality_control_units - committed_units - safety_units
+            + greatest(0, -min(least_units) over (partition by location_code, sku)), 0
+        ) + least_units)::bigint as available_units
+    from least_to_come
+    left join availability using (location_code, sku)
+)
+qualify available_units is distinct from lag(available_units) over (partition by location_code, sku order by moment);
 
 -- Consent
 

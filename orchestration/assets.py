@@ -12,6 +12,7 @@ from dagster_dbt import DagsterDbtTranslator, dbt_assets
 from feature_repo import catalogue
 from orchestration import batches, lineage, near_time, stages, taking, warehouse
 from orchestration.catalog import SOURCES, contracts
+from orchestration.raw import read_table
 from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
 
@@ -196,6 +197,13 @@ def vault(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Mater
     return dg.MaterializeResult(metadata={"contact_points": stages.fill_vault(troth.home)})
 
 
+@dg.asset(group_name="stock", kinds={"parquet"})
+def stock_belief(troth: HomeResource) -> dg.MaterializeResult:
+    """Safety stock as belief asked for it last, for SQL to read; empty while nothing was believed. One row per location and SKU."""
+    believed = read_table(troth.home, "stock_belief")
+    return dg.MaterializeResult(metadata={"rows": 0 if believed is None else believed.height})
+
+
 class Translator(DagsterDbtTranslator):  # type: ignore[misc]  # dagster-dbt is not typed
     """dbt names are asset keys, nothing added: lineage from `raw_` to `ftr_` joins up by itself."""
 
@@ -320,6 +328,7 @@ def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
         append_consents,
         resolve_identities,
         vault,
+        stock_belief,
         marts(manifest),
         publish_features,
         train_models,

@@ -15,6 +15,7 @@ import pytest
 from consent.rule.identity import joined_frame
 from consent.rule.policy import read_policy
 from consent.rule.standing import standing_frame
+from models.stock.atp import PARTS, Dated, Stock, available, available_at, available_sql
 from orchestration import stages, taking
 from orchestration.catalog import SOURCES
 from simulator import TINY, simulate
@@ -189,6 +190,60 @@ def test_what_a_warehouse_reports_is_explained_to_the_unit(built: Built) -> None
     query = "select count(*), sum(abs(unexplained_units)) from stock_positions where reported_source_name = 'wms'"
     reported, unexplained = rows_of(built.warehouse, query)[0]
     assert (reported > 0, unexplained) == (True, 0)
+
+
+def compiled(built: Built, model: str) -> str:
+    """The SQL of a model as dbt ran it."""
+    found = built.home.root.glob(f"target/compiled/troth/models/**/{model}.sql")
+    (path,) = (path for path in found if path.parent.suffix != ".yml")  # those of unit tests
+    return path.read_text()
+
+
+def test_what_is_available_in_sql_is_the_one_definition_to_the_letter(built: Built) -> None:
+    assert available_sql() + " as available_units" in compiled(built, "availability")
+    assert available_sql() in compiled(built, "channel_availability")
+    parts = rows_of(built.warehouse, f"select {', '.join(PARTS)}, available_units from availability")  # noqa: S608  names of this code
+    assert [row[-1] for row in parts] == [available(Stock(*row[:-1])) for row in parts]
+
+
+def test_what_is_available_by_date_in_sql_is_what_python_says_at_any_time(built: Built, tmp_path: Path) -> None:
+    chance, now = random.Random(SEED), built.known_until.replace(tzinfo=None)
+    places = [(f"L{number}", "tent") for number in range(60)]
+
+    def times() -> list[datetime]:
+        return [now + timedelta(hours=chance.choice([-5, 0, 1, 1, 2, 30, 31, 80])) for _ in range(chance.randrange(5))]
+
+    on_hand = {place: chance.randrange(-3, 20) for place in places}
+    committed = {place: chance.randrange(6) for place in places}
+    supplies = [(place, at, chance.randrange(1, 9)) for place in places for at in times()]
+    scheduled = [(place, at, chance.randrange(1, 9)) for place in places for at in times()]
+    copy = shutil.copyfile(built.warehouse, tmp_path / "warehouse.duckdb")
+    with duckdb.connect(str(copy)) as connection:
+        for table, rows in {
+            "stock_positions": [{"location_code": a, "sku": b, "on_hand_units": on_hand[a, b], "last_movement_at": now} for a, b in places],
+            "stock_supplies": [{"location_code": a, "sku": b, "expected_at": at, "units": units, "is_overdue": at <= now} for (a, b), at, units in supplies],
+            "stock_demands": [
+                *({"location_code": a, "sku": b, "due_at": at, "units": units, "demand_type": "scheduled"} for (a, b), at, units in scheduled),
+                *({"location_code": a, "sku": b, "due_at": now, "units": units, "demand_type": "committed"} for (a, b), units in committed.items()),
+            ],
+        }.items():  # fmt: skip
+            connection.register("given", pl.DataFrame(rows).to_arrow())
+            connection.execute(f"drop table {table}; create table {table} as from given")
+        for model in ("int_stock__dated", "stock_states", "availability", "availability_dates"):
+            connection.execute(f"drop table {model}; create table {model} as {compiled(built, model)}")
+        told = connection.execute(
+            "select location_code, sku, available_from_at, available_units from availability_dates order by 3"
+        ).fetchall()
+        at_once = dict(connection.execute("select location_code, available_units from availability").fetchall())
+    for place in places:
+        mine = [Dated(at, units) for each, at, units in supplies if each == place and at > now]
+        mine += [Dated(max(at, now), -units) for each, at, units in scheduled if each == place]
+        steps = [(at, units) for *each, at, units in told if tuple(each) == place]
+        free = on_hand[place] - committed[place]
+        for asked in sorted({now, *(now + timedelta(hours=hours) for hours in (1, 2, 29, 30, 31, 99))}):
+            believed = [units for at, units in steps if at <= asked][-1] if steps else at_once[place[0]]
+            assert believed == available_at(free, mine, asked), (place, asked)
+        assert at_once[place[0]] == available_at(free, mine, now)
 
 
 def test_every_member_has_the_points_of_the_ledger(built: Built) -> None:

@@ -159,12 +159,83 @@ adjustment_movements as (
     where adjustments.adjustment_type = 'stock'
 ),
 
-final as (
+booked as (
     select * from warehouse_movements
     {%- for kind in ['till', 'shipment', 'pick', 'refund', 'adjustment'] %}
     union all
     select *, cast(null as timestamp), cast(null as {{ dbt.type_string() }}) from {{ kind }}_movements
     {%- endfor %}
+),
+
+-- What was told one by one as it happened, and comes again in a file of its source under the same name.
+streamed as (
+    select
+        movements.*,
+        greatest(movements.received_at, locations.known_at) as known_at
+    from {{ ref('stg_stock__movements') }} as movements
+    inner join locations
+        on movements.location_code = locations.location_code
+),
+
+-- The file has the last word. Where it says the same, it was known since the earlier of the two.
+filed as (
+    select
+        booked.movement_id,
+        booked.location_code,
+        booked.sku,
+        booked.movement_type,
+        booked.units,
+        booked.occurred_at,
+        booked.told_at,
+        case when streamed.known_at < booked.known_at then streamed.received_at else booked.received_at end as received_at,
+        booked.source_name,
+        booked.source_ref,
+        case when streamed.known_at < booked.known_at then streamed.known_at else booked.known_at end as known_at,
+        booked.superseded_at,
+        booked.reason_code
+    from booked
+    left join streamed
+        on booked.movement_id = streamed.movement_id
+        and booked.location_code = streamed.location_code
+        and booked.sku = streamed.sku
+        and booked.movement_type = streamed.movement_type
+        and booked.units = streamed.units
+        and booked.occurred_at = streamed.occurred_at
+),
+
+said_again as (
+    select streamed.movement_id, min(filed.known_at) as known_at
+    from streamed
+    inner join filed
+        on streamed.movement_id = filed.movement_id
+    group by streamed.movement_id
+),
+
+streamed_alone as (
+    select
+        streamed.movement_id,
+        streamed.location_code,
+        streamed.sku,
+        streamed.movement_type,
+        streamed.units,
+        streamed.occurred_at,
+        streamed.told_at,
+        streamed.received_at,
+        streamed.source_name,
+        coalesce(streamed.source_ref, streamed.movement_id) as source_ref,
+        streamed.known_at,
+        said_again.known_at as superseded_at,
+        case when said_again.known_at is not null then 'told_otherwise' end as reason_code
+    from streamed
+    left join said_again
+        on streamed.movement_id = said_again.movement_id
+    where said_again.known_at is null or said_again.known_at > streamed.known_at
+),
+
+final as (
+    select * from filed
+    union all
+    select * from streamed_alone
 )
 
 select * from final

@@ -1,87 +1,41 @@
-with positions as (
-    select * from {{ ref('stock_positions') }}
+with states as (
+    select * from {{ ref('stock_states') }}
 ),
 
-locations as (
-    select location_code, location_type from {{ ref('locations') }}
+positions as (
+    select location_code, sku, last_movement_at from {{ ref('stock_positions') }}
 ),
 
-open_orders as (
-    select * from {{ ref('orders') }}
-    where source_name = 'ecommerce' and order_status in ('open', 'partial') and location_code is not null
-),
-
-promised as (
+parts as (
     select
-        open_orders.order_id,
-        open_orders.order_name,
-        open_orders.location_code,
-        order_lines.sku,
-        sum(order_lines.quantity_units) as units
-    from open_orders
-    inner join {{ ref('order_lines') }} as order_lines
-        on open_orders.order_id = order_lines.order_id
-    group by open_orders.order_id, open_orders.order_name, open_orders.location_code, order_lines.sku
-),
-
-left_already as (
-    select order_ref as order_name, sku, sum(units) as units
-    from (
-        select order_ref, sku, picked_units as units from {{ ref('stg_wms__picks') }}
-        union all
-        select order_ref, sku, shipped_units from {{ ref('stg_wms__shipments') }}
-    ) as goods_out
-    group by order_ref, sku
-),
-
-given_up as (
-    select order_id, sku, sum(quantity_units) as units
-    from {{ ref('refunds') }}
-    where refund_type = 'cancelled'
-    group by order_id, sku
-),
-
-committed as (
-    select
-        promised.location_code,
-        promised.sku,
-        sum(greatest(0, promised.units - coalesce(left_already.units, 0) - coalesce(given_up.units, 0))) as units
-    from promised
-    left join left_already
-        on promised.order_name = left_already.order_name and promised.sku = left_already.sku
-    left join given_up
-        on promised.order_id = given_up.order_id and promised.sku = given_up.sku
-    group by promised.location_code, promised.sku
+        location_code,
+        sku,
+        {%- for state in ['on_hand', 'damaged', 'quality_control', 'committed', 'safety', 'protected'] %}
+        sum(case when state_type = '{{ state }}' then units else 0 end) as {{ state }}_units{{ ',' if not loop.last }}
+        {%- endfor %}
+    from states
+    group by location_code, sku
 ),
 
 counted as (
     select
         positions.location_code,
         positions.sku,
-        positions.on_hand_units,
-        cast(coalesce(committed.units, 0) as bigint) as committed_units,
-        cast(
-            case locations.location_type
-                when 'store' then {{ var('safety_units_store') }}
-                else {{ var('safety_units_distribution_center') }}
-            end as bigint
-        ) as safety_units,
+        {%- for part in available_parts() %}
+        cast({{ 0 if part == 'held_units' else 'parts.' ~ part }} as bigint) as {{ part }},
+        {%- endfor %}
         positions.last_movement_at
     from positions
-    left join committed
-        on positions.location_code = committed.location_code and positions.sku = committed.sku
-    left join locations
-        on positions.location_code = locations.location_code
+    inner join parts
+        on positions.location_code = parts.location_code and positions.sku = parts.sku
 ),
 
 final as (
     select
         location_code,
         sku,
-        on_hand_units,
-        committed_units,
-        safety_units,
-        greatest(0, on_hand_units - committed_units - safety_units) as available_units,
+        {{ available_parts() | join(', ') }},
+        {{ available_units() }} as available_units,
         last_movement_at,
         {{ as_of_at() }} as as_of_at
     from counted

@@ -8,6 +8,7 @@ final as (
         'ecommerce/' || order_id as order_id,
         {{ utc('created_at') }} as created_at,
         {{ utc('updated_at') }} as updated_at,
+        status_code,
         location_id,
         {{ utc('coalesce(promised_at, fulfill_by_at)') }} as promised_at,
         {{ utc('received_at') }} as received_at
