@@ -22,32 +22,19 @@ from troth.home import Home
 Progress = Callable[[str, int, int], None]
 NAMES = ("movements", "picks", "counts", "products", "locations", "shelves")
 ASKED_AT = timedelta(days=1, hours=10, minutes=30)  # after midnight of a trading day: its files have come, unless late
-PUBLISHED = {"movements": "stock_movements", "products": "products", "locations": "locations"}
-MODELS = (*PUBLISHED.values(), "stg_wms__picks", "stg_wms__shipments", "stg_wms__epcis_events")
+MODELS = ("stock_movements", "stock_picks", "stock_counts", "products", "locations")
 # Shrinkage of about 1.5 % of the units sold and one unit in some hundred astray: what surveys of retailers say, from memory.
 RETAILER = replace(
     Scale(), people=24_000, stores=12, distribution_centers=1, skus=400, days=60, store_cover_days=21.0,
     shrink_per_position_day=0.006, misplacement_per_position_day=0.004, dropped_file_rate=0.01, skewed_clock_rate=0.05,
 )  # fmt: skip
-# What was picked and what was counted, as the warehouse's own files said it. Until both are marts they are read here.
-PICKS = """
-select picks.location_code, picks.sku, picks.requested_units, picks.picked_units, picks.finished_at as picked_at, picks.received_at
-from stg_wms__picks as picks inner join locations on picks.location_code = locations.location_code
-where picks.requested_units > 0
-union all
-select locations.location_code, shipments.sku, shipments.ordered_units, shipments.shipped_units, shipments.shipped_at, shipments.received_at
-from stg_wms__shipments as shipments inner join locations on shipments.ship_from_gln = locations.gln
-where shipments.ordered_units > 0 and shipments.ship_to_gln is null
-order by all
-"""
-COUNTS = """
-select locations.location_code, products.sku, events.quantity_units as counted_units, events.occurred_at as counted_at, events.received_at
-from stg_wms__epcis_events as events
-inner join locations on coalesce(events.biz_location, events.read_point) = locations.gln
-inner join products on events.gtin = products.gtin
-where events.biz_step = 'cycle_counting' and events.action = 'OBSERVE'
-order by all
-"""
+PUBLISHED = {
+    "movements": "select * from stock_movements",
+    "picks": "select * from stock_picks",
+    "counts": "select * from stock_counts where count_type = 'cycle'",
+    "products": "select * from products",
+    "locations": "select * from locations",
+}
 
 
 class WorldError(TrothError):
@@ -78,7 +65,7 @@ class World:
 
 def world(folder: Path, scale: Scale, seed: int, progress: Progress = lambda *_: None) -> World:
     """A world from the folder, made first if it is not there. Raises: WorldError when dbt cannot model it."""
-    place = folder / _name(scale, seed)
+    place = folder / name_of(scale, seed)
     if not place.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".world-", dir=folder) as draft:
@@ -89,7 +76,7 @@ def world(folder: Path, scale: Scale, seed: int, progress: Progress = lambda *_:
     return World(seed, scale, **{name: pl.read_parquet(place / f"{name}.parquet") for name in NAMES})
 
 
-def _name(scale: Scale, seed: int) -> str:
+def name_of(scale: Scale, seed: int) -> str:
     """Named by what made it: the simulator, the models, the readers, the scale and the seed."""
     root = Path(__file__).resolve().parents[2]
     sources = [
@@ -160,8 +147,7 @@ def _model(home: Home) -> None:
 def _keep(home: Home, folder: Path) -> None:
     import duckdb
 
-    queries = {name: f"select * from {table} order by all" for name, table in PUBLISHED.items()}  # noqa: S608
     with duckdb.connect(str(home.warehouse), read_only=True) as connection:
-        for name, query in {**queries, "picks": PICKS, "counts": COUNTS}.items():
+        for name, query in PUBLISHED.items():
             target = str(folder / f"{name}.parquet").replace("'", "''")
-            connection.execute(f"copy ({query}) to '{target}' (format parquet, compression zstd)")
+            connection.execute(f"copy ({query} order by all) to '{target}' (format parquet, compression zstd)")

@@ -70,7 +70,7 @@ def published(beliefs: Beliefs, calibration: Calibration | None = None, model_ve
         mean_units=pl.Series(mean_units(beliefs.base, beliefs.mass)),
         **{f"p_found_{units}": pl.Series(chances[:, column]) for column, units in enumerate(UNITS)},
         p_zero=pl.Series(1 - chances[:, 0]),
-        safety_units=pl.Series(safety_units(beliefs)),
+        safety_units=pl.Series(safety_units(beliefs).astype(np.int64)),
         evidence=pl.Series(_evidence(beliefs), dtype=pl.Enum(EVIDENCE)),
         as_of_at=pl.lit(beliefs.as_of_at, pl.Datetime("us")),
         model_version=pl.lit(model_version),

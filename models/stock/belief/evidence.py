@@ -25,11 +25,11 @@ EVENT: dict[str, pl.DataType | type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Tables:
-    """What a belief rests on, as published. Times are naive UTC.
+    """What a belief rests on, as published. Times are naive UTC; `known_at` says when a row could be known here.
 
-    `movements`: location_code, sku, movement_type, units (signed), occurred_at, received_at. `picks`: location_code, sku, requested_units, picked_units,
-    picked_at, received_at. `counts`: location_code, sku, counted_units, counted_at, received_at. `products`: sku, category_name. `locations`: location_code,
-    location_type, timezone_name. More columns do no harm.
+    `movements` (stock_movements): location_code, sku, movement_type, units, occurred_at, known_at. `picks` (stock_picks): location_code, sku, asked_units,
+    picked_units, picked_at, known_at. `counts` (stock_counts, cycle counts alone: an opening is a movement): location_code, sku, counted_units, counted_at,
+    known_at. `products`: sku, category_name. `locations`: location_code, location_type, timezone_name. More columns do no harm.
     """
 
     movements: pl.DataFrame
@@ -40,7 +40,7 @@ class Tables:
 
     def known(self, after: datetime | None, until: datetime) -> "Tables":
         """Only what was received in a period: after one time, up to and with another."""
-        within = (pl.col("received_at") <= until) & (pl.lit(True) if after is None else pl.col("received_at") > after)
+        within = (pl.col("known_at") <= until) & (pl.lit(True) if after is None else pl.col("known_at") > after)
         return Tables(
             self.movements.filter(within),
             self.picks.filter(within),
@@ -51,7 +51,7 @@ class Tables:
 
     def began_at(self) -> datetime | None:
         """When the first of it was received."""
-        firsts = [frame["received_at"].min() for frame in (self.movements, self.picks, self.counts) if frame.height]
+        firsts = [frame["known_at"].min() for frame in (self.movements, self.picks, self.counts) if frame.height]
         return min((each for each in firsts if isinstance(each, datetime)), default=None)
 
 
@@ -105,8 +105,8 @@ def _events(news: Tables, counts: pl.DataFrame) -> pl.DataFrame:
         found=pl.when((pl.col("kind") == CORRECT) & pl.col("is_explained").is_null()).then(1).otherwise(0),
         units=pl.when(pl.col("kind").is_in([SALE, TAKE])).then(-pl.col("units")).otherwise("units"),
     )
-    asked = news.picks.filter(pl.col("requested_units") > 0).select(
-        *key, at="picked_at", kind=pl.lit(ASK), units="requested_units", found="picked_units"
+    asked = news.picks.filter(pl.col("asked_units") > 0).select(
+        *key, at="picked_at", kind=pl.lit(ASK), units="asked_units", found="picked_units"
     )
     missed = asked.filter(pl.col("found") < pl.col("units")).with_columns(kind=pl.lit(MISS))
     told = counts.select(*key, at="counted_at", kind=pl.lit(COUNT), units="counted_units", found=pl.lit(0))
@@ -126,7 +126,7 @@ def _carried(counts: pl.DataFrame, movements: pl.DataFrame, known_at: datetime |
     key = ["location_code", "sku"]
     since = (
         movements.filter(
-            (pl.col("received_at") <= known_at)
+            (pl.col("known_at") <= known_at)
             & (pl.col("occurred_at") > late["counted_at"].min())
             & ~pl.col("movement_type").is_in(["adjustment", "opening"])
         )

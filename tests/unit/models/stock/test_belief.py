@@ -47,14 +47,14 @@ PRODUCTS = pl.DataFrame(
 )
 MOVEMENT = {
     "location_code": pl.String, "sku": pl.String, "movement_type": pl.String, "units": pl.Int64, "occurred_at": pl.Datetime("us"),
-    "received_at": pl.Datetime("us"),
+    "known_at": pl.Datetime("us"),
 }  # fmt: skip
 PICK = {
-    "location_code": pl.String, "sku": pl.String, "requested_units": pl.Int64, "picked_units": pl.Int64, "picked_at": pl.Datetime("us"),
-    "received_at": pl.Datetime("us"),
+    "location_code": pl.String, "sku": pl.String, "asked_units": pl.Int64, "picked_units": pl.Int64, "picked_at": pl.Datetime("us"),
+    "known_at": pl.Datetime("us"),
 }  # fmt: skip
 COUNTED = {
-    "location_code": pl.String, "sku": pl.String, "counted_units": pl.Int64, "counted_at": pl.Datetime("us"), "received_at": pl.Datetime("us"),
+    "location_code": pl.String, "sku": pl.String, "counted_units": pl.Int64, "counted_at": pl.Datetime("us"), "known_at": pl.Datetime("us"),
 }  # fmt: skip
 
 

@@ -91,14 +91,14 @@ def shelf(rng: np.random.Generator, wrong_share: float, positions: int = 400) ->
     wrong = rng.random(positions) < wrong_share
     there = 5 - wrong.astype(int)
     opened = pl.DataFrame({
-        "location_code": "S001", "sku": sku, "movement_type": "opening", "units": 5, "occurred_at": DAWN - timedelta(hours=9), "received_at": DAWN,
+        "location_code": "S001", "sku": sku, "movement_type": "opening", "units": 5, "occurred_at": DAWN - timedelta(hours=9), "known_at": DAWN,
     })  # fmt: skip
     counted = pl.DataFrame({
-        "location_code": "S001", "sku": sku, "counted_units": there, "counted_at": DAWN + timedelta(days=2), "received_at": DAWN + timedelta(days=3),
+        "location_code": "S001", "sku": sku, "counted_units": there, "counted_at": DAWN + timedelta(days=2), "known_at": DAWN + timedelta(days=3),
     })  # fmt: skip
     picks = pl.DataFrame(schema={
-        "location_code": pl.String, "sku": pl.String, "requested_units": pl.Int64, "picked_units": pl.Int64, "picked_at": pl.Datetime("us"),
-        "received_at": pl.Datetime("us"),
+        "location_code": pl.String, "sku": pl.String, "asked_units": pl.Int64, "picked_units": pl.Int64, "picked_at": pl.Datetime("us"),
+        "known_at": pl.Datetime("us"),
     })  # fmt: skip
     products = pl.DataFrame({"sku": sku, "category_name": "Toys", "price_cents": 1_000})
     locations = pl.DataFrame(
