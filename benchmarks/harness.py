@@ -25,6 +25,7 @@ NAMES = (
     "consent_gate",
     "withdrawal",
     "tamper",
+    "as_of",
     "availability",
     "holds",
     "near_time",

@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,9 @@ from models.stock.belief.counting import Prices, count_list
 from models.stock.belief.evidence import Tables
 from models.stock.belief.filtering import Scores
 from models.stock.belief.learning import learn
+from models.stock.belief.model import in_use, keep, trained
 from models.stock.belief.parameters import Parameters
+from troth.home import Home
 
 DAWN = datetime(2026, 3, 2, 10, 30)
 
@@ -141,3 +144,13 @@ def test_what_is_doubtful_dear_and_wanted_is_counted_first() -> None:
     assert listed["value_cents"].to_list()[2] == pytest.approx(0)
     assert "4.0 sales were due" in listed["reason"][0]
     assert "last pick found too little" in listed["reason"][1]
+
+
+def test_a_model_is_kept_with_what_speaks_for_it_and_read_as_it_was(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert in_use(home).version == ""
+    model = trained(shelf(np.random.default_rng(2), 0.4), DAWN + timedelta(days=4), trials=12)
+    version = keep(home, model, {"stock_counts": "v1"})
+    read = in_use(home)
+    assert (read.version, read.parameters, read.calibration) == (version, model.parameters, model.calibration)
+    assert read.diagnostics["counts"] == 400
