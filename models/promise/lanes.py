@@ -242,7 +242,9 @@ def _open_shipping(
     for way in allowed:
         if way != "click_and_collect":
             fits |= shut.but(enough & shipping_places(network, way, where), way)
-    for place in _nodes(fits, where.distances, network.rules.split.nodes):
+    most = network.rules.split.nodes
+    centres = _nodes(fits & ~network.is_store, where.distances, max(1, most // 2))
+    for place in centres + _nodes(fits & network.is_store, where.distances, max(1, most - len(centres))):
         found.weighed.add(place)
         method: Method = "ship_from_store" if network.is_store[place] else "ship_to_home"
         rules = network.rules.dispatch[network.kind(place)]

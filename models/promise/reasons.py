@@ -31,13 +31,13 @@ def refusals(
         if not sight.is_usable:
             found.append(Refusal(method=method, reason_code="stale_evidence"))
             continue
-        reasons = _by_line(network, ask, where, sight, shut, opened, method)
+        reasons, comes_whole = _by_line(network, ask, where, sight, shut, opened, method)
         lines = [
             Refusal(method=method, sku=sight.lines[line].sku, reason_code=reason)
             for line in (range(len(sight.lines)) if of is None else of)
             if (reason := reasons[line]) is not None
         ]
-        if not lines and not _comes_whole(opened, method):
+        if not lines and not comes_whole:
             lines = [Refusal(method=method, reason_code="split")]
         elif not lines and otherwise is not None:
             lines = [Refusal(method=method, reason_code=otherwise)]
@@ -53,8 +53,9 @@ def hopeless(opened: Open) -> list[int]:
 
 def _by_line(
     network: Network, ask: Ask, where: Target, sight: Sight, shut: Closed, opened: Open, method: Method
-) -> list[str | None]:
-    """For each item the first sieve that lets no place through; None where it could come this way if it were alone."""
+) -> tuple[list[str | None], bool]:
+    """For each item the first sieve that lets no place through, None where it could come this way if it were alone; and whether one
+    place has them all."""
     is_chosen = method == "click_and_collect" and ask.store is not None
     if method == "click_and_collect":
         kind = near = pickup_places(network, ask, where)
@@ -82,7 +83,7 @@ def _by_line(
         else:
             stopped_by = next((name for name, passed in sieves if not passed[line]), None)
             found.append(stopped_by or _late(network, shut, opened, method, left[line], line))
-    return found
+    return found, bool(left.all(axis=0).any())
 
 
 def _late(network: Network, shut: Closed, opened: Open, method: Method, left: Mask, line: int) -> str | None:
@@ -95,11 +96,6 @@ def _late(network: Network, shut: Closed, opened: Open, method: Method, left: Ma
     return next(
         (f"rule:{rule.name}" for rule in network.rules.rules if closing & set(rule.carriers)), "beyond_distance"
     )
-
-
-def _comes_whole(opened: Open, method: Method) -> bool:
-    serves = np.asarray(opened.arrays.serves.all(axis=1))
-    return any(serves[number] for number, lane in enumerate(opened.lanes) if lane.method == method)
 
 
 def _any(mask: Mask) -> list[bool]:
