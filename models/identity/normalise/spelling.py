@@ -24,7 +24,7 @@ _EDGES = " \t<>()[]{}\"'.,;:-_*?!#=~|"
 def vocabulary() -> dict[str, Any]:
     """The file of words; every scalar is text, `no` and `123` too."""
     text = Path(__file__).with_name("vocabulary.yml").read_text(encoding="utf-8")
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # 10 ms against 200: most of what an explanation would wait for
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # 10 ms against 200
     return dict(yaml.load(text, Loader=loader))  # noqa: S506  makes text, lists and mappings only
 
 
