@@ -90,6 +90,11 @@ class Projector:
         self._commit()
         self._board.close()
 
+    @property
+    def pending(self) -> int:
+        """Changes of the stream that the warehouse does not know yet."""
+        return self._stream.pending
+
     def catch_up(self) -> None:
         """Bring the board to the end of the log: every position anew, for nobody knows how far the last writer came."""
         while events := self._log.read(self.position, MOST_AT_ONCE):
