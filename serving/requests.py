@@ -5,7 +5,7 @@ from base64 import b64decode
 from collections.abc import Sequence
 from email import message_from_bytes
 from email.policy import HTTP
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,6 +21,7 @@ MOST_BYTES = 2 * 1024 * 1024  # of a request body: 10,000 pairs of ordinary code
 MOST_FORM_BYTES = 16 * 1024
 MOST_FORM_FIELDS = 20
 _T = TypeVar("_T")
+_DECODERS: dict[Any, Any] = {}
 # What msgspec says without repeating what was sent: our own field names and types. Anything else is put in our words.
 _SAFE = re.compile(
     r"(?:Object missing required field `\w+`|Expected `[^`]*`(?:, got `[^`]*`| [^@]*)?)(?: - at `[\w$.\[\]]+`)?"
@@ -104,7 +105,7 @@ async def json_bytes(request: Request, most: int = MOST_BYTES) -> bytes:
 def decoded(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
     """JSON as a value of a type. Raises: ProblemError 400 or 422 that never repeats what was sent."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        found: _T = _decoder(kind).decode(data)
     except msgspec.ValidationError as error:
         text = str(error)
         said = text if _SAFE.fullmatch(text) else "a field or value that is not described"
@@ -115,6 +116,12 @@ def decoded(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise bad("body: expected JSON, found otherwise. Correct it.") from None
+    return found
+
+
+def _decoder(kind: Any) -> Any:
+    """Made once for a type: for a union that costs more than to decode a small body."""
+    return _DECODERS.get(kind) or _DECODERS.setdefault(kind, msgspec.json.Decoder(kind))
 
 
 async def form(request: Request) -> dict[str, str]:
