@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,7 @@ class Target:
     country: str
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A place and how goods leave it. `starts`: second of the slot or departure; `carrier`: number in the network's services."""
 
     method: Method
@@ -172,37 +172,30 @@ class _Found:
         self.lanes: list[Lane] = []
         self.weighed: set[int] = set()
         self.serves: list[Mask] = []
-        self.on_time: list[float] = []
-        self.cents: list[float] = []
-        self.grams: list[float] = []
-        self.kg_cents: list[float] = []
-        self.kg_grams: list[float] = []
+        self.terms: list[tuple[float, float, float, float, float]] = []
 
     def add(
         self, lane: Lane, serves: Mask, on_time: float, cents: float, grams: float, kg_cents: float = 0.0, kg_grams: float = 0.0
     ) -> None:  # fmt: skip
         self.lanes.append(lane)
         self.serves.append(serves)
-        self.on_time.append(on_time)
-        self.cents.append(cents)
-        self.grams.append(grams)
-        self.kg_cents.append(kg_cents)
-        self.kg_grams.append(kg_grams)
+        self.terms.append((on_time, cents, grams, kg_cents, kg_grams))
 
     def opened(self, sight: Sight, network: Network, late: Mapping[Method, str]) -> Open:
         count, lines = len(self.lanes), len(sight.lines)
         kilograms = np.array([_grams(network, line.sku) * line.units / 1000 for line in sight.lines])
-        places = np.array([lane.place for lane in self.lanes], dtype=np.int64)
+        places, which = np.unique(np.array([lane.place for lane in self.lanes], dtype=np.int64), return_inverse=True)
+        on_time, cents, grams, kg_cents, kg_grams = np.array(self.terms, dtype=np.float64).reshape(count, 5).T
         arrays = Lanes(
             is_pickup=np.array([lane.carrier is None for lane in self.lanes], dtype=np.bool_),
             promised=np.array([lane.promised for lane in self.lanes], dtype=np.int64),
-            on_time=np.array(self.on_time, dtype=np.float64),
-            cents=_whole(np.array(self.cents)),
-            grams=_whole(np.array(self.grams)),
+            on_time=on_time,
+            cents=_whole(cents),
+            grams=_whole(grams),
             serves=np.array(self.serves, dtype=np.bool_).reshape(count, lines),
-            found=sight.found(places).T,
-            line_cents=_whole(np.multiply.outer(np.array(self.kg_cents), kilograms)),
-            line_grams=_whole(np.multiply.outer(np.array(self.kg_grams), kilograms)),
+            found=sight.found(places)[:, which].T,
+            line_cents=_whole(kg_cents[:, None] * kilograms),
+            line_grams=_whole(kg_grams[:, None] * kilograms),
         )
         return Open(self.lanes, arrays, late, self.weighed)
 
@@ -255,14 +248,16 @@ def _open_shipping(
         if leaving is None:
             late.setdefault(method, "no_capacity" if departures else "closed")
             continue
-        distance = float(where.distances[place])
+        distance, having = float(where.distances[place]), fits[:, place]
         for number, service in enumerate(network.services):
-            serves = fits[:, place]
-            if number in shut.carriers:
-                serves = serves & ~shut.carriers[number][:, place]
             transit = service.transit(distance)
-            if transit is None or not serves.any():
+            if transit is None:
                 continue
+            serves = having
+            if number in shut.carriers:
+                serves = having & ~shut.carriers[number][:, place]
+                if not serves.any():
+                    continue
             day = service.arrival_day(leaving[1], transit.days)
             promised = service.arrival(day, network.zones[where.nearest])
             if promised <= now or (wanted is not None and promised > wanted):
@@ -308,10 +303,13 @@ def slot(network: Network, loads: Loads, place: int, work: int, now: int) -> tup
 def _nodes(fits: Mask, distances: NDArray[np.float64], most: int) -> list[int]:
     """Places to weigh: those with most of the basket, the nearer first; and for a line that none of them has, the nearest that has it."""
     covered = fits.sum(axis=0)
-    places = np.flatnonzero(covered)
-    order = places[np.lexsort((distances[places], -covered[places]))]
-    chosen = order[:most].tolist()
-    for line in np.flatnonzero(fits.any(axis=1) & ~fits[:, chosen].any(axis=1)):
+    # A line more counts for more than any distance.
+    order = np.argsort(np.where(covered > 0, distances - covered * 1e6, np.inf), kind="stable")[:most]
+    chosen: list[int] = order[covered[order] > 0].tolist()
+    if not chosen:
+        return chosen
+    left = np.flatnonzero(~fits[:, chosen].any(axis=1))
+    for line in left[fits[left].any(axis=1)]:
         having = np.flatnonzero(fits[line])
         chosen.append(int(having[np.argmin(distances[having])]))
     return list(dict.fromkeys(chosen))

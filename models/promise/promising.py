@@ -4,6 +4,7 @@ First the rule of real time (ready nearby within hours, else sent, else the next
 the chance to fail in one measure; the way chosen is never one that another beats in everything.
 """
 
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from models.promise.routing import Routes, Worth, routes, undominated
 from models.promise.rules import METHODS, WAYS, Way
 from models.promise.sight import Shelf, Sight, see
 
-MOST_SHOWN = 4  # ways beside the chosen one
+MOST_SHOWN = 3  # ways beside the chosen one
 
 
 @dataclass(frozen=True)
@@ -198,10 +199,10 @@ class _Teller:
             carrier=None if lane.carrier is None else self.network.services[lane.carrier].name,
             starts_at=_time(lane.starts),
             promised_at=_time(lane.promised),
-            cost_cents=int(arrays.cents[number] + arrays.line_cents[number, mine].sum()),
-            carbon_grams=int(arrays.grams[number] + arrays.line_grams[number, mine].sum()),
+            cost_cents=int(arrays.cents[number]) + sum(map(arrays.line_cents[number].tolist().__getitem__, mine)),
+            carbon_grams=int(arrays.grams[number]) + sum(map(arrays.line_grams[number].tolist().__getitem__, mine)),
             distance_km=round(float(self.where.distances[lane.place])),
-            found_probability=round(float(arrays.found[number, mine].prod()), 9),
+            found_probability=round(math.prod(map(arrays.found[number].tolist().__getitem__, mine)), 9),
             on_time_probability=round(float(arrays.on_time[number]), 9),
         )
 

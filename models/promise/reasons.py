@@ -99,4 +99,4 @@ def _late(network: Network, shut: Closed, opened: Open, method: Method, left: Ma
 
 
 def _any(mask: Mask) -> list[bool]:
-    return [bool(each.any()) for each in mask]
+    return list(np.asarray(mask.any(axis=1)).tolist())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class Routes:
     @property
     def burdens(self) -> Floats:
         """What is better the smaller it is: cents, seconds, grams, chance to fail; shape (routes, 4)."""
-        return np.stack([self.cents, self.promised, self.grams, 1 - self.kept], axis=1).astype(np.float64)
+        return _beside(self.cents, self.promised, self.grams, 1 - self.kept)
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def routes(
     best = _front(_evaluate(lanes, whole[:, None], np.zeros((1, lines), dtype=np.int64)), least_kept)
     is_exact = True
     for count in range(2, min(parcels, lines, len(lanes)) + 1):
+        limit = worth.score(best.burdens).min(initial=math.inf) + within_cents if worth else math.inf
+        if worth and _least(lanes, count, worth) > limit + 1:  # and a cent for sums of another order
+            break  # more parcels weigh more still
         chosen = _combinations(len(lanes), count)
         pickups = lanes.is_pickup[chosen].sum(axis=1)
         chosen = chosen[(pickups <= 1) if may_mix else (pickups == 0)]
@@ -212,15 +216,33 @@ def _bounds(lanes: Lanes, chosen: Ints) -> Floats:
     cents = np.where(serves, lanes.line_cents[chosen], _ENDLESS).min(axis=1).sum(axis=1)
     grams = np.where(serves, lanes.line_grams[chosen], _ENDLESS).min(axis=1).sum(axis=1)
     found = np.where(serves, lanes.found[chosen], 0).max(axis=1).prod(axis=1)
-    return np.stack(
-        [
-            lanes.cents[chosen].sum(axis=1) + cents,
-            lanes.promised[chosen].max(axis=1),
-            lanes.grams[chosen].sum(axis=1) + grams,
-            1 - _chance(found, lanes.on_time[chosen].prod(axis=1)),
-        ],
-        axis=1,
+    return _beside(
+        lanes.cents[chosen].sum(axis=1) + cents,
+        lanes.promised[chosen].max(axis=1),
+        lanes.grams[chosen].sum(axis=1) + grams,
+        1 - _chance(found, lanes.on_time[chosen].prod(axis=1)),
     )
+
+
+def _least(lanes: Lanes, count: int, worth: Worth) -> float:
+    """No split over so many lanes scores less: the lightest lanes, one of them for pickup at most, every line by its best, the surest of all."""
+    weights = worth.hour_cents / 3600, worth.carbon_kg_cents / 1000
+    fixed = lanes.cents + lanes.grams * weights[1]
+    collected, sent = np.sort(fixed[lanes.is_pickup])[:1], np.sort(fixed[~lanes.is_pickup])[:count]
+    if len(collected) + len(sent) < count:
+        return math.inf
+    lightest = float(np.sort(np.concatenate([collected, sent]))[:count].sum())
+    by_line = np.where(lanes.serves, lanes.line_cents + lanes.line_grams * weights[1], np.inf).min(axis=0).sum()
+    kept = np.where(lanes.serves, lanes.found, 0).max(axis=0).prod() * lanes.on_time.max() ** count
+    waiting = (int(lanes.promised.min()) - worth.now) * weights[0]
+    return lightest + float(by_line) + waiting + (1 - float(kept)) * worth.failure_cents
+
+
+def _beside(*columns: NDArray[Any]) -> Floats:
+    table = np.empty((len(columns[0]), len(columns)))
+    for number, column in enumerate(columns):
+        table[:, number] = column
+    return table
 
 
 def _chance(found: Floats, on_time: Floats) -> Floats:
