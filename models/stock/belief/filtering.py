@@ -17,6 +17,7 @@ from models.stock.belief.parameters import STORE, Parameters, opening_errors
 
 # Kinds of evidence, in the order in which those of one instant count.
 OPEN, IN, TRANSFER_IN, COUNT, CORRECT, ASK, TAKE, SALE, MISS = range(9)
+MOVES = np.isin(np.arange(9), (IN, TRANSFER_IN, TAKE, SALE))
 GIVE_UP_DAYS = 4.0  # a till that said nothing for so long will not say it any more
 QUIET_MOST = 8  # pieces that an unheard day may have taken, at most
 
@@ -128,11 +129,14 @@ def _odds(beliefs: Beliefs, place: Ints, item: Ints, odds: Mapping[str, float]) 
     return np.asarray(table[row[place], column[item]])
 
 
-def demand_rates(beliefs: Beliefs, part: slice = slice(None)) -> Floats:
+def demand_rates(beliefs: Beliefs) -> Floats:
     """Till lines a day that would be asked for at each position if it were there: the SKU's own share everywhere, then this location's (empirical Bayes)."""
-    likeness, prior = beliefs.parameters.likeness, _item_rates(beliefs)[beliefs.item[part]]
-    rate = (likeness + beliefs.sold[part]) / (likeness / prior + beliefs.exposure[part])
-    lines: Floats = rate * beliefs.traffic[beliefs.place[part]]
+    likeness, prior = beliefs.parameters.likeness, _item_rates(beliefs)
+    lines = np.empty(len(beliefs), np.float32)
+    for start in range(0, len(beliefs), CHUNK):
+        part = slice(start, start + CHUNK)
+        rate = (likeness + beliefs.sold[part]) / (likeness / prior[beliefs.item[part]] + beliefs.exposure[part])
+        lines[part] = rate * beliefs.traffic[beliefs.place[part]]
     return lines
 
 
@@ -184,8 +188,35 @@ def _hear_events(beliefs: Beliefs, evidence: Evidence, parameters: Parameters, s
     for events in np.split(order, np.flatnonzero(np.diff(turn[order])) + 1):
         for chunk in range(0, len(events), CHUNK):
             some = events[chunk : chunk + CHUNK]
-            for kind in np.unique(evidence.kind[some]):
+            moves = MOVES[evidence.kind[some]]
+            if moves.any():
+                _move(some[moves], beliefs, evidence, parameters)
+            for kind in np.unique(evidence.kind[some[~moves]]):
                 _hear(int(kind), some[evidence.kind[some] == kind], beliefs, evidence, parameters, scores)
+
+
+def _move(events: NDArray[np.intp], beliefs: Beliefs, evidence: Evidence, parameters: Parameters) -> None:
+    """Goods in and out, at most one event of a position: what left was there, unless the record slipped, the till took one SKU for another or the lorry
+    came a piece short."""
+    position, units, kind = evidence.position[events], evidence.units[events], evidence.kind[events]
+    base, mass = beliefs.base[position], beliefs.mass[position]
+    out = (kind == TAKE) | (kind == SALE)
+    by = np.where(out, -units, units).astype(np.int32)
+    to = _base_after(base, mass, by)
+    after = moved(base, mass, by, to, drop=True)
+    after[:, 0] += parameters.slip * np.maximum(1 - after.sum(axis=1), 0)
+    mix = np.select([kind == SALE, kind == TRANSFER_IN], [parameters.mis_scan, parameters.transit_loss], 0.0).astype(
+        np.float32
+    )
+    mixed = np.flatnonzero(mix)
+    if len(mixed):
+        instead = np.where(kind[mixed] == SALE, 0, units[mixed] - 1).astype(np.int32)
+        other = moved(base[mixed], mass[mixed], instead, to[mixed])
+        after[mixed] += mix[mixed, None] * (other - after[mixed])
+    beliefs.books[position] += by
+    seen = position[out]
+    beliefs.seen_day[seen] = np.maximum(beliefs.seen_day[seen], evidence.day[events][out])
+    beliefs.base[position], beliefs.mass[position] = to, after / after.sum(axis=1, keepdims=True)
 
 
 def _hear(
@@ -199,21 +230,12 @@ def _hear(
     """Events of one kind, at most one of a position."""
     position, units, day = evidence.position[events], evidence.units[events], evidence.day[events]
     base, mass = beliefs.base[position], beliefs.mass[position]
-    slip, zero = parameters.slip, np.zeros_like(units)
     match kind:
         case _ if kind == OPEN:
             beliefs.books[position] += units
             booked = np.maximum(beliefs.books[position], 0)
             base = np.maximum(booked - CELLS // 2, 0).astype(np.int32)
             mass = _opened(booked, base, beliefs, position, parameters)
-        case _ if kind in {IN, TRANSFER_IN}:
-            beliefs.books[position] += units
-            moved_to = _base_after(base, mass, units)
-            short = parameters.transit_loss if kind == TRANSFER_IN else 0.0
-            mass = (1 - short) * moved(base, mass, units, moved_to) + (
-                short * moved(base, mass, units - 1, moved_to) if short else 0
-            )
-            base = moved_to
         case _ if kind == COUNT:
             base, mass = _counted(units, base, mass, beliefs.books[position], position, parameters, scores)
             beliefs.counted_day[position] = day
@@ -232,16 +254,6 @@ def _hear(
                 wanted = _at_least_each(base, mass, units)
                 scores.add(position, units, wanted, evidence.found[events] >= units, None)
             return
-        case _ if kind in {TAKE, SALE}:
-            beliefs.books[position] -= units
-            moved_to = _base_after(base, mass, -units)
-            left = (1 - slip) * moved(base, mass, -units, moved_to, drop=True) + slip * moved(
-                base, mass, -units, moved_to
-            )
-            if kind == SALE:
-                left = (1 - parameters.mis_scan) * left + parameters.mis_scan * moved(base, mass, zero, moved_to)
-            mass, base = left, moved_to
-            beliefs.seen_day[position] = np.maximum(beliefs.seen_day[position], day)
         case _ if kind == MISS:
             base, mass = _missed(base, mass, parameters)
             beliefs.missed_day[position] = day
@@ -364,13 +376,13 @@ def _drift(mass: Floats, days: float, scale: Floats, lines: Floats, parameters: 
     mass /= mass.sum(axis=1, keepdims=True)
 
 
-def now(beliefs: Beliefs, part: slice) -> Floats:
-    """The mass of some positions as of this moment: where tills are silent, what they may have sold is taken off."""
+def now(beliefs: Beliefs, part: slice, rates: Floats) -> Floats:
+    """The mass of some positions as of this moment: where tills are silent, what they may have sold is taken off. `rates`: `demand_rates`, of all."""
     mass = beliefs.mass[part]
     silent = beliefs.silent[beliefs.place[part]]
     quiet = np.flatnonzero(silent > 0)
     if len(quiet):
-        sold = demand_rates(beliefs, part)[quiet] * silent[quiet] * beliefs.parameters.units_per_line
+        sold = rates[part][quiet] * silent[quiet] * np.float32(beliefs.parameters.units_per_line)
         mass = mass.copy()
         mass[quiet] = thinned(beliefs.base[part][quiet], mass[quiet], sold)
     return mass
@@ -378,8 +390,8 @@ def now(beliefs: Beliefs, part: slice) -> Floats:
 
 def found_probability(beliefs: Beliefs, units: Sequence[int]) -> Floats:
     """P(at least so many pieces are found), position x units; never rises with units."""
-    answers = np.empty((len(beliefs), len(units)), np.float32)
+    answers, rates = np.empty((len(beliefs), len(units)), np.float32), demand_rates(beliefs)
     for start in range(0, len(beliefs), CHUNK):
         part = slice(start, start + CHUNK)
-        answers[part] = at_least(beliefs.base[part], now(beliefs, part), units)
+        answers[part] = at_least(beliefs.base[part], now(beliefs, part, rates), units)
     return answers

@@ -11,12 +11,12 @@ def safety_units(beliefs: Beliefs, confidence: float = 0.95, lag_days: float = 0
 
     Never negative, and never more than the books say.
     """
-    kept = np.zeros(len(beliefs), np.int32)
+    kept, rates = np.zeros(len(beliefs), np.int32), demand_rates(beliefs)
     for start in range(0, len(beliefs), CHUNK):
         part = slice(start, start + CHUNK)
         base, books = beliefs.base[part], beliefs.books[part]
-        expected = demand_rates(beliefs, part) * lag_days * beliefs.parameters.units_per_line
-        mass = thinned(base, now(beliefs, part), expected)
+        expected = np.asarray(rates[part] * lag_days * beliefs.parameters.units_per_line, np.float32)
+        mass = thinned(base, now(beliefs, part, rates), expected)
         below = np.cumsum(mass, axis=1)
         sure = base + (below <= 1 - confidence + 1e-6).sum(axis=1, dtype=np.int32)
         kept[part] = np.clip(books - sure, 0, np.maximum(books, 0))

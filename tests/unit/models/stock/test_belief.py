@@ -129,6 +129,7 @@ events = st.lists(
 masses = st.lists(st.floats(0.01, 1), min_size=1, max_size=CELLS).map(lambda chances: pieces(*chances))
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, units, events, st.integers(0, 6), st.integers(0, 300))
 def test_whatever_is_told_probabilities_stay_probabilities(
     mass: list[float], base: int, said: list, lines: int, heard: int
@@ -141,6 +142,7 @@ def test_whatever_is_told_probabilities_stay_probabilities(
         assert beliefs.base[0] >= 0
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, units)
 def test_more_pieces_are_never_likelier_than_fewer(mass: list[float], base: int) -> None:
     beliefs = alone(
@@ -154,6 +156,7 @@ def test_more_pieces_are_never_likelier_than_fewer(mass: list[float], base: int)
     assert chances[0] == 1
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, units, units)
 def test_a_count_that_cannot_err_leaves_one_number(mass: list[float], base: int, counted: int) -> None:
     beliefs = alone(
@@ -165,6 +168,7 @@ def test_a_count_that_cannot_err_leaves_one_number(mass: list[float], base: int,
     assert above == pytest.approx(0, abs=1e-5)
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, units, st.integers(1, 4))
 def test_a_failed_pick_never_raises_what_will_be_found(mass: list[float], base: int, wanted: int) -> None:
     told_nothing, told_miss = (alone(mass=mass, base=np.array([base], np.int32)) for _ in range(2))
@@ -174,6 +178,7 @@ def test_a_failed_pick_never_raises_what_will_be_found(mass: list[float], base: 
         assert found_probability(told_miss, [q])[0, 0] <= found_probability(told_nothing, [q])[0, 0] + 1e-4
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, st.integers(1, 60))
 def test_a_quiet_day_makes_an_empty_shelf_likelier(mass: list[float], heard: int) -> None:
     quiet, unheard = alone(mass=mass), alone(mass=mass)
@@ -182,6 +187,7 @@ def test_a_quiet_day_makes_an_empty_shelf_likelier(mass: list[float], heard: int
     assert quiet.mass[0, 0] >= unheard.mass[0, 0] - 1e-4
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, units, st.integers(-30, 30), st.integers(0, 20))
 def test_a_move_keeps_what_the_window_can_hold(mass: list[float], base: int, by: int, to: int) -> None:
     row, start, end = np.array([mass], np.float32), np.array([base], np.int32), np.array([to], np.int32)
@@ -234,7 +240,7 @@ def reference(opening: int, days: list[tuple[int, int, int]], p: Parameters) -> 
     return belief
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 9),
     st.lists(st.tuples(st.integers(0, 3), st.integers(20, 80), st.sampled_from([0, 0, 4])), min_size=1, max_size=12),
@@ -352,6 +358,7 @@ def test_safety_units_cover_what_may_not_be_there_and_no_more_than_the_books() -
     assert kept == [0, 4, 4]
 
 
+@settings(max_examples=50, deadline=None)
 @given(masses, st.floats(0.05, 5))
 def test_unheard_demand_never_adds_a_piece(mass: list[float], expected: float) -> None:
     row, base = np.array([mass], np.float32), np.zeros(1, np.int32)

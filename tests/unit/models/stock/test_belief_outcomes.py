@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.stock.belief.beliefs import Beliefs
@@ -55,6 +55,7 @@ def test_too_few_picks_change_nothing() -> None:
     assert fitted(told, found) == Calibration(picks=50)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(200, 400), st.floats(0.2, 4), st.integers(0, 99))
 def test_calibration_never_makes_more_likelier_than_fewer(count: int, bend: float, seed: int) -> None:
     calibration = fitted(*drawn(count, bend, seed))
