@@ -206,16 +206,17 @@ def foreseen(home: Home, decision: dict[str, Any]) -> dict[str, Any]:
     """What would become of which customers: everyone resolved again, without the decision and with it; those that wait count in both."""
     from models.identity.adopting import adopted
     from models.identity.changes import changes
-    from models.identity.resolving import resolve
+    from models.identity.resolving import decided, weighed
 
     until = known_until(home)
     evidence = evidence_of(home, until)
     version, model = adopted(home)
     key, before = home.key("token"), remembered(home)
     landed = landed_decisions(home)
-    base = resolve(replace(evidence, decisions=last_words(landed)), model, key, version, before).members
+    known = weighed(evidence, model, key, version, before)
+    base = decided(replace(evidence, decisions=last_words(landed)), known).members
     added = pl.concat([landed, pl.DataFrame([decision], schema=landed.schema)])
-    after = resolve(replace(evidence, decisions=last_words(added)), model, key, version, before)
+    after = decided(replace(evidence, decisions=last_words(added)), known)
     told = changes(base, after.members, until.replace(tzinfo=None))
     old, new = (
         dict(frame.filter(identity_type=PAYMENT).select("identity_ref", "customer_id").iter_rows())

@@ -125,7 +125,8 @@ def explain(
     ]
     mine = members.filter(pl.col("customer_id").is_in(both))
     said = said_records(sources)
-    standing = joining_standing(home, proved(sources), until, seen_together(sources))
+    groups = proved(sources).filter(pl.col("hub_identity_ref").is_in(mine["hub_identity_ref"].implode()))
+    standing = joining_standing(home, groups, until, seen_together(sources))
     explainer = Explainer(_comparisons(home, said, mine, version, model), version, mine, standing, _words(home))
     if other is None:
         return explainer.customer(one)

@@ -91,12 +91,33 @@ def resolve(
 
     `key` makes fingerprints that nobody can search by guessing. Raises: ModelsError for records of another shape.
     """
-    records = evidence.records.sort("record_id")
-    matcher = Matcher(records, model, database)
+    return decided(evidence, weighed(evidence, model, key, version, before, database), bar)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """All of `resolve` that no steward's word and nobody's consent changes: pairs scored, and the proofs that stand."""
+
+    matcher: Matcher
+    remembered: Remembered
+    fresh: int
+    scored: pl.DataFrame
+    proved: pl.DataFrame
+
+
+def weighed(
+    evidence: Evidence, model: Model, key: bytes, version: str = "", before: Remembered | None = None, database: Any = None
+) -> Weighed:  # fmt: skip
+    """The records of the evidence compared, as `resolve` takes its arguments."""
+    matcher = Matcher(evidence.records.sort("record_id"), model, database)
     remembered, fresh, compared = _compared(matcher, key, version, before)
-    scored = matcher.scored(compared)
-    proved = _without_shared_mailboxes(evidence, matcher)
-    proved = _parted(proved, evidence.decisions)
+    return Weighed(matcher, remembered, fresh, matcher.scored(compared), _without_shared_mailboxes(evidence, matcher))
+
+
+def decided(evidence: Evidence, known: Weighed, bar: float = BAR_BITS) -> Resolution:
+    """Customers of evidence that differs from what was weighed in `decisions` and `allowed` at most."""
+    matcher, scored, records = known.matcher, known.scored, known.matcher.records
+    proved = _parted(known.proved, evidence.decisions)
     state = _State.of(records, evidence, proved)
     pairs, proofs = state.pairs(scored, bar), state.proofs()
     bans, forced = state.decided(FORBIDDEN), state.decided(LINKED)
@@ -111,7 +132,7 @@ def resolve(
     members = _members(proved, evidence, state, label, every, bar)
     members = members.vstack(tied(evidence, members, bans.said))
     links = state.links(_with_forced(matcher, scored, forced), label, bar, forced, bans)
-    return Resolution(members, links, remembered, fresh)
+    return Resolution(members, links, known.remembered, known.fresh)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from models.identity.resolving import (
     Evidence,
     Resolution,
     customer_id,
+    decided,
     resolve,
+    weighed,
 )
 from tests.unit.models.identity.made_people import Row, frame, person, written
 
@@ -365,6 +367,18 @@ def test_a_steward_joins_a_card_of_which_nothing_is_known() -> None:
     assert {frozenset({"card_found"}), frozenset({"card_lost"})} < groups(apart)
     banned = resolved(replace(world, decisions=(*said, ("account_2", "card_lost", FORBIDDEN))))
     assert customers(banned)["account_2"] != customers(banned)["card_lost"]
+
+
+def test_records_weighed_once_serve_whatever_stewards_and_people_say() -> None:
+    rows = {"account_1": ANN, "card_1": ANN, "account_2": ZOE, "email_2": {**ZOE, "phone": None}, "card_3": BOB}
+    world = World(rows, {"email_2": "account_2"})
+    known = weighed(world.evidence(), MODEL, KEY)
+    for said in ((), (("card_1", "account_1", FORBIDDEN), ("card_3", "account_2", LINKED))):
+        for refused in (None, frozenset({"card_1"})):
+            other = replace(world, decisions=said, refused=refused)
+            found, expected = decided(other.evidence(), known), resolved(other)
+            assert found.members.equals(expected.members)
+            assert found.links.equals(expected.links)
 
 
 def test_a_forced_link_is_told_of_with_who_said_so_and_why_however_unlikely_it_is() -> None:
