@@ -86,7 +86,8 @@ def _as_in_duckdb(name: str) -> Any:
 
         pairs = pa.table({"first": first, "second": second})
         query = f"select {name}(first, second)::double as found from pairs"  # noqa: S608 - a name of ours
-        with duckdb.connect(config={"threads": 1}) as connection:
+        with duckdb.cursor() as connection:  # of the one that a worker opens once
+            connection.execute("set threads = 1")
             found = connection.register("pairs", pairs).sql(query).to_arrow_table()
         return found["found"].combine_chunks()
 

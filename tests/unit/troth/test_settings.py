@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from troth.errors import TrothError
-from troth.settings import from_environment, given_stock
+from troth.settings import from_environment, given_matching, given_stock
 
 
 def test_the_home_is_var_unless_told_otherwise(tmp_path: Path) -> None:
@@ -25,3 +25,10 @@ def test_stock_for_baskets_is_in_a_file_unless_a_database_is_named() -> None:
     with pytest.raises(TrothError, match=r"TROTH_STOCK: expected postgresql:.* or redis:") as refusal:
         given_stock({"TROTH_STOCK": "mysql://clerk:secret@pier"})
     assert "secret" not in str(refusal.value)
+
+
+def test_records_are_compared_on_duckdb_unless_spark_is_asked_for() -> None:
+    assert [given_matching({}), given_matching({"TROTH_MATCHING": ""})] == ["duckdb", "duckdb"]
+    assert given_matching({"TROTH_MATCHING": "spark"}) == "spark"
+    with pytest.raises(TrothError, match="TROTH_MATCHING: expected duckdb or spark, found 'postgres'"):
+        given_matching({"TROTH_MATCHING": "postgres"})

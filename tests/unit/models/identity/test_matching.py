@@ -432,6 +432,19 @@ def _texts(said: Any) -> set[str]:
     return {said} if isinstance(said, str) else set()
 
 
+@pytest.mark.parametrize("is_linking", [False, True])
+def test_given_pairs_are_compared_as_found_ones_are_and_do_not_stand_for_all(is_linking: bool) -> None:
+    people = records(60, seed=6).drop("person").with_row_index("side")
+    people = people.with_columns(side=pl.when(pl.col("side") % 2 == 0).then(pl.lit("a")).otherwise(pl.lit("b")))
+    matcher = Matcher(people, MODEL, is_linking=is_linking)
+    found = matcher.compared().sort("first", "second")
+    given = matcher.compared_these(found["first"].to_numpy(), found["second"].to_numpy())
+    assert found.height > 10
+    assert given.sort("first", "second").equals(found)
+    matcher.compared_these(np.array([0]), np.array([1]))
+    assert matcher.compared().sort("first", "second").equals(found)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
