@@ -25,6 +25,7 @@ NAMES = (
     "consent_gate",
     "withdrawal",
     "tamper",
+    "promise",
     "as_of",
     "availability",
     "holds",
