@@ -186,6 +186,17 @@ def test_a_clock_that_goes_back_wakes_nothing_that_ended(store: Holds) -> None:
     assert third.state == "held"
 
 
+def test_a_hold_that_lives_again_ends_for_good_what_expired_in_between(store: Holds) -> None:
+    store.set_free([(*BULB, 1)], 1)
+    first = made(store.hold(basket("first", (*BULB, 1)), AT))
+    second = made(store.hold(basket("second", (*BULB, 1), lasting=timedelta(minutes=4)), minutes(16)))
+    assert made(store.extend(first.hold_id, minutes(40), minutes(21))).state == "held"
+    late = store.settle(second.hold_id, minutes(17))
+    assert isinstance(late, Settlement)
+    assert late.was == "expired"
+    assert late.overdrawn == (Shortage(*BULB, asked_units=0, free_units=0, held_units=1),)
+
+
 def test_an_order_takes_what_was_held_and_what_is_free_falls_with_it(store: Holds) -> None:
     store.set_free([(*BULB, 5), (*KETTLE, 5)], 1)
     hold = made(store.hold(basket("b", (*BULB, 3), (*KETTLE, 1)), AT))
@@ -357,6 +368,14 @@ def test_a_basket_beyond_the_limits_is_refused_with_its_reason(tmp_path: Path, r
         refusal = refused(store.hold(request_, AT))
         assert refusal.reason == reason
         assert "None" not in str(refusal)
+
+
+def test_an_id_that_nobody_made_is_that_of_no_hold(store: Holds) -> None:
+    for hold_id in ("hold_" + "0" * 24, "", "h\0ld", "*", "hold_1 or true"):
+        for answer in (
+            store.get(hold_id, AT), store.release(hold_id, AT), store.settle(hold_id, AT), store.extend(hold_id, minutes(9), AT),
+        ):  # fmt: skip
+            assert refused(answer).reason == "unknown_hold"
 
 
 def test_a_time_without_zone_is_refused(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ local function set_free(location, sku, units, version)
   call('HSET', base .. ':free:' .. location, sku, whole(units) .. ' ' .. whole(version))
 end
 
-local function levels_of(lines, but)
+local function levels_of(lines)
   local levels, enough = {}, true
   for i, line in ipairs(lines) do
     local free = free_of(line[1], line[2])
@@ -41,8 +41,7 @@ local function levels_of(lines, but)
     if free then
       local held = 0
       for _, member in ipairs(call('ZRANGEBYSCORE', of_position('open', line[1], line[2]), '(' .. now, '+inf')) do
-        local units, id = string.match(member, '^(%d+) (.+)$')
-        if id ~= but then held = held + tonumber(units) end
+        held = held + tonumber(string.match(member, '^%d+'))
       end
       levels[i] = {free, held}
       enough = enough and line[3] <= math.max(0, free - held)
@@ -154,7 +153,7 @@ if state_of(hold) == 'held' then
 else
   local lines = {}
   for i, line in ipairs(hold.lines) do lines[i] = {line[1], line[2], line[3] - line[4]} end
-  local levels, enough = levels_of(lines, hold.id)
+  local levels, enough = levels_of(lines)
   if not enough or wanted <= tonumber(now) then return {'expired', told(hold), levels} end
   shut(hold)
   count_out(lines)

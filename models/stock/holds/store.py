@@ -3,6 +3,7 @@
 Time is handed in. What has expired counts for nothing from that instant, swept or not. Nothing here knows which database it is.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -38,6 +39,7 @@ from models.stock.holds.words import (
 )
 
 T = TypeVar("T")
+_ID = re.compile("hold_[0-9a-f]{24}")  # of those we made; anything else need not reach a database
 _LAST = "z"  # after every id
 
 
@@ -167,10 +169,14 @@ class Holds:
 
     def extend(self, hold_id: str, until: datetime, at: datetime) -> Hold | Refusal:
         wanted, now, lasting = micros(until), micros(at), micros_of(self._limits.lasting)
+        if not _ID.fullmatch(hold_id):
+            return Refusal("unknown_hold")
         return _answer(self._place.writing(lambda keeper: keeper.extend(hold_id, wanted, now, lasting)), now)
 
     def release(self, hold_id: str, at: datetime) -> Hold | Refusal:
         now = micros(at)
+        if not _ID.fullmatch(hold_id):
+            return Refusal("unknown_hold")
         return _answer(self._place.writing(lambda keeper: keeper.release(hold_id, now)), now)
 
     def settle(
@@ -179,6 +185,8 @@ class Holds:
         now, taken = micros(at), None if lines is None else summed(lines)
         if taken is not None and any(line.units < 0 for line in taken):
             return Refusal("not_positive")
+        if not _ID.fullmatch(hold_id):
+            return Refusal("unknown_hold")
         answer = self._place.writing(lambda keeper: keeper.settle(hold_id, now, taken, version))
         if isinstance(answer, Refusal):
             return answer
@@ -186,7 +194,7 @@ class Holds:
         return Settlement(_hold(kept, now), was, overdrawn(levels))
 
     def get(self, hold_id: str, at: datetime) -> Hold | Refusal:
-        found = self._place.reading(lambda keeper: keeper.kept([hold_id]))
+        found = self._place.reading(lambda keeper: keeper.kept([hold_id])) if _ID.fullmatch(hold_id) else []
         return _hold(found[0], micros(at)) if found else Refusal("unknown_hold")
 
     def levels(self, positions: Sequence[tuple[str, str]], at: datetime) -> list[Level | None]:

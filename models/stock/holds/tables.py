@@ -37,7 +37,7 @@ SCHEMA = (
 
 
 _LEVELS = """select f.location_code, f.sku, f.free_units, (select coalesce(sum(l.open_units), 0) from hold_lines as l
-        where l.location_code = f.location_code and l.sku = f.sku and l.open_units > 0 and l.expires_at > ? and l.hold_id <> ?)
+        where l.location_code = f.location_code and l.sku = f.sku and l.open_units > 0 and l.expires_at > ?)
     from $asked as asked join stock_free as f on f.location_code = asked.location_code and f.sku = asked.sku"""
 _GONE = """select distinct l.hold_id from $asked as asked
     join hold_lines as l on l.location_code = asked.location_code and l.sku = asked.sku
@@ -127,7 +127,7 @@ class Tables:
         places = _places(asked.lines)
         *locked, known, rows, gone = self._session.ask(
             *[(_LOCK, places)] * locks,
-            ("select hold_id from holds where key = ?", asked.key), (_LEVELS, now, "", places), (_GONE, places, now),
+            ("select hold_id from holds where key = ?", asked.key), (_LEVELS, now, places), (_GONE, places, now),
         )  # fmt: skip
         if known:
             (kept,) = self.kept([known[0][0]])
@@ -160,7 +160,7 @@ class Tables:
     def _lapsed(self, kept: Kept, until: int, now: int) -> Refusal | None:
         """Why an expired hold cannot live again: its time would be over too, or what it held is not free."""
         wanted = [Line(*line[:2], line.units - line.settled_units) for line in kept.lines]
-        levels = self.levels([Position(*line[:2]) for line in wanted], now, kept.hold_id)
+        levels = self.levels([Position(*line[:2]) for line in wanted], now)
         lacks = lacking(wanted, levels)
         if lacks or until <= now:
             return Refusal("expired", lacks.shortages if lacks else ())
@@ -230,9 +230,8 @@ class Tables:
             lines.setdefault(row[0], []).append(KeptLine(*row[7:]))
         return [Kept(*heads[each], tuple(lines[each])) for each in hold_ids if each in heads]  # type: ignore[call-arg]  # seven
 
-    def levels(self, positions: Sequence[Position], now: int, but: str = "") -> Mapping[Position, Level]:
-        """Of the positions that are known. `but`: a hold that does not count."""
-        return _levels(self._run(_LEVELS, now, but, _places(positions)))
+    def levels(self, positions: Sequence[Position], now: int) -> Mapping[Position, Level]:
+        return _levels(self._run(_LEVELS, now, _places(positions)))
 
     def active(self, after: tuple[int, str], limit: int) -> list[Kept]:
         ids = self._run(
