@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 from models.stock.base import announce
 from orchestration import taking
@@ -11,29 +12,28 @@ from serving.intake.landing import Landed, land
 from serving.intake.log import LANDING, has_log, open_log
 from troth.home import Home
 
+KEPT = timedelta(days=3)  # events stay in the log for so long at least
+REMEMBERED = timedelta(days=30)  # and their ids, so that a sender may repeat itself
 _RANGE = re.compile(r"_log_(\d{12})-\d{12}\.\w+$")
 
 
 def land_log(home: Home) -> Landed:
-    """Land what the log holds; of a home without a log, nothing."""
+    """Land what the log holds, and forget what everybody has had for long; of a home without a log, nothing."""
     if not has_log(home):
         return Landed(0, 0, 0)
-    log = open_log(home)
-    try:
-        return land(log, home)
-    finally:
-        log.close()
+    with closing(open_log(home)) as log:
+        landed = land(log, home)
+        now = datetime.now(UTC)
+        log.trim_older(now - KEPT, now - REMEMBERED)
+    return landed
 
 
 def known_offset(home: Home) -> int:
     """The log offset up to which everything is landed and taken. What is taken meanwhile is beyond it, never missing below."""
     if not has_log(home):
         return 0
-    log = open_log(home)
-    try:
+    with closing(open_log(home)) as log:
         landed = log.position(LANDING)
-    finally:
-        log.close()
     waiting = (file.path for source in SOURCES for plan in taking.plan(home, source.name) for file in plan.read)
     return min([landed, *_before(waiting)])
 
