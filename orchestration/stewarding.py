@@ -27,6 +27,7 @@ from orchestration.identities import (
     COUNTRY,
     LINKS,
     RECORDS,
+    comparing_on,
     evidence_of,
     joining_standing,
     last_words,
@@ -35,6 +36,7 @@ from orchestration.identities import (
 from orchestration.raw import read_table
 from orchestration.stages import known_until
 from troth.home import Home
+from troth.settings import given_matching
 
 
 def show(home: Home, said: str) -> dict[str, Any]:
@@ -247,14 +249,15 @@ def train(home: Home, *, adopt: bool, dry_run: bool) -> dict[str, Any]:
 
     members, until = members_of(home), known_until(home)
     evidence = evidence_of(home, until)
-    if dry_run:
-        matcher = Matcher(evidence.records.sort("record_id"))
-        seen = diagnostics(matcher, matcher.learn())
-        version, learned = None, matcher.model
-    else:
-        version, learned = learn(home, evidence.records, adopt=adopt)
-        seen = registry.manifest(home, ARTIFACT, version)
-    after = resolve(evidence, learned, home.key("token"))
+    with comparing_on(given_matching()) as database:
+        if dry_run:
+            matcher = Matcher(evidence.records.sort("record_id"), database=database)
+            seen = diagnostics(matcher, matcher.learn())
+            version, learned = None, matcher.model
+        else:
+            version, learned = learn(home, evidence.records, adopt=adopt, database=database)
+            seen = registry.manifest(home, ARTIFACT, version)
+        after = resolve(evidence, learned, home.key("token"), database=database)
     told = between(members, after.members, until.replace(tzinfo=None))
     kinds = dict(after.links["decision"].value_counts().sort("decision").iter_rows())
     return {
