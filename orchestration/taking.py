@@ -109,11 +109,12 @@ def plan(home: Home, source: str) -> list[DayPlan]:
         for file in record.files
         if file.duplicate_of is None
     }
-    plans = []
+    found: list[tuple[str, TakenFile]] = []
+    kept: dict[str, dict[str, TakenFile]] = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and _is_day(path.name)):
         record = taken.get(folder.name)
         known = {file.path: file for file in record.files} if record and record.reader_version == READER_VERSION else {}
-        new: list[TakenFile] = []
+        kept[folder.name] = known
         for entry in sorted(_files(folder)):
             name = entry.relative_to(folder).as_posix()
             state = entry.stat()
@@ -121,20 +122,20 @@ def plan(home: Home, source: str) -> list[DayPlan]:
             if before and (before.size, before.modified_ns) == (state.st_size, state.st_mtime_ns):
                 continue
             digest = file_hash(entry)
-            if before and before.sha256 == digest:
-                continue
-            here = f"{folder.name}/{name}"
-            earlier = first_seen.setdefault(digest, here)
-            new.append(
-                TakenFile(
-                    name, digest, state.st_size, state.st_mtime_ns, duplicate_of=None if earlier == here else earlier
-                )
-            )
-        if new:
-            replaced = {file.path for file in new}
-            plans.append(
-                DayPlan(source, folder.name, tuple(new), tuple(f for f in known.values() if f.path not in replaced))
-            )
+            if not (before and before.sha256 == digest):
+                found.append((folder.name, TakenFile(name, digest, state.st_size, state.st_mtime_ns)))
+    # Of copies the one received first is read: what it says was known since then.
+    new: dict[str, list[TakenFile]] = {}
+    for day, file in sorted(found, key=lambda each: (each[1].modified_ns, each[0], each[1].path)):
+        here = f"{day}/{file.path}"
+        earlier = first_seen.setdefault(file.sha256, here)
+        file.duplicate_of = None if earlier == here else earlier
+        new.setdefault(day, []).append(file)
+    plans = []
+    for day, files in sorted(new.items()):
+        replaced = {file.path for file in files}
+        rest = tuple(file for file in kept[day].values() if file.path not in replaced)
+        plans.append(DayPlan(source, day, tuple(sorted(files, key=lambda file: file.path)), rest))
     return plans
 
 
