@@ -12,6 +12,7 @@ from benchmarks.availability.replay import MOST_UNITS, Setting, Told
 WEEK, MONTH, LONG_AGO = 7, 28, 90.0
 BOOKS_MOST = 12
 STATES = 3  # nothing to be found; there and little asked for; there and much
+EVERY = 4  # of the store positions, one that the hidden Markov model learns from: a thousand a world
 LIKENESS = 5.0  # gamma shape of a position's own pace around its SKU's
 
 

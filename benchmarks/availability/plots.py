@@ -21,7 +21,8 @@ def draw(engines: Mapping[str, "Joined"], path: Path) -> None:
 
     figure, (told, kept, alarms) = plt.subplots(1, 3, figsize=(16, 5.2), layout="constrained")
     told.plot([0, 1], [0, 1], color="lightgray", zorder=0)
-    for name, joined in engines.items():
+    for number, (name, joined) in enumerate(engines.items()):
+        color = f"C{number}"
         which = np.clip((joined.chance * BINS).astype(int), 0, BINS - 1)
         size = np.bincount(which, minlength=BINS)
         used = size > 0
@@ -29,14 +30,20 @@ def draw(engines: Mapping[str, "Joined"], path: Path) -> None:
             np.bincount(which, values, BINS)[used] / size[used]
             for values in (joined.chance, joined.found.astype(float))
         )
-        told.plot(mean, found, marker="o", markersize=3, label=name)
+        told.plot(mean, found, marker="o", markersize=3, label=name, color=color)
         curve = joined.acceptance()
-        kept.plot(curve[:, 1], curve[:, 0], marker="o" if len(np.unique(joined.chance)) == 2 else None, label=name)
+        kept.plot(
+            curve[:, 1],
+            curve[:, 0],
+            marker="o" if len(np.unique(joined.chance)) == 2 else None,
+            label=name,
+            color=color,
+        )
         order = np.argsort(-joined.doubt, kind="stable")
         true = np.r_[0, np.cumsum(joined.phantom[order])] / max(joined.phantom.sum(), 1)
         false = np.r_[0, np.cumsum(~joined.phantom[order])] / max((~joined.phantom).sum(), 1)
         if len(np.unique(joined.doubt)) > 1:
-            alarms.plot(false, true, label=name)
+            alarms.plot(false, true, label=name, color=color)
     alarms.plot(0.1552, 0.6348, marker="*", markersize=12, color="black", linestyle="", label="Montoya & Gonzalez 2019")
     told.set(xlabel="probability told", ylabel="share found", title="Reliability")
     kept.set(
@@ -49,6 +56,7 @@ def draw(engines: Mapping[str, "Joined"], path: Path) -> None:
     alarms.set(xlabel="sound positions flagged", ylabel="phantoms found", xlim=(0, 0.4), title="Phantom stock")
     for axes in (told, kept, alarms):
         axes.spines[["top", "right"]].set_visible(False)
-    alarms.legend(loc="lower right", fontsize="small")
+    told.legend(loc="upper left", fontsize="small")
+    alarms.legend(alarms.lines[-1:], ["Montoya & Gonzalez 2019"], loc="lower right", fontsize="small")
     figure.savefig(path)
     plt.close(figure)

@@ -16,6 +16,7 @@ from benchmarks.availability.worlds import World
 FIRST_DAY = 10  # engines may look on for so many days before they are asked
 ASKED_A_DAY = 1_000  # questions of each kind
 MOST_UNITS = 3
+SOLD = ("sale", "pick", "shipment")
 KINDS = ("uniform", "demand")  # of the positions whose books say there is something: any; or as shoppers ask for them
 Ints = NDArray[np.int64]
 
@@ -62,6 +63,7 @@ class Morning:
     found_units: Ints
     books: Ints
     heard_days_ago: NDArray[np.float64]  # age of the newest event of each position
+    wanted_cents: NDArray[np.float64]  # what is asked for of each position in a day
 
 
 def setting_of(world: World) -> Setting:
@@ -85,32 +87,45 @@ def mornings(world: World, setting: Setting) -> Iterator[Morning]:
     """Day by day: rows by when they were received, truth at the close of the day before."""
     key = ["location_code", "sku"]
     numbered = setting.positions.with_row_index("position").with_columns(pl.col("position").cast(pl.Int64))
-    movements, picks, counts, shelves = (
-        frame.join(numbered, on=key, how="inner", maintain_order="left") for frame in (world.movements, world.picks, world.counts, world.shelves)
-    )  # fmt: skip
+    movements, picks, counts = (
+        frame.join(numbered, on=key, how="inner", maintain_order="left").sort("known_at", maintain_order=True)
+        for frame in (world.movements, world.picks, world.counts)
+    )
+    shelves = world.shelves.join(numbered, on=key, how="inner", maintain_order="left").partition_by("day", as_dict=True)
     size = len(setting.positions)
     weight = _wanted(movements, setting)
     found_units, books, newest = np.zeros(size, np.int64), np.zeros(size, np.int64), np.full(size, np.nan)
     rng = np.random.default_rng([world.seed, 8])
+    price = setting.positions.join(
+        setting.products.select("sku", "price_cents"), on="sku", how="left", maintain_order="left"
+    )["price_cents"]
+    sold_a_day = -movements.filter(pl.col("movement_type").is_in(SOLD))["units"].sum() / world.scale.days
+    wanted_cents = weight / weight.sum() * sold_a_day * price.fill_null(0).to_numpy()
     before = datetime(1970, 1, 1)
     for day in range(world.scale.days):
         at = world.asked_at(day)
-        within = (pl.col("known_at") > before) & (pl.col("known_at") <= at)
-        told = Told(day, at, movements.filter(within), picks.filter(within), counts.filter(within))
-        today = shelves.filter(pl.col("day") == world.scale.first_day + timedelta(days=day))
-        found_units[today["position"].to_numpy()] = today["found_units"].to_numpy()
+        told = Told(day, at, *(_between(frame, before, at) for frame in (movements, picks, counts)))
+        today = shelves.get((world.scale.first_day + timedelta(days=day),))
+        if today is not None:
+            found_units[today["position"].to_numpy()] = today["found_units"].to_numpy()
         np.add.at(books, told.movements["position"].to_numpy(), told.movements["units"].to_numpy())
         for frame, moment in ((told.movements, "occurred_at"), (told.picks, "picked_at"), (told.counts, "counted_at")):
             np.fmax.at(newest, frame["position"].to_numpy(), frame[moment].dt.epoch("s").to_numpy() / 86_400)
         age = (at - datetime(1970, 1, 1)) / timedelta(days=1) - newest
         questions = _asked(rng, books, weight) if day >= FIRST_DAY or day == world.scale.days - 1 else None
-        yield Morning(told, questions, found_units.copy(), books.copy(), age)
+        yield Morning(told, questions, found_units.copy(), books.copy(), age, wanted_cents)
         before = at
+
+
+def _between(frame: pl.DataFrame, after: datetime, until: datetime) -> pl.DataFrame:
+    """Rows known in a period, of a frame in order of when they were known."""
+    start, stop = (int(frame["known_at"].search_sorted(at, side="right")) for at in (after, until))
+    return frame.slice(start, stop - start)
 
 
 def _wanted(movements: pl.DataFrame, setting: Setting) -> NDArray[np.float64]:
     """How often shoppers ask for each position: its SKU's share of all that was sold times its location's, so that an empty shelf is still asked for."""
-    sold = movements.filter(pl.col("movement_type").is_in(["sale", "pick", "shipment"]))
+    sold = movements.filter(pl.col("movement_type").is_in(SOLD))
     position, units = sold["position"].to_numpy(), -sold["units"].to_numpy()
     by_place = np.bincount(setting.place[position], units, setting.place.max() + 1)
     by_item = np.bincount(setting.item[position], units, setting.item.max() + 1)

@@ -27,6 +27,7 @@ class Answers:
     counted: int = 0
     counted_phantoms: int = 0
     counted_signs: int = 0  # books and shelf disagree whether anything is there
+    idle_cents: float = 0.0  # demand a day that meets the phantoms found
     age: list[Floats] = field(default_factory=list)
 
     def ask(self, engine: Engine, morning: Morning) -> None:
@@ -47,6 +48,15 @@ class Answers:
             self.counted += len(listed)
             self.counted_phantoms += int((says & ~has).sum())
             self.counted_signs += int((says != has).sum())
+            self.idle_cents += float(morning.wanted_cents[listed][says & ~has].sum())
+
+    def count_shares(self) -> dict[str, float]:
+        """What a count of its lists finds: phantoms, books that are wrong on whether anything is there, and the demand in cents a day that meets an empty shelf."""
+        return {
+            "idle_demand": self.idle_cents / max(self.counted, 1),
+            "phantoms": self.counted_phantoms / max(self.counted, 1),
+            "wrong_signs": self.counted_signs / max(self.counted, 1),
+        }
 
     def joined(self) -> "Joined":
         return Joined(
@@ -101,7 +111,9 @@ class Joined:
         }
 
     def accept_at_lost(self, lost: float) -> float:
-        """The highest threshold that loses no more than a share of what could be promised."""
+        """The highest threshold that loses no more than a share of what could be promised; of a rule that says yes or no, its yes."""
+        if np.isin(self.chance, (0.0, 1.0)).all():
+            return 0.5
         there = np.sort(self.chance[self.found])
         return float(there[min(int(lost * len(there)), len(there) - 1)])
 
