@@ -46,9 +46,10 @@ def stock_as_of(home: Home, location_code: str, sku: str, valid_at: datetime, kn
     """
     asked = pl.DataFrame([(location_code, sku, _naive(valid_at), _naive(known_at))], schema=QUESTION, orient="row")
     answer: dict[str, Any] = stock_as_of_frame(home, asked).row(0, named=True)
-    return StockAsOf(
-        **{name: _aware(value) if isinstance(value, datetime) else value for name, value in answer.items()}
-    )
+    zoned: dict[str, Any] = {
+        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for name, value in answer.items()
+    }
+    return StockAsOf(**zoned)
 
 
 def stock_as_of_frame(home: Home, asked: pl.DataFrame) -> pl.DataFrame:
