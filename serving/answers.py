@@ -387,9 +387,7 @@ def _everywhere(at_desk: Desk, sku: str, at: datetime) -> list[Availability]:
         rows = at_desk.source.store.scan(AVAILABILITY.name, entity_key(AVAILABILITY.entity, (sku, "")))
         return [_availability(sku, entity_values(AVAILABILITY.entity, key)[1], row, at) for key, row in rows.items()]
     cells, locations = board.rows([sku])
-    found = _on_board(
-        Cells(cells.data[0], cells.is_known[0]), [(sku, location) for location in locations], board.known(), at
-    )
+    found = _on_board(cells, [(sku, location) for location in locations], board.known(), at)
     return [each for each in found if each.status != NOT_FOUND]
 
 

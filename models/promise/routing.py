@@ -113,36 +113,8 @@ def routes(
     best = _front(_evaluate(lanes, whole[:, None], np.zeros((1, lines), dtype=np.int64)), least_kept)
     is_exact = True
     for count in range(2, min(parcels, lines, len(lanes)) + 1):
-        limit = worth.score(best.burdens).min(initial=math.inf) + within_cents if worth else math.inf
-        if worth and _least(lanes, count, worth) > limit + 1:  # and a cent for sums of another order
-            break  # more parcels weigh more still
-        chosen = _combinations(len(lanes), count)
-        pickups = lanes.is_pickup[chosen].sum(axis=1)
-        chosen = chosen[(pickups <= 1) if may_mix else (pickups == 0)]
-        chosen = chosen[lanes.serves[chosen].any(axis=1).all(axis=1)]
-        bounds = _bounds(lanes, chosen)
-        scores = worth.score(bounds) if worth else np.zeros(len(chosen))
-        order = np.argsort(scores, kind="stable")
-        chosen, bounds, scores = chosen[order], bounds[order], scores[order]
-        patterns = _ways(lines, count)
-        size = _FIRST
-        while len(chosen):
-            best_burdens = best.burdens
-            limit = worth.score(best_burdens).min(initial=math.inf) + within_cents if worth else math.inf
-            left = (1 - bounds[:, 3] >= least_kept) & (scores <= limit)
-            left[left] = ~_is_worse(bounds[left], best_burdens)
-            chosen, bounds, scores = chosen[left], bounds[left], scores[left]
-            now, size = chosen[:size], size * 2
-            if not len(now):
-                break
-            if len(now) * patterns <= MOST_WAYS:
-                more = _evaluate(lanes, now, _patterns(lines, count))
-            else:
-                more, is_exact = _leaning(lanes, now), False
-            if worth:
-                more = more.take(worth.score(more.burdens) <= limit)
-            best = _front(_joined(best, more), least_kept)
-            chosen, bounds, scores = chosen[len(now) :], bounds[len(now) :], scores[len(now) :]
+        best, was_exact = _with_splits(best, lanes, count, may_mix, least_kept, worth, within_cents)
+        is_exact &= was_exact
     if worth and len(best):
         scores = worth.score(best.burdens)
         is_split = (best.lane_of != best.lane_of[:, :1]).any(axis=1)
@@ -173,6 +145,44 @@ def undominated(lanes: Lanes) -> Ints:
     number = np.arange(len(lanes))
     better &= ~better.T | (number[:, None] < number)  # of two alike the first stays
     return np.flatnonzero(~better.any(axis=0))
+
+
+def _with_splits(
+    best: Routes, lanes: Lanes, count: int, may_mix: bool, least_kept: float, worth: Worth | None, within_cents: float
+) -> tuple[Routes, bool]:
+    """The best ways and those over so many lanes, the most promising sets of lanes first; and whether every share of lines was tried."""
+
+    def limit() -> float:
+        return worth.score(best.burdens).min(initial=math.inf) + within_cents if worth else math.inf
+
+    lines, is_exact = lanes.serves.shape[1], True
+    chosen = _combinations(len(lanes), count)
+    if worth and limit() < math.inf:
+        chosen = chosen[_least(lanes, chosen, worth) <= limit() + 1]  # and a cent for sums of another order
+    pickups = lanes.is_pickup[chosen].sum(axis=1)
+    chosen = chosen[(pickups <= 1) if may_mix else (pickups == 0)]
+    chosen = chosen[lanes.serves[chosen].any(axis=1).all(axis=1)]
+    bounds = _bounds(lanes, chosen)
+    scores = worth.score(bounds) if worth else np.zeros(len(chosen))
+    order = np.argsort(scores, kind="stable")
+    chosen, bounds, scores = chosen[order], bounds[order], scores[order]
+    size = _FIRST
+    while len(chosen):
+        left = (1 - bounds[:, 3] >= least_kept) & (scores <= limit())
+        left[left] = ~_is_worse(bounds[left], best.burdens)
+        chosen, bounds, scores = chosen[left], bounds[left], scores[left]
+        now, size = chosen[:size], size * 2
+        if not len(now):
+            break
+        if len(now) * _ways(lines, count) <= MOST_WAYS:
+            more = _evaluate(lanes, now, _patterns(lines, count))
+        else:
+            more, is_exact = _leaning(lanes, now), False
+        if worth:
+            more = more.take(worth.score(more.burdens) <= limit())
+        best = _front(_joined(best, more), least_kept)
+        chosen, bounds, scores = chosen[len(now) :], bounds[len(now) :], scores[len(now) :]
+    return best, is_exact
 
 
 def _evaluate(lanes: Lanes, chosen: Ints, patterns: Ints) -> Routes:
@@ -224,18 +234,15 @@ def _bounds(lanes: Lanes, chosen: Ints) -> Floats:
     )
 
 
-def _least(lanes: Lanes, count: int, worth: Worth) -> float:
-    """No split over so many lanes scores less: the lightest lanes, one of them for pickup at most, every line by its best, the surest of all."""
-    weights = worth.hour_cents / 3600, worth.carbon_kg_cents / 1000
-    fixed = lanes.cents + lanes.grams * weights[1]
-    collected, sent = np.sort(fixed[lanes.is_pickup])[:1], np.sort(fixed[~lanes.is_pickup])[:count]
-    if len(collected) + len(sent) < count:
-        return math.inf
-    lightest = float(np.sort(np.concatenate([collected, sent]))[:count].sum())
-    by_line = np.where(lanes.serves, lanes.line_cents + lanes.line_grams * weights[1], np.inf).min(axis=0).sum()
-    kept = np.where(lanes.serves, lanes.found, 0).max(axis=0).prod() * lanes.on_time.max() ** count
-    waiting = (int(lanes.promised.min()) - worth.now) * weights[0]
-    return lightest + float(by_line) + waiting + (1 - float(kept)) * worth.failure_cents
+def _least(lanes: Lanes, chosen: Ints, worth: Worth) -> Floats:
+    """What a way over each set of lanes scores at least, were every line to come by the best of all lanes: quickly told."""
+    hour, kilogram = worth.hour_cents / 3600, worth.carbon_kg_cents / 1000
+    lines = np.where(lanes.serves, lanes.line_cents + lanes.line_grams * kilogram, np.inf).min(axis=0).sum()
+    found = np.where(lanes.serves, lanes.found, 0).max(axis=0).prod() * lanes.on_time.max() ** chosen.shape[1]
+    waiting = (lanes.promised[chosen].max(axis=1) - worth.now) * hour
+    fixed: Floats = (lanes.cents + lanes.grams * kilogram)[chosen].sum(axis=1)
+    least: Floats = fixed + waiting + (lines + (1 - found) * worth.failure_cents)
+    return least
 
 
 def _beside(*columns: NDArray[Any]) -> Floats:
