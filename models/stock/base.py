@@ -10,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from models.stock.atp import PARTS
-from models.stock.stream import Base, Ordered, hashed
+from models.stock.stream import Base, Ordered, Place, hashed
 from models.tables import versions
 from troth.home import Home, write_atomically
+from troth.published import POINTER
 
 TABLES = (
     "availability",
@@ -97,6 +99,37 @@ def read_base(home: Home, told: Announced) -> Base:
         _by_name(given_up),
         np.unique(hashed(booked["effect_id"].cast(pl.String))),
         told.offset,
+    )
+
+
+BELIEF = "pred_stock_belief"
+
+
+class Believed(msgspec.Struct, frozen=True, kw_only=True):
+    """What is believed of positions (location_code, sku): P(found >= q), a row each and a column for each q from 1; of when, and by which version."""
+
+    version: str
+    places: list[Place]
+    found: NDArray[np.float64]
+    as_of_at: datetime
+
+
+def belief_version(home: Home) -> str | None:
+    """The version of the belief that is published; None before there is one."""
+    pointer = home.published / BELIEF / POINTER
+    return pointer.read_text().strip() if pointer.exists() else None
+
+
+def read_belief(home: Home, version: str) -> Believed:
+    """A published belief."""
+    frame = pl.read_parquet(home.published / BELIEF / version)
+    columns = sorted(name for name in frame.columns if name.startswith("p_found_"))
+    newest = frame["as_of_at"].max()
+    return Believed(
+        version=version,
+        places=frame.select(pl.col("location_code", "sku").cast(pl.String)).rows(),
+        found=frame.select(pl.col(columns).cast(pl.Float64)).to_numpy(),
+        as_of_at=newest.replace(tzinfo=UTC) if isinstance(newest, datetime) else datetime.fromtimestamp(0, UTC),
     )
 
 

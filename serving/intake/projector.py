@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from models.stock.atp import PARTS
-from models.stock.base import Announced, announced, places_of, read_base
+from models.stock.base import Announced, Believed, announced, belief_version, places_of, read_base, read_belief
 from models.stock.board.writer import BoardWriter
 from models.stock.holds.store import HoldStore
 from models.stock.stream import Base, Place, Stream, Told
@@ -68,6 +68,8 @@ class Projector:
         self._board = BoardWriter(home.stock / "board")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="stock base")
         self._loading: Future[tuple[Announced, Base, Places]] | None = None
+        self._believing: Future[Believed] | None = None
+        self._belief: str | None = None
         self._held: set[Place] = set()
         self._looked = self._committed = self._refreshed = float("-inf")
         self._told = announced(home)
@@ -102,6 +104,9 @@ class Projector:
             self._settle(events)
             self.position = events[-1].offset
         self._show(self._stream.places())
+        if (version := belief_version(self._home)) is not None:
+            self._belief = version
+            self._believe(read_belief(self._home, version))
         self._tell()
 
     def step(self) -> int:
@@ -124,6 +129,7 @@ class Projector:
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
             self._look()
+            self._look_at_belief()
         return len(events)
 
     def run(self, is_stopped: Callable[[], bool]) -> None:
@@ -212,6 +218,22 @@ class Projector:
             self.tally.rebases += 1
             self.tally.drifts += len(rebased.drifts)
             report(self._home, before, told, rebased, self._clock.now())
+
+    def _look_at_belief(self) -> None:
+        """Take a newer belief, as it is published."""
+        if self._believing is None:
+            version = belief_version(self._home)
+            if version is not None and version != self._belief:
+                self._believing = self._loader.submit(read_belief, self._home, version)
+        elif self._believing.done():
+            believed = self._believing.result()
+            self._believing, self._belief = None, believed.version
+            self._believe(believed)
+
+    def _believe(self, believed: Believed) -> None:
+        for start in range(0, len(believed.places), MOST_AT_ONCE):
+            some = slice(start, start + MOST_AT_ONCE)
+            self._board.believe(believed.places[some], believed.found[some], believed.as_of_at)
 
     def _tell(self) -> None:
         self._board.tell(self.position, self._clock.now(), self._told.recomputed_at if self._told else None)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from benchmarks.stock_floor import NOON, publish_stock
@@ -17,6 +19,7 @@ from models.stock.board.reader import Board
 from models.stock.holds.opening import open_holds
 from models.stock.holds.store import HoldStore
 from models.stock.holds.words import Hold, Line, Refusal, Request
+from models.tables import write
 from serving.intake.drift import reports
 from serving.intake.log import PROJECTOR, Log, open_log
 from serving.intake.projector import BASE, Projector
@@ -146,6 +149,29 @@ def test_the_warehouses_newer_word_heals_the_board_and_every_difference_is_named
         floor.log.append([movement(3, *TENT, -3, movement_id="receipt/9")])
         projector.step()
         assert floor.available(TENT) == [3], "what a file told first is not told again by the stream"
+
+
+def test_a_belief_is_on_the_board_as_soon_as_it_is_published(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.intake.projector._LOOK_SECONDS", 0)
+    publish_stock(floor.home, STOCK)
+
+    def believe(chance: float) -> None:
+        rows = [(*place, chance, chance / 2, NOON.replace(tzinfo=None)) for place in STOCK]
+        columns = ["location_code", "sku", "p_found_1", "p_found_2", "as_of_at"]
+        write(floor.home, "pred_stock_belief", pl.DataFrame(rows, schema=columns, orient="row"))
+
+    def told() -> list[float]:
+        cells = Board(floor.home.stock / "board").cells([TENT, TENT])
+        return cells.found_probability(np.array([1, 5])).round(3).tolist()
+
+    believe(0.5)
+    with floor.projector() as projector:
+        assert told() == [0.5, 0.25]
+        assert Board(floor.home.stock / "board").known().believed_at == NOON
+        believe(0.75)
+        while told() == [0.5, 0.25]:
+            projector.step()
+        assert told() == [0.75, 0.375]
 
 
 def test_a_start_reads_again_what_the_last_one_had_not_shown(floor: Floor) -> None:
