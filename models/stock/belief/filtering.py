@@ -255,7 +255,8 @@ def _hear(
                 scores.add(position, units, wanted, evidence.found[events] >= units, None)
             return
         case _ if kind == MISS:
-            base, mass = _missed(base, mass, parameters)
+            again = beliefs.missed_day[position] > np.maximum(beliefs.seen_day[position], beliefs.counted_day[position])
+            base, mass = _missed(base, mass, again, parameters)
             beliefs.missed_day[position] = day
     beliefs.base[position], beliefs.mass[position] = base, mass / mass.sum(axis=1, keepdims=True)
 
@@ -313,18 +314,21 @@ def _counted(
     return to, np.asarray((1 - parameters.count_error) * exact + parameters.count_error * near, np.float32)
 
 
-def _missed(base: Ints, mass: Floats, parameters: Parameters) -> tuple[Ints, Floats]:
-    """A picker looked and found no more: nothing is there, unless the picker erred."""
-    nothing = np.zeros_like(mass)
-    empty = np.where(base == 0, mass[:, 0], 1e-4)
-    wrong = parameters.pick_error * (1 - empty)
-    gone = empty / (empty + wrong)
-    some = (moved(base, mass, np.zeros_like(base), np.zeros_like(base)) if base.any() else mass).copy()
+def _missed(base: Ints, mass: Floats, again: NDArray[np.bool_], parameters: Parameters) -> tuple[Ints, Floats]:
+    """A picker looked and found no more: nothing is there, unless the picker erred. Where plenty was believed, one such picker is thought to have erred;
+    a second, with nothing seen between, is believed."""
+    low = base == 0
+    empty = np.where(low, mass[:, 0], 0.5).astype(np.float32)
+    gone = empty / (empty + parameters.pick_error * (1 - empty) + np.float32(1e-12))
+    some = mass.copy()
     some[:, 0] = 0
-    # A window far above nothing has no room for both; what is left of it then is "many".
-    total = np.maximum(some.sum(axis=1, keepdims=True), 1e-12)
-    nothing[:, 0] = gone
-    return np.zeros_like(base), np.asarray(nothing + (1 - gone)[:, None] * some / total, np.float32)
+    some[~low] = np.eye(1, CELLS, CELLS - 1, dtype=np.float32)
+    after = (1 - gone)[:, None] * some / np.maximum(some.sum(axis=1, keepdims=True), 1e-12)
+    after[:, 0] += gone
+    believed = low | again
+    return np.where(believed, 0, base).astype(np.int32), np.asarray(
+        np.where(believed[:, None], after, mass), np.float32
+    )
 
 
 def _not_sold(base: Ints, mass: Floats, lines: Floats, traffic: Floats, shape: Floats, pace: Floats) -> None:
@@ -332,14 +336,15 @@ def _not_sold(base: Ints, mass: Floats, lines: Floats, traffic: Floats, shape: F
     bare = np.flatnonzero((base == 0) & (traffic > 0) & (mass[:, 0] > 0))
     if not len(bare):
         return
-    a, share = shape[bare], traffic[bare] / (traffic[bare] + pace[bare])
+    # In double precision: one less nearly one is what is asked for.
+    a, share = shape[bare].astype(np.float64), traffic[bare].astype(np.float64) / (traffic[bare] + pace[bare])
     just = np.exp(a * np.log1p(-share))
     fewer, sold = np.zeros_like(just), lines[bare]
     for count in range(int(sold.max()) if len(sold) else 0):
         more = sold > count
         fewer = np.where(more, fewer + just, fewer)
         just = np.where(more, just * (a + count) / (count + 1) * share, just)
-    odds = np.minimum((1 - fewer) / np.maximum(just, 1e-12), 1e6)
+    odds = np.clip((1 - fewer) / np.maximum(just, 1e-12), 1, 1e6).astype(np.float32)
     empty = mass[bare, 0]
     mass[bare] /= (1 + (odds - 1) * empty)[:, None]
     mass[bare, 0] = odds * empty / (1 + (odds - 1) * empty)

@@ -292,6 +292,16 @@ def test_a_warehouse_of_hundreds_is_known_to_the_piece() -> None:
     assert found_probability(beliefs, [1, 400, 440])[0] == pytest.approx([1, 1, 0], abs=0.01)
 
 
+def test_one_failed_pick_does_not_empty_a_warehouse_and_a_second_does() -> None:
+    stock = [("tent@DC1", "opening", 640, 0)]
+    once = beliefs_at(tables(stock, picks=[("tent@DC1", 1, 0, 1)]), MONDAY + timedelta(days=3), Parameters())
+    twice = beliefs_at(
+        tables(stock, picks=[("tent@DC1", 1, 0, 1), ("tent@DC1", 1, 0, 2)]), MONDAY + timedelta(days=3), Parameters()
+    )
+    assert found_probability(once, [600])[0, 0] > 0.9
+    assert found_probability(twice, [1])[0, 0] < 0.1
+
+
 def test_a_count_told_late_is_carried_forward_by_what_was_sold_since() -> None:
     known = tables([("kettle", "opening", 9, 0), ("kettle", "sale", -2, 3)], counts=[("kettle", "count", 4, 2, 3)])
     beliefs = beliefs_at(known, MONDAY + timedelta(days=5), Parameters(count_error=0))
