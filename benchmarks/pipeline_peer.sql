@@ -1505,6 +1505,130 @@ join (
     group by all
 ) using (location_code, sku);
 
+-- What reports differ by, cause by cause
+
+create temp table compared as
+with reported as (
+    from reports where superseded_at is null
+),
+
+heard_of as (
+    select location_code, sku, 'ecommerce' as source_name, told_at, if(movement_type in ('shipment', 'pick'), 0, units) as units,
+        if(movement_type in ('shipment', 'pick'), -units, 0) as gone, 0 as promised
+    from stock_movements
+    union all
+    select location_code, sku, 'wms', told_at, units, if(movement_type in ('shipment', 'pick', 'transfer_out'), -units, 0), 0
+    from stock_movements
+    where source_name <> 'pos'
+    union all
+    select lines.location_code, sku, 'ecommerce', lines.ordered_at, -quantity_units, 0, quantity_units
+    from order_lines as lines semi join (from orders where source_name = 'ecommerce' and not is_cancelled) as web using (order_id)
+    where lines.location_code is not null
+    union all
+    select orders.location_code, refunds.sku, 'ecommerce', refunded_at, quantity_units, 0, -quantity_units
+    from refunds join orders using (order_id)
+    where refund_type = 'cancelled' and not is_cancelled and orders.location_code is not null
+)
+
+select
+    location_code, sku, source_name, known_until_at, known_at, reported_units - sums.units + if(source_name = 'wms', 0, greatest(0, gone - promised)) as apart,
+    gone, promised, gone_shortly, moved_late, row_number() over (partition by location_code, sku, source_name order by known_until_at) as number
+from reported
+join (
+    select
+        location_code, sku, source_name, known_until_at,
+        coalesce(sum(units) filter (where told_at <= known_until_at), 0) as units,
+        coalesce(sum(heard_of.gone) filter (where told_at <= known_until_at), 0) as gone,
+        coalesce(sum(heard_of.promised) filter (where told_at <= known_until_at), 0) as promised,
+        coalesce(sum(heard_of.gone) filter (where told_at <= known_until_at and told_at > known_until_at - interval 1 day), 0) as gone_shortly,
+        coalesce(sum(units) filter (where told_at <= known_until_at and told_at > known_until_at - interval 1 hour), 0) as moved_late
+    from (select distinct location_code, sku, source_name, known_until_at from reported)
+    left join heard_of using (location_code, sku, source_name)
+    group by all
+) as sums using (location_code, sku, source_name, known_until_at);
+
+create table stock_breaks as
+with spells as (
+    select *, sum(starts::int) over (partition by location_code, sku, source_name order by number) as spell
+    from (
+        select *, apart <> 0 and coalesce(lag(apart) over (partition by location_code, sku, source_name order by number), 0) = 0 as starts from compared
+    )
+),
+
+lasting as (
+    select
+        location_code, sku, source_name, spell, min(known_until_at) as opened_at, min(known_at) as known_at, max(known_until_at) as last_seen_at,
+        max(number) as last_number, arg_max(apart, number) as apart, arg_max(greatest(0, promised, gone), number) as untold,
+        arg_max(gone_shortly, number) as gone_shortly, arg_max(-moved_late, number) as late
+    from spells
+    where apart <> 0
+    group by all
+),
+
+caused as (
+    select
+        lasting.*, next.known_until_at as closed_at,
+        if(source_name = 'ecommerce' and apart > 0, least(apart, untold), 0) as by_untold,
+        if(source_name = 'wms' and apart > 0, least(apart, gone_shortly), 0) as by_blindness,
+        apart - by_untold - by_blindness as remainder,
+        if(remainder > 0, least(remainder, greatest(0, late)), greatest(remainder, least(0, late))) as by_lateness
+    from lasting
+    left join (select location_code, sku, source_name, number - 1 as last_number, known_until_at from compared) as next
+        using (location_code, sku, source_name, last_number)
+),
+
+level as (
+    select location_code, sku, occurred_at, known_at, sum(units) over (partition by location_code, sku order by occurred_at, movement_id) as height
+    from stock_movements
+    semi join (from stock_positions where on_hand_units < 0) as negative using (location_code, sku)
+),
+
+found as (
+    select location_code, sku, source_name, source_name || '/' || spell as ref, opened_at, known_at, last_seen_at, closed_at,
+        unnest([
+            {kind: 'source_not_told', units: by_untold}, {kind: 'snapshot_ignores_shipments', units: by_blindness},
+            {kind: 'late_movement', units: by_lateness}, {kind: 'unknown_movement', units: remainder - by_lateness}
+        ], recursive := true)
+    from caused
+    union all by name
+    select location_code, sku, 'wms' as source_name, source_ref as ref, counted_at as opened_at, known_at, counted_at as last_seen_at,
+        if(adjusted_units = difference_units, adjusted_at, later_at) as closed_at, 'count_difference' as kind, difference_units as units
+    from (
+        select *, lead(counted_at) over (partition by location_code, sku order by counted_at, stock_count_id) as later_at
+        from stock_counts where count_type = 'cycle'
+    )
+    union all by name
+    select location_code, sku, 'stock_movements' as source_name, 'now' as ref, min(occurred_at) as opened_at, min(known_at) as known_at,
+        max(occurred_at) as last_seen_at, 'negative_stock' as kind, -any_value(on_hand_units) as units
+    from level
+    left join (select location_code, sku, max(occurred_at) as sound_at from level where height >= 0 group by all) using (location_code, sku)
+    join stock_positions using (location_code, sku)
+    where height < 0 and (sound_at is null or occurred_at >= sound_at)
+    group by location_code, sku
+    union all by name
+    select goal as location_code, sku, 'wms' as source_name, ref, if(arrived_units > sent_units, arrived_at, sent_at + interval 7 days) as opened_at,
+        opened_at as known_at, coalesce(arrived_at, sent_at + interval 7 days) as last_seen_at,
+        if(arrived_units > sent_units, 'transfer_gain', 'transfer_lost') as kind, arrived_units - sent_units as units
+    from transfers
+    where arrived_units > sent_units or (arrived_units < sent_units and sent_at + interval 7 days <= getvariable('as_of_at'))
+)
+
+select
+    kind || '/' || location_code || '/' || sku || '/' || ref as stock_break_id, kind as break_type, location_code, sku, source_name,
+    units::bigint as units, (units * cost_cents)::bigint as value_cents, closed_at is null as is_open, opened_at, last_seen_at, closed_at, known_at,
+    floor((epoch_us(coalesce(closed_at, getvariable('as_of_at'))) - epoch_us(opened_at)) / 86400000000.0)::bigint as age_days,
+    case
+        when kind like 'transfer%' then 'inventory_control'
+        when kind in ('unknown_movement', 'count_difference', 'negative_stock') then if(location_type = 'store', 'store_manager', 'inventory_control')
+        when kind = 'source_not_told' or location_type = 'store' then 'integration_engineer'
+        else 'warehouse_systems'
+    end as owner_role,
+    getvariable('as_of_at') as as_of_at
+from found
+join locations using (location_code)
+left join products using (sku)
+where units <> 0;
+
 create table channel_availability as
 select location_code, sku, unnest(['web', 'app', 'marketplace', 'store']) as channel_type, 0::bigint as protected_units, available_units, as_of_at
 from availability;

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration import consenting, event_commands, identity_commands, promising, stock_commands
+from orchestration import books_commands, consenting, event_commands, identity_commands, promising, stock_commands
 from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
@@ -35,7 +35,10 @@ app.add_typer(consenting.app, name="consent")
 app.add_typer(identity_commands.app, name="identity")
 app.add_typer(segment, name="segment")
 app.add_typer(event_commands.app, name="events")
+stock_commands.app.command("breaks")(books_commands.stock_breaks)
+stock_commands.app.command("rebuild")(books_commands.stock_rebuild)
 app.add_typer(stock_commands.app, name="stock")
+ask.command("stock")(books_commands.ask_stock)
 app.add_typer(quarantine, name="quarantine")
 privacy = typer.Typer(
     no_args_is_help=True,

@@ -11,36 +11,8 @@ reports as (
     where is_latest
 ),
 
-web_lines as (
-    select order_lines.*
-    from {{ ref('order_lines') }} as order_lines
-    inner join {{ ref('orders') }} as orders
-        on order_lines.order_id = orders.order_id
-    where orders.source_name = 'ecommerce' and not orders.is_cancelled and orders.location_code is not null
-),
-
-cancelled_units as (
-    select refunds.sku, refunds.quantity_units, refunds.refunded_at, orders.location_code
-    from {{ ref('refunds') }} as refunds
-    inner join {{ ref('orders') }} as orders
-        on refunds.order_id = orders.order_id
-    where refunds.refund_type = 'cancelled' and not orders.is_cancelled and orders.location_code is not null
-),
-
--- The shop knows its orders at once and hears of every other movement but their shipping and picking, which would count
--- them twice; a warehouse hears of every movement but the till's.
 told as (
-    select location_code, sku, 'ecommerce' as source_name, units, told_at
-    from movements
-    where movement_type not in ('shipment', 'pick')
-    union all
-    select location_code, sku, 'ecommerce', -quantity_units, ordered_at from web_lines
-    union all
-    select location_code, sku, 'ecommerce', quantity_units, refunded_at from cancelled_units
-    union all
-    select location_code, sku, 'wms', units, told_at
-    from movements
-    where source_name <> 'pos'
+    select * from {{ ref('int_stock__told') }}
 ),
 
 told_by_report as (
