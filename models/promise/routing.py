@@ -151,14 +151,11 @@ def _with_splits(
     best: Routes, lanes: Lanes, count: int, may_mix: bool, least_kept: float, worth: Worth | None, within_cents: float
 ) -> tuple[Routes, bool]:
     """The best ways and those over so many lanes, the most promising sets of lanes first; and whether every share of lines was tried."""
-
-    def limit() -> float:
-        return worth.score(best.burdens).min(initial=math.inf) + within_cents if worth else math.inf
-
     lines, is_exact = lanes.serves.shape[1], True
     chosen = _combinations(len(lanes), count)
-    if worth and limit() < math.inf:
-        chosen = chosen[_least(lanes, chosen, worth) <= limit() + 1]  # and a cent for sums of another order
+    limit = _limit(best, worth, within_cents)
+    if worth and limit < math.inf:
+        chosen = chosen[_least(lanes, chosen, worth) <= limit + 1]  # and a cent for sums of another order
     pickups = lanes.is_pickup[chosen].sum(axis=1)
     chosen = chosen[(pickups <= 1) if may_mix else (pickups == 0)]
     chosen = chosen[lanes.serves[chosen].any(axis=1).all(axis=1)]
@@ -168,7 +165,7 @@ def _with_splits(
     chosen, bounds, scores = chosen[order], bounds[order], scores[order]
     size = _FIRST
     while len(chosen):
-        left = (1 - bounds[:, 3] >= least_kept) & (scores <= limit())
+        left = (1 - bounds[:, 3] >= least_kept) & (scores <= limit)
         left[left] = ~_is_worse(bounds[left], best.burdens)
         chosen, bounds, scores = chosen[left], bounds[left], scores[left]
         now, size = chosen[:size], size * 2
@@ -179,8 +176,9 @@ def _with_splits(
         else:
             more, is_exact = _leaning(lanes, now), False
         if worth:
-            more = more.take(worth.score(more.burdens) <= limit())
+            more = more.take(worth.score(more.burdens) <= limit)
         best = _front(_joined(best, more), least_kept)
+        limit = _limit(best, worth, within_cents)
         chosen, bounds, scores = chosen[len(now) :], bounds[len(now) :], scores[len(now) :]
     return best, is_exact
 
@@ -232,6 +230,11 @@ def _bounds(lanes: Lanes, chosen: Ints) -> Floats:
         lanes.grams[chosen].sum(axis=1) + grams,
         1 - _chance(found, lanes.on_time[chosen].prod(axis=1)),
     )
+
+
+def _limit(best: Routes, worth: Worth | None, within_cents: float) -> float:
+    """What a split may score."""
+    return float(worth.score(best.burdens).min(initial=math.inf)) + within_cents if worth else math.inf
 
 
 def _least(lanes: Lanes, chosen: Ints, worth: Worth) -> Floats:

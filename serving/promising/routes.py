@@ -5,6 +5,7 @@ A promise is about a basket and a place. It names no person, reads no personal f
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -28,7 +29,7 @@ PROMISE_SCOPE, HOLD_SCOPE = "promise", "hold"
 
 
 class Promising:
-    """The handlers. A promise is reckoned in place, for it takes less than handing it to a thread; what writes goes beside the event loop."""
+    """The handlers. A promise is reckoned in place, for it takes little more than handing it to a thread; what reads files or writes goes beside the event loop."""
 
     def __init__(self, shop: Shop, callers: Callers, clock: Clock) -> None:
         self._shop, self._callers, self._clock = shop, callers, clock
@@ -47,7 +48,8 @@ class Promising:
         asked = requests.decoded(await requests.json_bytes(request, MOST_BYTES), PromiseRequest)
         at, wish = self._clock.now(), asked.hold
         if wish is None:
-            return _answered(lambda: promise(asked, at, self._shop.grounds()))
+            once = partial(_answered, lambda: promise(asked, at, self._shop.grounds()))
+            return once() if self._shop.is_ready() else await run_in_threadpool(once)
         if HOLD_SCOPE not in caller.scopes:
             raise ProblemError(
                 403, "scope_not_allowed", f"API key: expected one of scope {HOLD_SCOPE}, found another. Use one."

@@ -5,6 +5,7 @@ import time
 
 from models.promise.book import Book
 from models.promise.network import Network, network
+from models.promise.places import postal_codes
 from models.promise.promising import Grounds
 from models.promise.published import PublishedShelf
 from models.promise.rules import path_of
@@ -35,6 +36,10 @@ class Shop:
         """Raises: TrothError where nothing was published yet."""
         return Grounds(self.shelf(), self._current(), self.book())
 
+    def is_ready(self) -> bool:
+        """Whether all is read that a promise needs, and was looked after a moment ago."""
+        return isinstance(self._shelf, Board) and time.monotonic() - self._seen[1] < _LOOK_SECONDS
+
     def shelf(self) -> Shelf:
         """The board where a projector writes one, else the published table."""
         if not isinstance(self._shelf, Board):
@@ -64,6 +69,7 @@ class Shop:
             seen = versions(self._home, ("locations", "products")), rules, rules.stat().st_mtime_ns
             if self._network is None or seen != self._seen[0]:
                 self._network = network(self._home)
+                postal_codes()  # read now, not when somebody waits
                 if not isinstance(self._shelf, Board):
                     self._shelf = None
             self._seen = seen, time.monotonic()
