@@ -27,6 +27,7 @@ NAMES = (
     "tamper",
     "promise",
     "as_of",
+    "snapshots",
     "availability",
     "holds",
     "near_time",
