@@ -29,18 +29,21 @@ PROCESSES, THREADS = 2, 4
 PLACES = [("mitte", f"sku{n}") for n in range(8)]
 UNITS = 15
 LASTING = timedelta(seconds=1)
+_BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class Diary:
     """What one worker was told: units that were certainly its own, from when until when, and what it waited for."""
 
-    certain: list[tuple[tuple[str, str], int, float, float]] = field(default_factory=list)
+    certain: list[tuple[tuple[str, str], int, int, float]] = field(default_factory=list)
     micros: list[float] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
 
-    def took(self, hold: Hold, since: float, until: float | None = None) -> None:
-        over = hold.expires_at.timestamp() if until is None else until
+    def took(self, hold: Hold, since: int, released: int | None = None, is_ordered: bool = False) -> None:
+        """Who gives back late gives back what was no longer theirs: a hold ends when it expires, unless it was ordered."""
+        expires = (hold.expires_at - _BEGAN) // timedelta(microseconds=1)
+        over = float("inf") if is_ordered else min(expires, expires if released is None else released)
         self.certain += [((line.location_code, line.sku), line.units, since, over) for line in hold.lines]
 
 
@@ -120,10 +123,10 @@ def _shop(store: Any, diary: Diary, chance: random.Random, tries: int, name: str
     done = 0
     while done < tries:
         request = Request(f"{name}-{done}", _basket(chance), LASTING)
-        hold, since = _asked(store, diary, request), time.time()
+        hold, since = _asked(store, diary, request), _micros()
         done += 1
         if chance.random() < 0.2:
-            again, since_again = _asked(store, diary, request), time.time()
+            again, since_again = _asked(store, diary, request), _micros()
             done += 1
             if hold and again and again.hold_id == hold.hold_id:
                 diary.answers.update(same_again=1, held=-1)
@@ -139,15 +142,24 @@ def _shop(store: Any, diary: Diary, chance: random.Random, tries: int, name: str
             done += 1
         fate = chance.random()
         if fate < 0.5:
-            diary.took(hold, since, time.time())
-            store.release(hold.hold_id, datetime.now(UTC))
+            diary.took(hold, since, _micros())
+            store.release(hold.hold_id, _now())
             diary.answers["released"] += 1
         elif fate < 0.501:
-            order = store.settle(hold.hold_id, datetime.now(UTC))
-            diary.took(hold, since, float("inf") if order.was == "held" else None)
+            order = store.settle(hold.hold_id, _now())
+            diary.took(hold, since, is_ordered=order.was == "held")
             diary.answers[f"ordered_when_{order.was}"] += 1
         else:
             diary.took(hold, since)
+
+
+def _micros() -> int:
+    """The machine's clock that never goes back, one for all its processes. Nobody sets it, as somebody may set the other."""
+    return time.monotonic_ns() // 1000
+
+
+def _now() -> datetime:
+    return _BEGAN + timedelta(microseconds=_micros())
 
 
 def _basket(chance: random.Random) -> tuple[Line, ...]:
@@ -161,7 +173,7 @@ def _basket(chance: random.Random) -> tuple[Line, ...]:
 
 
 def _asked(store: Any, diary: Diary, request: Request) -> Hold | None:
-    at, began = datetime.now(UTC), time.perf_counter()
+    at, began = _now(), time.perf_counter()
     answer: Hold | Refusal = store.hold(request, at)
     diary.micros.append((time.perf_counter() - began) * 1e6)
     if isinstance(answer, Refusal):
