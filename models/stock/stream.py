@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.stock.atp import PARTS
+from models.stock.positions import Positions
 
 Place = tuple[str, str]  # location_code, sku
 _SEED = 7
@@ -109,8 +110,11 @@ class Base:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        if self.frame.select("location_code", "sku").is_duplicated().any():
-            raise ValueError("base: expected each position once, found one twice.")
+        _ = self.positions
+
+    @cached_property
+    def positions(self) -> Positions:
+        return Positions(self.frame)
 
     @cached_property
     def columns(self) -> Mapping[str, NDArray[np.int64]]:
@@ -120,27 +124,6 @@ class Base:
             name: np.append(self.frame[name].cast(pl.Int64).to_numpy(), 0) if name in self.frame.columns else empty
             for name in (*(part for part in PARTS if part != "held_units"), "last_event_at")
         }
-
-    def rows(self, places: Sequence[Place]) -> NDArray[np.int64]:
-        """Rows of positions in `columns`."""
-        locations, skus, matrix = self._index
-        at = [(skus.get(sku, -1), locations.get(location, -1)) for location, sku in places]
-        pairs = np.array(at, dtype=np.int64).reshape(-1, 2)
-        found = matrix[pairs[:, 0], pairs[:, 1]]
-        return np.where((pairs >= 0).all(axis=1), found, self.frame.height)
-
-    @cached_property
-    def _index(self) -> tuple[Mapping[str, int], Mapping[str, int], NDArray[np.int32]]:
-        coded = [self.frame[name].cast(pl.String) for name in ("location_code", "sku")]
-        uniques = [column.unique(maintain_order=True) for column in coded]
-        numbers = [{name: number for number, name in enumerate(each)} for each in uniques]
-        matrix = np.full((len(numbers[1]) + 1, len(numbers[0]) + 1), self.frame.height, dtype=np.int32)
-        at = [
-            column.cast(pl.Enum(unique)).to_physical().cast(pl.Int64).to_numpy()
-            for column, unique in zip(coded, uniques, strict=True)
-        ]
-        matrix[at[1], at[0]] = np.arange(self.frame.height)
-        return numbers[0], numbers[1], matrix
 
     def knows(self, effect_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Which effects the warehouse had, one for each id."""
@@ -209,7 +192,7 @@ class Stream:
 
     def parts(self, places: Sequence[Place]) -> dict[str, NDArray[np.int64]]:
         """The parts of positions but for what is held, an array each; and `last_event_at`, microseconds."""
-        rows = self._base.rows(places)
+        rows = self._base.positions.rows_of(places)
         found = {name: column[rows] for name, column in self._base.columns.items()}
         for name, values in (("on_hand_units", self._moved), ("committed_units", self._committed)):
             found[name] = found[name] + np.array([values.get(place, 0) for place in places], dtype=np.int64)
