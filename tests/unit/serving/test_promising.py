@@ -1,3 +1,4 @@
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ BASKET = {"lines": [{"sku": "TEAPOT", "units": 2}], "spot": {"postal_code": "100
 class Counter:
     """A service over a home whose board, holds and tables know the same stock."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, at: datetime = TUESDAY) -> None:
         home = Home(root)
         names = (
             "location_code",
@@ -45,12 +46,12 @@ class Counter:
                 "damaged_units": np.ones(len(STOCK), dtype=np.int64),
             }
             board.write(list(STOCK), parts, np.full(len(STOCK), 1_750_000_000_000_000), 7)
-            board.believe(list(STOCK), np.full((len(STOCK), 8), 0.9), TUESDAY)
-            board.tell(7, TUESDAY, TUESDAY)
+            board.believe(list(STOCK), np.full((len(STOCK), 8), 0.9), at)
+            board.tell(7, at, at)
         holds = open_holds(home)
         holds.set_free([(*place, units) for place, units in STOCK.items()], 7)
         holds.close()
-        clock = FixedClock(TUESDAY)
+        clock = FixedClock(at)
         open_ledger(home, clock).close()
         app = create_app(home, clock)
         self.web = Caller(app, keys.make_key(home, "web", [], TUESDAY, ["promise"]))
