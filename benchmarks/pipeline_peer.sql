@@ -181,7 +181,7 @@ qualify row_number() over (partition by shipment_ref, line_number order by recei
 
 create temp table picks as
 select pick_id, order_ref, location_code, sku, requested_units, picked_units, reason_code,
-    finished_at::timestamp as finished_at, packed_at::timestamp as packed_at, received_at
+    started_at::timestamp as started_at, finished_at::timestamp as finished_at, packed_at::timestamp as packed_at, received_at
 from known('raw_wms__picks')
 qualify row_number() over (partition by pick_id order by received_at, file_hash, record_offset) = 1;
 
@@ -2344,3 +2344,195 @@ select
     round(joined_double_mailings * 52 * 200 / 1000 + joined_cents * 10 / 1000)::bigint as joined_cost_cents,
     round(expected_double_mailings * 52 * 200 / 1000 + expected_cents * 10 / 1000)::bigint as expected_cost_cents
 from summed;
+
+-- How well it went
+
+create temp table web_asked as
+select
+    order_line_id, order_id, sku, category_name, fulfillment_method, orders.location_code, orders.ordered_at, orders.is_cancelled,
+    if(orders.is_cancelled, coalesce(reason, 'not_said'), null) as reason, coalesce(reason in ('customer', 'declined', 'fraud') and orders.is_cancelled, false) as is_withdrawn,
+    quantity_units as asked,
+    greatest(0, if(orders.is_cancelled, 0, if(sent_units is null and order_status = 'fulfilled', asked - cancelled_units, least(asked, coalesce(sent_units, 0))))) as served,
+    orders.is_cancelled or served + cancelled_units >= asked as is_settled,
+    if(is_settled, case when not orders.is_cancelled then asked - served when reason = 'inventory' then asked else 0 end, null) as oversold
+from order_lines
+join (from orders where source_name = 'ecommerce') as orders using (order_id)
+left join products using (sku)
+left join (
+    select order_id, reason_code as reason
+    from order_exceptions
+    where exception_type in ('cancelled_by_shopper', 'cancelled_by_shop')
+    qualify row_number() over (partition by order_id order by occurred_at desc, reason_code) = 1
+) using (order_id);
+
+create table order_outcomes as
+with gone as (
+    select order_id, sku, coalesce(sum(units) filter (where event_type = 'shipped'), sum(units)) as gone
+    from order_events
+    where source_name = 'wms' and event_type in ('picked', 'shipped')
+    group by all
+),
+
+agreed as (
+    select order_id, bool_and(coalesce(served, 0) = coalesce(gone, 0)) as is_agreed
+    from (select order_id, sku, sum(served) as served from web_asked group by all)
+    full join gone using (order_id, sku)
+    where order_id in (select order_id from gone)
+    group by all
+)
+
+select
+    order_id, fulfillment_method, channel_type, location_code, ordered_at, reason as cancel_reason_code, coalesce(withdrawn, false) as is_withdrawn,
+    coalesce(settled, false) as is_settled, coalesce(asked, 0)::bigint as asked_units, coalesce(served, 0)::bigint as served_units,
+    if(settled, oversold, null)::bigint as oversold_units,
+    if(is_cancelled or promised_at > heard_until, null, not is_late) as is_on_time,
+    if(settled and not withdrawn, served >= asked, null) as is_complete,
+    if(promised_at > heard_until or is_withdrawn, null, case
+        when promised_at is null then null when is_cancelled then false else not is_late and coalesce(is_complete, false)
+    end) as is_promise_kept,
+    if(not is_cancelled and served_units > 0, not (is_lost or is_harmed), null) as is_undamaged,
+    if(is_settled and not is_withdrawn, not is_odd, null) as has_right_papers,
+    if(is_settled and not is_cancelled, is_agreed, null) as is_accurate,
+    if(is_promise_kept is null, null, is_promise_kept and not (is_lost or is_harmed or is_odd)) as is_perfect,
+    if(is_cancelled, null, epoch_us(fulfilled_at - ordered_at) // 1000000) as met_seconds,
+    if(fulfillment_method in ('click_and_collect', 'curbside'), met_seconds, null) as ready_seconds,
+    if(fulfillment_method in ('click_and_collect', 'curbside'), null, met_seconds) as delivery_seconds
+from (
+    select
+        orders.*, order_id in (select order_id from order_exceptions where exception_type = 'delivery_failed' and order_id is not null) as is_lost,
+        order_id in (select order_id from order_exceptions where exception_type = 'payment_mismatch' and order_id is not null) as is_odd,
+        order_id in (select order_id from returns where restock_type = 'damaged' and order_id is not null) as is_harmed
+    from orders
+    where source_name = 'ecommerce'
+)
+cross join (select max(recorded_at) as heard_until from order_events where source_name = 'ecommerce')
+left join (
+    select
+        order_id, any_value(reason) as reason, bool_and(is_withdrawn) as withdrawn, bool_and(is_settled) as settled, sum(asked) as asked,
+        sum(served) as served, sum(oversold) as oversold
+    from web_asked
+    group by all
+) using (order_id)
+left join agreed using (order_id);
+
+alter table order_outcomes drop met_seconds;
+
+create temp table cases as
+with picked as (
+    select
+        pick_id, location_code, fulfillment_method, category_name, requested_units as asked, picked_units as found, finished_at,
+        epoch_us(finished_at - started_at) // 1000000 as seconds,
+        found < asked and coalesce((
+            select sum(units) from stock_movements as moved
+            where moved.location_code = picks.location_code and moved.sku = picks.sku and occurred_at < finished_at
+        ), 0) >= asked as is_phantom
+    from picks
+    left join products using (sku)
+    left join (
+        select name as order_ref, min(order_id) as order_id
+        from (select order_id, unnest([order_name, marketplace_order_id]) as name from orders where source_name = 'ecommerce')
+        group by all
+    ) using (order_ref)
+    left join (select order_id, fulfillment_method from order_outcomes) using (order_id)
+),
+
+sellable as (
+    select
+        location_code, category_name, available_units = 0 as is_shut, free, greatest(0, price_cents - cost_cents) as margin,
+        coalesce(asked, 0) / 4 as weekly
+    from (select *, on_hand_units - damaged_units - quality_control_units - committed_units as free from availability)
+    left join products using (sku)
+    left join (
+        select location_code, sku, sum(asked) as asked from web_asked where ordered_at > getvariable('as_of_at') - interval 28 day group by all
+    ) using (location_code, sku)
+    where free > 0
+),
+
+heard as (
+    select source_name, location_code, known_at, max(max(occurred_at)) over (partition by source_name, location_code order by known_at) as newest_at
+    from stock_movements
+    group by source_name, location_code, known_at
+)
+
+select measure.of, measure.good::bigint as part, 1 as whole, ordered_at as happened_at, location_code, fulfillment_method, null::varchar as category_name
+from order_outcomes
+cross join unnest([
+    {'of': 'promise_kept', 'good': is_promise_kept}, {'of': 'on_time', 'good': is_on_time}, {'of': 'order_fill', 'good': is_complete},
+    {'of': 'undamaged', 'good': is_undamaged}, {'of': 'right_papers', 'good': has_right_papers}, {'of': 'perfect_order', 'good': is_perfect},
+    {'of': 'order_accuracy', 'good': is_accurate}, {'of': 'oversold_orders', 'good': oversold_units > 0}
+]) as measures (measure)
+where not is_withdrawn and measure.good is not null
+union all
+select measure.of, measure.part, measure.whole, ordered_at, location_code, fulfillment_method, category_name
+from web_asked
+cross join unnest([
+    {'of': 'unit_fill', 'part': served, 'whole': asked}, {'of': 'oversold_units', 'part': oversold, 'whole': asked},
+    {'of': 'line_fill', 'part': (served >= asked)::bigint, 'whole': 1}
+]) as measures (measure)
+where is_settled and not is_withdrawn
+union all
+select measure.of, measure.good::bigint, 1, finished_at, location_code, fulfillment_method, category_name
+from picked
+cross join unnest([
+    {'of': 'nil_pick', 'good': found = 0}, {'of': 'short_pick', 'good': found > 0 and found < asked}, {'of': 'phantom_pick', 'good': is_phantom}
+]) as measures (measure)
+union all
+select measure.of, measure.good::bigint, 1, counted_at, location_code, null, category_name
+from (from stock_counts where count_type = 'cycle')
+left join products using (sku)
+cross join unnest([
+    {'of': 'record_exact', 'good': difference_units = 0},
+    {'of': 'record_within_tolerance', 'good': abs(difference_units) <= greatest(1, counted_units / 20)},
+    {'of': 'record_sign', 'good': (recorded_units > 0) = (counted_units > 0)}
+]) as measures (measure)
+union all
+select measure.of, measure.part::bigint, 1, null, location_code, null, category_name
+from sellable
+cross join unnest([
+    {'of': 'shut_by_protection', 'part': is_shut::bigint}, {'of': 'withheld_margin', 'part': if(is_shut, free * margin, null)},
+    {'of': 'overprotection_cost', 'part': if(is_shut, round(least(free, weekly) * margin), null)}
+]) as measures (measure)
+where measure.part is not null
+union all
+select 'pick_time', seconds, null, finished_at, location_code, fulfillment_method, category_name from picked
+union all
+select
+    if(ready_seconds is null, 'delivery_time', 'time_to_ready'), coalesce(ready_seconds, delivery_seconds), null, ordered_at, location_code,
+    fulfillment_method, null
+from order_outcomes
+where coalesce(ready_seconds, delivery_seconds) is not null
+union all
+select
+    heard.source_name || '_staleness', greatest(0, floor(epoch_us(ordered_at - newest_at) / 1e6)), null, ordered_at, asked.location_code,
+    fulfillment_method, null
+from (from order_outcomes cross join (select distinct source_name from heard)) as asked
+asof join heard
+    on heard.source_name = asked.source_name and heard.location_code = asked.location_code and asked.ordered_at >= heard.known_at;
+
+create table fulfilment_measures as
+with summed as (
+    select
+        of, date_trunc('week', happened_at)::date as week, location_code, fulfillment_method, category_name, sum(part)::bigint as parts, sum(whole)::bigint as wholes,
+        count(*) as number, quantile_disc(part, [0.5, 0.9, 0.95]) as spread
+    from cases
+    group by grouping sets (
+        (of), (of, location_code), (of, fulfillment_method), (of, location_code, fulfillment_method), (of, category_name), (of, week),
+        (of, week, location_code), (of, week, fulfillment_method), (of, week, location_code, fulfillment_method), (of, week, category_name)
+    )
+    having (grouping(week) = 1 or week is not null) and (grouping(location_code) = 1 or location_code is not null)
+        and (grouping(fulfillment_method) = 1 or fulfillment_method is not null) and (grouping(category_name) = 1 or category_name is not null)
+)
+
+select
+    of as measure_name, statistic.of as statistic_type, week as period_start, location_code, fulfillment_method, category_name,
+    statistic.numerator, coalesce(wholes, number)::bigint as denominator, statistic.value::double as value,
+    case when wholes is null then 'seconds' when statistic.of = 'mean' then 'cents' else 'share' end as unit_type
+from summed
+cross join unnest(if(
+    wholes is null,
+    [
+        {'of': 'mean', 'numerator': parts, 'value': parts / number}, {'of': 'p50', 'numerator': null, 'value': spread[1]},
+        {'of': 'p90', 'numerator': null, 'value': spread[2]}, {'of': 'p95', 'numerator': null, 'value': spread[3]}
+    ],
+    [{'of': if(of in ('withheld_margin', 'overprotection_cost'), 'mean', 'share'), 'numerator': parts, 'value': parts / wholes}]
+)) as statistics (statistic);

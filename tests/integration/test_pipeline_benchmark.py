@@ -29,7 +29,7 @@ from simulator import TINY
 from troth.home import Home
 
 pytestmark = pytest.mark.slow  # one dbt run
-TABLES_PUBLISHED = 37
+TABLES_PUBLISHED = 39
 
 
 def told_besides(raw: Path) -> Iterator[tuple[str, pl.DataFrame]]:

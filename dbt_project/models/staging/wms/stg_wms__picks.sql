@@ -12,6 +12,7 @@ final as (
         picked_units,
         pick_status,
         reason_code,
+        {{ utc('started_at') }} as started_at,
         {{ utc('finished_at') }} as finished_at,
         {{ utc('packed_at') }} as packed_at,
         {{ utc('received_at') }} as received_at
