@@ -2512,7 +2512,7 @@ asof join heard
 create table fulfilment_measures as
 with summed as (
     select
-        of, date_trunc('week', happened_at)::date as week, location_code, fulfillment_method, category_name, sum(part)::bigint as parts, sum(whole)::bigint as wholes,
+        of, date_trunc('week', happened_at)::date as week, min(happened_at) as first_at, location_code, fulfillment_method, category_name, sum(part)::bigint as parts, sum(whole)::bigint as wholes,
         count(*) as number, quantile_disc(part, [0.5, 0.9, 0.95]) as spread
     from cases
     group by grouping sets (
@@ -2524,7 +2524,9 @@ with summed as (
 )
 
 select
-    of as measure_name, statistic.of as statistic_type, week as period_start, location_code, fulfillment_method, category_name,
+    of as measure_name, statistic.of as statistic_type, case when week is not null then 'week' when first_at is null then 'now' else 'all' end as period_type,
+    coalesce(week, date_trunc('week', first_at), getvariable('as_of_at'))::date as period_start, coalesce(location_code, '*') as location_code,
+    coalesce(fulfillment_method, '*') as fulfillment_method, coalesce(category_name, '*') as category_name,
     statistic.numerator, coalesce(wholes, number)::bigint as denominator, statistic.value::double as value,
     case when wholes is null then 'seconds' when statistic.of = 'mean' then 'cents' else 'share' end as unit_type
 from summed

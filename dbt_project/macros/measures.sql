@@ -16,16 +16,17 @@
     ) as grain (by_location, by_method, by_category)
 {%- endmacro %}
 
-{# The columns of a grain, null where it sums over all. A case without a place is in no sum by place. #}
+{# The columns of a grain, * where it sums over all. A case without a place is in no sum by place; `week_start` is null of what stands now. #}
 {% macro grain_of(cases) -%}
-        case when grains.by_week then {{ cases }}.period_start end as period_start,
-        case when grains.by_location then {{ cases }}.location_code end as location_code,
-        case when grains.by_method then {{ cases }}.fulfillment_method end as fulfillment_method,
-        case when grains.by_category then {{ cases }}.category_name end as category_name
+        {{ cases }}.week_start,
+        case when grains.by_week then {{ cases }}.week_start end as period_start,
+        case when grains.by_location then {{ cases }}.location_code else '*' end as location_code,
+        case when grains.by_method then {{ cases }}.fulfillment_method else '*' end as fulfillment_method,
+        case when grains.by_category then {{ cases }}.category_name else '*' end as category_name
 {%- endmacro %}
 
 {% macro is_of_grain(cases) -%}
-        (not grains.by_week or {{ cases }}.period_start is not null)
+        (not grains.by_week or {{ cases }}.week_start is not null)
         and (not grains.by_location or {{ cases }}.location_code is not null)
         and (not grains.by_method or {{ cases }}.fulfillment_method is not null)
         and (not grains.by_category or {{ cases }}.category_name is not null)

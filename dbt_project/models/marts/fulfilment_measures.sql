@@ -111,7 +111,7 @@ sellable as (
 shares as (
     {%- for name, flag in of_orders.items() %}
     select
-        '{{ name }}' as measure_name, {{ week_of('ordered_at') }} as period_start, location_code, fulfillment_method,
+        '{{ name }}' as measure_name, {{ week_of('ordered_at') }} as week_start, location_code, fulfillment_method,
         cast(null as {{ dbt.type_string() }}) as category_name, count(case when {{ flag }} then 1 end) as numerator, count({{ flag }}) as denominator
     from orders
     where not is_withdrawn
@@ -187,7 +187,7 @@ listened as (
 
 times as (
     select
-        'pick_time' as measure_name, {{ week_of('finished_at') }} as period_start, location_code, fulfillment_method, category_name,
+        'pick_time' as measure_name, {{ week_of('finished_at') }} as week_start, location_code, fulfillment_method, category_name,
         {{ seconds_between('started_at', 'finished_at') }} as seconds
     from picks
     union all
@@ -231,7 +231,7 @@ time_cases as (
 summed_shares as (
     select
         measure_name, period_start, location_code, fulfillment_method, category_name,
-        sum(numerator) as numerator, sum(denominator) as denominator
+        min(week_start) as first_week_start, sum(numerator) as numerator, sum(denominator) as denominator
     from share_cases
     group by measure_name, period_start, location_code, fulfillment_method, category_name
     having sum(denominator) > 0
@@ -240,7 +240,7 @@ summed_shares as (
 summed_times as (
     select
         measure_name, period_start, location_code, fulfillment_method, category_name,
-        sum(seconds) as seconds, count(*) as case_count
+        min(week_start) as first_week_start, sum(seconds) as seconds, count(*) as case_count
         {%- for name, part in percentiles.items() %},
         percentile_disc({{ part }}) within group (order by seconds) as {{ name }}
         {%- endfor %}
@@ -252,19 +252,19 @@ measured as (
     select
         measure_name,
         case when measure_name in ('{{ of_money | join("', '") }}') then 'mean' else 'share' end as statistic_type,
-        period_start, location_code, fulfillment_method, category_name, numerator, denominator,
+        first_week_start, period_start, location_code, fulfillment_method, category_name, numerator, denominator,
         cast(numerator as double) / denominator as value,
         case when measure_name in ('{{ of_money | join("', '") }}') then 'cents' else 'share' end as unit_type
     from summed_shares
     union all
     select
-        measure_name, 'mean', period_start, location_code, fulfillment_method, category_name, seconds, case_count,
+        measure_name, 'mean', first_week_start, period_start, location_code, fulfillment_method, category_name, seconds, case_count,
         cast(seconds as double) / case_count, 'seconds'
     from summed_times
     {%- for name in percentiles %}
     union all
     select
-        measure_name, '{{ name }}', period_start, location_code, fulfillment_method, category_name, null, case_count,
+        measure_name, '{{ name }}', first_week_start, period_start, location_code, fulfillment_method, category_name, null, case_count,
         {{ name }}, 'seconds'
     from summed_times
     {%- endfor %}
@@ -274,7 +274,8 @@ final as (
     select
         measure_name,
         statistic_type,
-        period_start,
+        case when period_start is not null then 'week' when first_week_start is null then 'now' else 'all' end as period_type,
+        coalesce(period_start, first_week_start, cast({{ as_of_at() }} as date)) as period_start,
         location_code,
         fulfillment_method,
         category_name,
