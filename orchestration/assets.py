@@ -199,7 +199,7 @@ def vault(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Mater
 
 @dg.asset(group_name="stock", kinds={"parquet"})
 def stock_belief(troth: HomeResource) -> dg.MaterializeResult:
-    """Safety stock as belief asked for it last, for SQL to read; empty while nothing was believed. One row per location and SKU."""
+    """Safety stock as belief asked for it, for SQL to read; empty while nothing was believed. One row per location, SKU and decision."""
     believed = read_table(troth.home, "stock_belief")
     return dg.MaterializeResult(metadata={"rows": 0 if believed is None else believed.height})
 
@@ -322,6 +322,16 @@ def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Ma
     return dg.MaterializeResult(metadata={row.segment: stages.as_metadata(row) for row in rows})
 
 
+@dg.asset(
+    deps=["stock_movements", "stock_picks", "stock_counts", "products", "locations"], group_name="models", automation_condition=FOLLOWS, kinds={"parquet"},
+)  # fmt: skip
+def pred_stock_belief(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
+    """How many pieces can be found, believed from what moved, was counted and was looked for; and the safety stock that follows. One row per location and SKU."""
+    row = stages.believe_stock(troth.home, reporter.advance)
+    reporter.tell("belief", row)
+    return dg.MaterializeResult(metadata=stages.as_metadata(row))
+
+
 def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
     return [
         *(raw_tables(source) for source in SOURCES),
@@ -332,6 +342,7 @@ def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
         marts(manifest),
         publish_features,
         train_models,
+        pred_stock_belief,
         segments,
     ]
 

@@ -151,6 +151,7 @@ def _bring_up_to_date(
         report.stock = stock_rows(home)
         report.ledger = graph.told("ledger")
         report.resolution, report.duplicates = graph.told("resolution"), duplicates_row(home)
+        report.belief = graph.told("belief")
         report.features, report.models, report.segments = (
             graph.told("features"),
             graph.told("models"),

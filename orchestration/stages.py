@@ -13,7 +13,7 @@ from orchestration import taking
 from orchestration.catalog import contracts
 from orchestration.errors import NOTHING_READABLE, STEP_FAILED, RunError
 from orchestration.raw import raw_rows, write_table
-from orchestration.summary import FeatureRow, IdentityRow, LedgerRow, ModelRow, SegmentRow
+from orchestration.summary import BeliefRow, FeatureRow, IdentityRow, LedgerRow, ModelRow, SegmentRow
 from troth.clock import Clock
 from troth.home import Home
 
@@ -95,6 +95,13 @@ def resolve_identities(home: Home, advance: Advance) -> IdentityRow:
     from orchestration.identities import resolve_identities as resolve
 
     return resolve(home, known_until(home), advance)
+
+
+def believe_stock(home: Home, advance: Advance) -> BeliefRow:
+    """Believe anew what is on the shelves, and decide safety stock from it."""
+    from orchestration.beliefs import believe_stock as believe
+
+    return believe(home, known_until(home), advance)
 
 
 def fill_vault(home: Home) -> int:

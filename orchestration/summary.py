@@ -96,6 +96,17 @@ class DuplicatesRow(msgspec.Struct):
     double_mailings: float
 
 
+class BeliefRow(msgspec.Struct):
+    """What a believing did. `model_version` is "" while expectations decide; `doubtful`: recorded positions that are empty with more than even odds."""
+
+    positions: int
+    picks: int
+    model_version: str
+    is_learned_now: bool
+    doubtful: int
+    safety_changes: int
+
+
 class CheckCounts(msgspec.Struct):
     passed: int = 0
     failed: int = 0
@@ -114,6 +125,7 @@ class RunReport(msgspec.Struct):
     stock: list[StockRow] = []
     ledger: LedgerRow | None = None
     resolution: IdentityRow | None = None
+    belief: BeliefRow | None = None
     duplicates: DuplicatesRow | None = None
     segments: list[SegmentRow] = []
     features: list[FeatureRow] = []
@@ -199,6 +211,8 @@ def render(report: RunReport) -> Iterable[Any]:
         "People", "source identities", "count",
         rows=[*report.identities.items(), ("[bold]customers[/]", report.customers)],
     )  # fmt: skip
+    if report.belief:
+        yield table("Shelves", "of positions", "count", rows=_shelves(report.belief))
     if report.resolution:
         yield table("Who is who", "of records", "count", rows=_who_is_who(report.resolution, report.duplicates))
     yield table(
@@ -240,6 +254,14 @@ def render(report: RunReport) -> Iterable[Any]:
             ("[bold]all[/]", f"{sum(s.seconds for s in report.stages):.1f}"),
         ],
     )
+
+
+def _shelves(found: BeliefRow) -> Iterable[tuple[object, ...]]:
+    yield "believed", f"{found.positions:,}"
+    yield "recorded, and more likely empty than not", f"{found.doubtful:,}"
+    yield "safety stock decided otherwise", f"{found.safety_changes:,}"
+    if found.is_learned_now:
+        yield f"picks that a model was learned from ({found.model_version[:12]})", f"{found.picks:,}"
 
 
 def _who_is_who(found: IdentityRow, duplicates: DuplicatesRow | None) -> Iterable[tuple[object, ...]]:

@@ -38,20 +38,35 @@ incoming as (
     group by location_code, sku
 ),
 
+-- Of decisions of belief, the last that was made before the time this is computed for: computed again, it is the same.
+decided as (
+    select location_code, sku, safety_units
+    from (
+        select
+            location_code,
+            sku,
+            safety_units,
+            row_number() over (partition by location_code, sku order by decided_at desc) as newest_rank
+        from {{ source('belief', 'stock_belief') }}
+        where decided_at < {{ as_of_at() }}
+    ) as ranked
+    where newest_rank = 1
+),
+
 safety as (
     select
         positions.location_code,
         positions.sku,
         coalesce(
-            stock_belief.safety_units,
+            decided.safety_units,
             case locations.location_type
                 when 'store' then {{ var('safety_units_store') }}
                 else {{ var('safety_units_distribution_center') }}
             end
         ) as units
     from positions
-    left join {{ source('belief', 'stock_belief') }} as stock_belief
-        on positions.location_code = stock_belief.location_code and positions.sku = stock_belief.sku
+    left join decided
+        on positions.location_code = decided.location_code and positions.sku = decided.sku
     left join locations
         on positions.location_code = locations.location_code
 ),
