@@ -214,7 +214,7 @@ def _measures(
         told = trained[name][0]
         numbers = joined.quality()
         alarms = joined.flagging(told.flag_at(FALSE_ALARMS))
-        accepts = joined.accepting(told.accept_at_lost(most_lost))
+        accepts = joined.accepting(told.accept_at_lost(trained[PEER][0].accepting(0.5)["lost"]))
         for measured in ("brier", "brier_uniform", "brier_demand", "log_loss", "ece"):
             yield Measure(f"{name}.{measured}", numbers[measured], "", conditions=stated)
         yield Measure(f"{name}.phantoms_found", alarms["phantoms_found"], "share", "higher", conditions=stated)

@@ -115,7 +115,7 @@ class Joined:
         if np.isin(self.chance, (0.0, 1.0)).all():
             return 0.5
         there = np.sort(self.chance[self.found])
-        return float(there[min(int(lost * len(there)), len(there) - 1)])
+        return float(there[min(round(lost * len(there)), len(there) - 1)])
 
     def flag_at(self, false_alarms: float) -> float:
         """The lowest threshold that flags no more than a share of the sound positions."""

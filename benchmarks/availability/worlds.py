@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 NAMES = ("movements", "picks", "counts", "products", "locations", "shelves")
 ASKED_AT = timedelta(days=1, hours=10, minutes=30)  # after midnight of a trading day: its files have come, unless late
 MODELS = ("stock_movements", "stock_picks", "stock_counts", "products", "locations")
-# Shrinkage of about 1.5 % of the units sold and one unit in some hundred astray: what surveys of retailers say, from memory.
+# Theft of a little over 1 % of the units sold, and as many pieces put where nobody looks: of the order that surveys report, from memory.
 RETAILER = replace(
     Scale(), people=24_000, stores=12, distribution_centers=1, skus=400, days=60, store_cover_days=21.0,
     shrink_per_position_day=0.006, misplacement_per_position_day=0.004, dropped_file_rate=0.01, skewed_clock_rate=0.05,
