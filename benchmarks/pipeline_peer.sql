@@ -2438,7 +2438,7 @@ with picked as (
 
 sellable as (
     select
-        location_code, category_name, available_units = 0 as is_shut, free, greatest(0, price_cents - cost_cents) as margin,
+        location_code, category_name, available_units = 0 as is_shut, free, if(cost_cents is null, null, greatest(0, price_cents - cost_cents)) as margin,
         coalesce(asked, 0) / 4 as weekly
     from (select *, on_hand_units - damaged_units - quality_control_units - committed_units as free from availability)
     left join products using (sku)

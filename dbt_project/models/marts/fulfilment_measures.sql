@@ -99,7 +99,7 @@ sellable as (
         availability.available_units = 0 as is_shut,
         availability.on_hand_units - availability.damaged_units - availability.quality_control_units - availability.committed_units as units,
         coalesce(asked_of_late.units, 0) / 4.0 as weekly_units,
-        greatest(0, products.price_cents - products.cost_cents) as margin_cents
+        case when products.cost_cents is not null then greatest(0, products.price_cents - products.cost_cents) end as margin_cents
     from {{ ref('availability') }} as availability
     left join products
         on availability.sku = products.sku
