@@ -322,14 +322,24 @@ def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Ma
     return dg.MaterializeResult(metadata={row.segment: stages.as_metadata(row) for row in rows})
 
 
-@dg.asset(
-    deps=["stock_movements", "stock_picks", "stock_counts", "products", "locations"], group_name="models", automation_condition=FOLLOWS, kinds={"parquet"},
+@dg.multi_asset(
+    name="believe_stock",
+    specs=[
+        dg.AssetSpec(
+            name, deps=["stock_movements", "stock_picks", "stock_counts", "products", "locations"], group_name="models",
+            automation_condition=FOLLOWS, kinds={"parquet"}, description=description,
+        )
+        for name, description in (
+            ("pred_stock_belief", "How many pieces can be found, believed from what moved, was counted and was looked for; and the safety stock that follows. One row per location and SKU."),
+            ("pred_stock_counts", "What to count next: the positions whose count is worth most a minute, and why. One row per location and SKU."),
+        )
+    ],
 )  # fmt: skip
-def pred_stock_belief(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
-    """How many pieces can be found, believed from what moved, was counted and was looked for; and the safety stock that follows. One row per location and SKU."""
+def believe_stock(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
     row = stages.believe_stock(troth.home, reporter.advance)
     reporter.tell("belief", row)
-    return dg.MaterializeResult(metadata=stages.as_metadata(row))
+    yield dg.MaterializeResult("pred_stock_belief", metadata=stages.as_metadata(row))
+    yield dg.MaterializeResult("pred_stock_counts", metadata={"rows": row.worth_counting})
 
 
 def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
@@ -342,7 +352,7 @@ def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
         marts(manifest),
         publish_features,
         train_models,
-        pred_stock_belief,
+        believe_stock,
         segments,
     ]
 

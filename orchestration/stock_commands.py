@@ -72,3 +72,36 @@ def show_board(home: HomeOption = None, as_json: JsonOption = False) -> None:
         "believed_at": known.believed_at,
     }
     show(told, as_json)
+
+
+@app.command("count-list")
+def show_count_list(
+    location: Annotated[str | None, typer.Option(help="One location's list; all where it is left out.")] = None,
+    top: Annotated[int, typer.Option(help="How many positions.", min=1)] = 20,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What to count tomorrow morning: the positions whose count is worth most a minute, and why."""
+    import polars as pl
+
+    from orchestration.printing import show
+    from troth.published import current
+
+    found = pl.scan_parquet(current(here(home).home, "pred_stock_counts"))
+    if location is not None:
+        found = found.filter(pl.col("location_code") == location)
+    show(found.head(top).collect().to_dicts(), as_json)
+
+
+@app.command("reliability")
+def show_reliability(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """How often goods were found that were believed to be there, by how sure we were: on picks the model had not seen."""
+    from models.stock.belief.model import in_use
+    from orchestration.printing import show
+
+    model = in_use(here(home).home)
+    if not model.version and not as_json:
+        print("No model is in use yet: expectations decide until enough picks were made to learn from.")
+        return
+    told = {"model_version": model.version, **dict(model.diagnostics), "reliability": model.reliability.to_dicts()}
+    show(told, as_json)

@@ -105,6 +105,7 @@ class BeliefRow(msgspec.Struct):
     is_learned_now: bool
     doubtful: int
     safety_changes: int
+    worth_counting: int
 
 
 class CheckCounts(msgspec.Struct):

@@ -56,12 +56,16 @@ def count_list(
     return (
         beliefs.positions[best]
         .with_columns(
-            value_cents=pl.Series(value[best].round(2), dtype=pl.Float64), minutes=pl.Series(minutes[best].round(2), dtype=pl.Float64),
-            value_cents_per_minute=pl.Series(worth[best].round(2), dtype=pl.Float64), books_units=pl.Series(beliefs.books[best]),
-            mean_units=pl.Series(expected[best].round(2), dtype=pl.Float64), p_zero=pl.Series((1 - present[best]).round(4), dtype=pl.Float64),
+            value_cents=_rounded(value[best], 2), minutes=_rounded(minutes[best], 2),
+            value_cents_per_minute=_rounded(worth[best], 2), books_units=pl.Series(beliefs.books[best]),
+            mean_units=_rounded(expected[best], 2), p_zero=_rounded(1 - present[best], 4),
             reason=pl.Series(_reasons(beliefs, best.astype(np.int32), present)),
         )
     )  # fmt: skip
+
+
+def _rounded(values: Floats, digits: int) -> pl.Series:
+    return pl.Series(values.astype(np.float64).round(digits))
 
 
 def _reasons(beliefs: Beliefs, rows: Ints, present: Floats) -> list[str]:
