@@ -11,7 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestration import books_commands, consenting, event_commands, identity_commands, promising, stock_commands
+from orchestration import (
+    books_commands,
+    consenting,
+    event_commands,
+    identity_commands,
+    promising,
+    stock_commands,
+    stock_measures,
+)
 from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
 from troth.settings import Settings, here, silence_telemetry
@@ -37,6 +45,7 @@ app.add_typer(segment, name="segment")
 app.add_typer(event_commands.app, name="events")
 stock_commands.app.command("breaks")(books_commands.stock_breaks)
 stock_commands.app.command("rebuild")(books_commands.stock_rebuild)
+stock_commands.app.command("measures")(stock_measures.stock_measures)
 app.add_typer(stock_commands.app, name="stock")
 ask.command("stock")(books_commands.ask_stock)
 app.add_typer(quarantine, name="quarantine")
@@ -170,13 +179,13 @@ def serve(
     home: HomeOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8400,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
 ) -> None:
-    """Answer features, availability and recommendations over HTTP."""
+    """Answer features, availability, promises and recommendations over HTTP."""
     from orchestration.rights.desk import seams_of
     from serving.server import serve as serve_http
 
-    served = here(home).home
-    serve_http(served, host, port, rights=seams_of(served))
+    serve_http(here(home).home, host, port, rights=seams_of, workers=workers)
 
 
 @app.command()

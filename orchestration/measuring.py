@@ -53,7 +53,7 @@ def measures(home: Home, asked: Asked, plot: Path | None) -> dict[str, Any]:
     from consent.rule.policy import read_policy
 
     if plot is not None:
-        _refuse_without_matplotlib()
+        refuse_without_matplotlib()
     odd = [name for name in asked.by if name not in NAMES]
     if odd or len({*asked.by}) < len(asked.by):
         raise RunError(f"--by: expected some of {', '.join(NAMES)}, each once, found another. Correct it.", MISUSE)
@@ -122,7 +122,8 @@ def draw(found: "Measured", by: Sequence[str], least: int, path: Path) -> None:
     plt.close(figure)
 
 
-def _refuse_without_matplotlib() -> None:
+def refuse_without_matplotlib() -> None:
+    """Raises: RunError where a plot was asked for and nothing is there to draw it."""
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
