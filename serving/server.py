@@ -1,11 +1,18 @@
-"""The service as a process: the first key, the address, the time it answers for, the thread that tells webhooks, the projector beside it."""
+"""The service as processes: the first key, the address, the time it answers for, the thread that tells webhooks, the projector beside it."""
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 from serving import keys
 from serving.answers import clock_of
@@ -17,11 +24,16 @@ from troth.clock import Clock, FixedClock, SystemClock
 from troth.errors import TrothError
 from troth.home import Home
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
 LOOPBACK = "127.0.0.1"
 PORT = 8400
 _PAUSE_SECONDS = 0.2
 _MOST_SAID = 2_000  # bytes of a projector's last words
 _PROJECTOR_SECONDS = 5  # for a projector to end; and between two of them
+_GRACE_SECONDS = 20  # for requests that are being answered when the service is stopped
+_SILENCE_SECONDS = 30  # a worker that says nothing for so long is replaced: machines can be that busy
 
 
 class ElapsingClock:
@@ -36,36 +48,84 @@ class ElapsingClock:
 
 
 def serve(
-    home: Home, host: str = LOOPBACK, port: int = PORT, clock: Clock | None = None, rights: Seams | None = None
+    home: Home,
+    host: str = LOOPBACK,
+    port: int = PORT,
+    clock: Clock | None = None,
+    rights: Callable[[Home], Seams] | None = None,
+    workers: int = 1,
 ) -> None:
-    """Run the service until it is stopped; one process, this machine only unless told otherwise.
+    """Run the service until it is stopped; this machine only unless told otherwise.
 
-    `rights`: who hands out what is held about a person, and takes a request for erasure in.
+    `rights`: who hands out what is held about a person, and takes a request for erasure in; a function of a module.
+    `workers`: processes that answer, over one socket. More than one are started anew, so whoever calls this from a file of their own
+    guards it with `if __name__ == "__main__"`. One that dies is replaced; none outlives this process. Projector and webhooks stay with this one.
     A home without keys gets one for every purpose and scope. It is shown once, on standard error, and only its hash is kept.
     """
     import uvicorn
+    from uvicorn.supervisors import Multiprocess
 
     told_by = clock or clock_of(home)
     key = keys.first_key(home, told_by.now())
     if key:
         sys.stderr.write(f"API key (shown once, keep it): {key}\n")
+    chosen_at = hub_clock(home, told_by)
+    hub = _hub(home, chosen_at, rights)
+    application = partial(_worker, home, told_by, chosen_at, rights) if workers > 1 else create_app(home, told_by, hub)
+    config = uvicorn.Config(
+        application, host=host, port=port, factory=workers > 1, workers=workers, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS, timeout_worker_healthcheck=_SILENCE_SECONDS,
+    )  # fmt: skip
+    listener = config.bind_socket()
     sys.stderr.write(f"Troth answers on http://{host}:{port}, described in /openapi.json\n")
-    hub = Hub(home, hub_clock(home, told_by))
-    if rights:
-        hub.seams = replace(hub.seams, export=rights.export, erase=rights.erase)
-    app = create_app(home, told_by, hub)
     stop = threading.Event()
     telling = threading.Thread(target=tell, args=(hub, stop), name="webhooks", daemon=True)
     telling.start()
     projecting = threading.Thread(target=project, args=(home, stop), name="projector", daemon=True)
     projecting.start()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to stop: what is below is still done
     try:
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+        if workers > 1:
+            Multiprocess(config, [listener]).run()
+        else:
+            uvicorn.Server(config).run([listener])
+    except KeyboardInterrupt:
+        pass
     finally:
         stop.set()
         telling.join(timeout=delivery.DEADLINE_SECONDS)
         projecting.join(timeout=_PROJECTOR_SECONDS)
         hub.close()
+
+
+def _hub(home: Home, clock: Clock, rights: Callable[[Home], Seams] | None) -> Hub:
+    hub = Hub(home, clock)
+    if rights:
+        given = rights(home)
+        hub.seams = replace(hub.seams, export=given.export, erase=given.erase)
+    return hub
+
+
+def _worker(home: Home, told_by: Clock, chosen_at: Clock, rights: Callable[[Home], Seams] | None) -> "Starlette":
+    """The service in a process that another one started; it ends with that one."""
+    hub = _hub(home, chosen_at, rights)
+
+    @asynccontextmanager
+    async def closing(app: "Starlette") -> AsyncIterator[None]:
+        yield
+        hub.close()
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), name="parent", daemon=True).start()
+    app = create_app(home, told_by, hub)
+    app.router.lifespan_context = closing
+    return app
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def project(home: Home, stop: threading.Event) -> None:

@@ -37,8 +37,8 @@ class Shop:
         return Grounds(self.shelf(), self._current(), self.book())
 
     def is_ready(self) -> bool:
-        """Whether all is read that a promise needs, and was looked after a moment ago."""
-        return isinstance(self._shelf, Board) and time.monotonic() - self._seen[1] < _LOOK_SECONDS
+        """Whether all is read that a promise needs, as it is now. Once a second that takes a look at three small files, else nothing."""
+        return isinstance(self._shelf, Board) and self._network is not None and self._is_current()
 
     def shelf(self) -> Shelf:
         """The board where a projector writes one, else the published table."""
@@ -61,16 +61,29 @@ class Shop:
 
     def _current(self) -> Network:
         """The network of the tables and rules as they are now, as of a second ago."""
-        found, looked = self._network, self._seen[1]
-        if found is not None and time.monotonic() - looked < _LOOK_SECONDS:
+        found = self._network
+        if found is not None and self._is_current():
             return found
         with self._lock:
-            rules = path_of(self._home)
-            seen = versions(self._home, ("locations", "products")), rules, rules.stat().st_mtime_ns
-            if self._network is None or seen != self._seen[0]:
+            if self._network is None or not self._is_current():
+                seen = self._look()
                 self._network = network(self._home)
                 postal_codes()  # read now, not when somebody waits
                 if not isinstance(self._shelf, Board):
                     self._shelf = None
-            self._seen = seen, time.monotonic()
+                self._seen = seen, time.monotonic()
             return self._network
+
+    def _is_current(self) -> bool:
+        seen, looked = self._seen
+        if time.monotonic() - looked < _LOOK_SECONDS:
+            return True
+        if seen != self._look():
+            return False
+        self._seen = seen, time.monotonic()
+        return True
+
+    def _look(self) -> object:
+        """What the network is made of, so that a change shows."""
+        rules = path_of(self._home)
+        return versions(self._home, ("locations", "products")), rules, rules.stat().st_mtime_ns
