@@ -19,6 +19,7 @@ from troth.settings import TELEMETRY_OFF
 # Who besides troth/settings.py reads the environment, and why.
 READERS = {
     "orchestration/warehouse.py": "hands its own environment on to the dbt it starts",
+    "benchmarks/availability/worlds.py": "hands its own environment on to the dbt it starts",
     "benchmarks/as_of.py": "hands its own environment on to the dbt it starts",
     "benchmarks/pipeline.py": "hands its own environment on to the programs it measures",
 }
