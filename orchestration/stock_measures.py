@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from serving.measures import By, Measured, Measures
 
 _MOST_DRAWN = 12  # groups in a plot; more cannot be told apart
+_FIELDS_A_ROW = 3
 
 
 def stock_measures(
@@ -65,38 +66,40 @@ def spoken(value: float, unit: str) -> str:
 
 
 def draw(found: "Measures", path: Path) -> None:
-    """A field for each share: by week as lines, else as bars, those of most cases where there are too many."""
+    """A field for each share, on a scale of its own: by week as lines, else as bars, those of most cases where there are too many."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import PercentFormatter
 
-    shares = [each for each in found.measures if each.statistic_type == "share"]
-    names = list(dict.fromkeys(each.measure_name for each in shares))
-    columns = 3
-    figure, fields = plt.subplots(
-        -(-max(1, len(names)) // columns), columns, figsize=(12, 1 + 2 * -(-max(1, len(names)) // columns)), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axes in fields.flat[len(names) :]:
+    fields_of: dict[str, list[Measured]] = {}
+    for each in found.measures:
+        if each.statistic_type == "share":
+            fields_of.setdefault(each.measure_name, []).append(each)
+    rows = -(-max(1, len(fields_of)) // _FIELDS_A_ROW)
+    figure, fields = plt.subplots(rows, _FIELDS_A_ROW, figsize=(12, 1 + 2 * rows), squeeze=False, layout="constrained")
+    for axes in fields.flat[len(fields_of) :]:
         axes.set_visible(False)
-    for name, axes in zip(names, fields.flat, strict=False):
-        mine = sorted((each for each in shares if each.measure_name == name), key=lambda each: -each.denominator)
+    for axes, (name, mine) in zip(fields.flat, fields_of.items(), strict=False):
         if found.by == "week":
             mine.sort(key=lambda each: str(each.period_start))
-            axes.plot(
-                [str(each.period_start) for each in mine], [each.value for each in mine], marker="o", color="tab:blue"
-            )
+            axes.plot([str(each.period_start) for each in mine], [each.value for each in mine], marker="o")
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         else:
+            mine.sort(key=lambda each: -each.denominator)
             shown = mine[:_MOST_DRAWN]
             bars = axes.barh(
                 [" ".join(_group(each).values()) or "all" for each in shown], [each.value for each in shown]
             )
-            axes.bar_label(bars, [spoken(each.value, "share") for each in shown])
+            labels = [f"{spoken(each.value, 'share')} of {each.denominator}" for each in shown]
+            axes.bar_label(bars, labels, fontsize="x-small", padding=2)
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0))
             axes.invert_yaxis()
+            axes.margins(x=0.5)
         axes.set_title(name, loc="left", fontsize="medium")
-        axes.tick_params(labelsize="x-small", axis="both")
-        (axes.set_ylim if found.by == "week" else axes.set_xlim)(0, 1.2)
+        axes.tick_params(labelsize="x-small")
+        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
     plt.close(figure)
 
