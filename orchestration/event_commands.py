@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestration.errors import MISUSE, RunError
+from orchestration.near_time import KEPT, REMEMBERED
 from orchestration.options import HomeOption, JsonOption
 from troth.clock import SystemClock
 from troth.home import Home
@@ -18,8 +19,6 @@ from troth.settings import here
 if TYPE_CHECKING:
     from serving.intake.desk import IntakeDesk
 
-KEPT_HOURS = 48  # events stay that long after everybody had them: for who looks, and for a projector that starts anew
-REMEMBERED_DAYS = 90  # ids stay known that long: no sender tries again for longer
 app = typer.Typer(no_args_is_help=True, help="Events that came in: the log, dead letters and their replay, landing.")
 Letters = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters; without any, all that wait.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell what would become of each.")]
@@ -124,14 +123,16 @@ def land_events(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("trim")
 def trim_log(
-    hours: Annotated[int, typer.Option(help="Keep what was received in the last so many hours.", min=0)] = KEPT_HOURS,
+    hours: Annotated[int, typer.Option(help="Keep what was received in the last so many hours.", min=0)] = int(
+        KEPT / timedelta(hours=1)
+    ),
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove events that are landed, that every consumer has had, and that are older than some hours."""
     now = SystemClock().now()
     with _Desk(here(home).home) as desk:
-        removed = desk.log.trim_older(now - timedelta(hours=hours), now - timedelta(days=REMEMBERED_DAYS))
+        removed = desk.log.trim_older(now - timedelta(hours=hours), now - REMEMBERED)
     _show({"removed": removed}, as_json)
 
 

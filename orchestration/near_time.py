@@ -12,8 +12,8 @@ from serving.intake.landing import Landed, land
 from serving.intake.log import LANDING, has_log, open_log
 from troth.home import Home
 
-KEPT = timedelta(days=3)  # events stay in the log for so long at least
-REMEMBERED = timedelta(days=30)  # and their ids, so that a sender may repeat itself
+KEPT = timedelta(hours=48)  # events stay in the log that long after everybody had them, for who looks
+REMEMBERED = timedelta(days=90)  # ids stay known that long: no sender tries again for longer
 _RANGE = re.compile(r"_log_(\d{12})-\d{12}\.\w+$")
 
 
