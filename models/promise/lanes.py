@@ -97,9 +97,10 @@ def target(network: Network, spot: Spot) -> Target:
             )
         latitude, longitude, region = found
     distances = distances_km(latitude, longitude, network.latitude, network.longitude)
-    if np.isnan(distances).all():
+    nearest = int(np.where(np.isnan(distances), np.inf, distances).argmin())
+    if np.isnan(distances[nearest]):
         raise PromiseError("locations: expected some with coordinates, found none. Add them to the list of locations.")
-    return Target(distances, int(np.nanargmin(distances)), region, spot.country_code)
+    return Target(distances, nearest, region, spot.country_code)
 
 
 def closed(network: Network, ask: Ask, where: Target, sight: Sight) -> Closed:
@@ -184,7 +185,8 @@ class _Found:
     def opened(self, sight: Sight, network: Network, late: Mapping[Method, str]) -> Open:
         count, lines = len(self.lanes), len(sight.lines)
         kilograms = np.array([_grams(network, line.sku) * line.units / 1000 for line in sight.lines])
-        places, which = np.unique(np.array([lane.place for lane in self.lanes], dtype=np.int64), return_inverse=True)
+        places = {place: number for number, place in enumerate(dict.fromkeys(lane.place for lane in self.lanes))}
+        which = [places[lane.place] for lane in self.lanes]
         on_time, cents, grams, kg_cents, kg_grams = np.array(self.terms, dtype=np.float64).reshape(count, 5).T
         arrays = Lanes(
             is_pickup=np.array([lane.carrier is None for lane in self.lanes], dtype=np.bool_),
@@ -193,7 +195,7 @@ class _Found:
             cents=_whole(cents),
             grams=_whole(grams),
             serves=np.array(self.serves, dtype=np.bool_).reshape(count, lines),
-            found=sight.found(places)[:, which].T,
+            found=sight.found(np.array(list(places), dtype=np.int64))[:, which].T,
             line_cents=_whole(kg_cents[:, None] * kilograms),
             line_grams=_whole(kg_grams[:, None] * kilograms),
         )
@@ -302,10 +304,13 @@ def slot(network: Network, loads: Loads, place: int, work: int, now: int) -> tup
 
 def _nodes(fits: Mask, distances: NDArray[np.float64], most: int) -> list[int]:
     """Places to weigh: those with most of the basket, the nearer first; and for a line that none of them has, the nearest that has it."""
-    covered = fits.sum(axis=0)
-    # A line more counts for more than any distance.
-    order = np.argsort(np.where(covered > 0, distances - covered * 1e6, np.inf), kind="stable")[:most]
-    chosen: list[int] = order[covered[order] > 0].tolist()
+    covered = np.add.reduce(fits, axis=0, dtype=np.int16)
+    having = np.flatnonzero((covered > 0) & ~np.isnan(distances))
+    burden = distances[having] - covered[having] * 1e6  # a line more counts for more than any distance
+    if len(having) > most:
+        first = burden <= np.partition(burden, most - 1)[most - 1]
+        having, burden = having[first], burden[first]
+    chosen: list[int] = having[np.argsort(burden, kind="stable")[:most]].tolist()
     if not chosen:
         return chosen
     left = np.flatnonzero(~fits[:, chosen].any(axis=1))

@@ -64,14 +64,14 @@ def _by_line(
         near = shipping_places(network, method, where)
         kind = network.is_store == (method == "ship_from_store")
     left = np.asarray(sight.is_known & kind)
-    sieves = [("not_sold_here", _any(left))]
+    sieves = [("not_sold_here", left)]
     for name, mask in shut.methods[method]:
         left = left & ~mask
-        sieves.append((f"rule:{name}", _any(left)))
+        sieves.append((f"rule:{name}", left))
     left = left & near
-    sieves.append(("beyond_distance", _any(left)))
+    sieves.append(("beyond_distance", left))
     left = left & (sight.available >= sight.units[:, None])
-    sieves.append(("no_stock", _any(left)))
+    sieves.append(("no_stock", left))
     mine = np.array([lane.method == method for lane in opened.lanes], dtype=np.bool_)
     can_come = np.asarray(opened.arrays.serves[mine].any(axis=0))
     found: list[str | None] = []
@@ -81,7 +81,7 @@ def _by_line(
         elif each.sku not in network.products and not sight.is_known[line].any():
             found.append("unknown_sku")
         else:
-            stopped_by = next((name for name, passed in sieves if not passed[line]), None)
+            stopped_by = next((name for name, passed in sieves if not passed[line].any()), None)
             found.append(stopped_by or _late(network, shut, opened, method, left[line], line))
     return found, bool(left.all(axis=0).any())
 
@@ -96,7 +96,3 @@ def _late(network: Network, shut: Closed, opened: Open, method: Method, left: Ma
     return next(
         (f"rule:{rule.name}" for rule in network.rules.rules if closing & set(rule.carriers)), "beyond_distance"
     )
-
-
-def _any(mask: Mask) -> list[bool]:
-    return list(np.asarray(mask.any(axis=1)).tolist())

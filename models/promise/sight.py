@@ -12,7 +12,7 @@ from models.promise.asking import MODEL_VERSION, Cell, Evidence, Line
 from models.promise.network import Network
 from models.promise.rules import EvidenceRules, Rules
 from models.stock.atp import PARTS
-from models.stock.board.layout import MOST_FOUND, Cells, Known, time_of
+from models.stock.board.layout import CELL, MOST_FOUND, Cells, Known, time_of
 
 
 class Shelf(Protocol):
@@ -92,8 +92,8 @@ class Sight:
         return default
 
     def _cell(self, line: int, place: int, found: float, code: str) -> Cell:
-        one = self.data[line, self.columns[place]]
-        parts = {part: int(one[part]) for part in PARTS}
+        one = dict(zip(CELL.names or (), self.data[line, self.columns[place]].item(), strict=True))
+        parts = {part: one[part] for part in PARTS}
         needed = self.lines[line].units + max(0, parts["committed_units"]) + max(0, parts["held_units"])
         basis = "default" if not one["found"][0] else "bound" if needed > MOST_FOUND else "belief"
         return Cell(
@@ -105,7 +105,7 @@ class Sight:
             found_probability=found,
             basis=basis,
             last_event_at=time_of(one["last_event_at"]),
-            log_offset=int(one["offset"]),
+            log_offset=one["offset"],
         )
 
 

@@ -75,10 +75,10 @@ class Cells:
 
     def found_probability(self, units: NDArray[np.int64] | int) -> NDArray[np.float64]:
         """P(at least `units` are found), of the shape of the cells; 1 for nothing, for more than `MOST_FOUND` that of `MOST_FOUND`."""
-        asked = np.broadcast_to(np.asarray(units, dtype=np.int64), self.data.shape)
-        place = np.clip(asked - 1, 0, MOST_FOUND - 1)
-        found = np.take_along_axis(self.data["found"], place[..., None], axis=-1)[..., 0] / FULL
-        return np.where(asked <= 0, 1.0, found)
+        asked = np.broadcast_to(np.asarray(units, dtype=np.int64), self.data.shape).ravel()
+        place = np.minimum(np.maximum(asked, 1), MOST_FOUND) - 1
+        found = self.data["found"].reshape(-1, MOST_FOUND)[np.arange(len(place)), place] / FULL
+        return np.where(asked <= 0, 1.0, found).reshape(self.data.shape)
 
 
 def current(folder: Path) -> str | None:

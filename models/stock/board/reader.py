@@ -22,6 +22,8 @@ from models.stock.board.layout import (
     time_of,
 )
 
+_WORDS = CELL.itemsize // 8
+
 
 @dataclass(frozen=True)
 class _View:
@@ -66,6 +68,10 @@ class Board:
         places = np.array([view.sku_places.get(sku, -1) for sku in skus], dtype=np.int64)
         columns = np.arange(len(view.locations), dtype=np.int64)
         shape = (len(places), len(columns))
+        if (places >= 0).all():
+            data = _rows(view, places)
+            if data is not None:
+                return Cells(data, data["version"] > 0), view.locations
         return _read(view, np.broadcast_to(places[:, None], shape), np.broadcast_to(columns, shape)), view.locations
 
     def cells(self, positions: Sequence[tuple[str, str]]) -> Cells:
@@ -111,6 +117,15 @@ def _read(view: _View, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> C
     return Cells(data, is_named & (data["version"] > 0))
 
 
+def _rows(view: _View, places: NDArray[np.int64]) -> NDArray[Any] | None:
+    """Whole rows, each copied in one piece; None where a cell was written meanwhile."""
+    count = len(view.locations)
+    data = np.take(view.words.reshape(-1, view.stride * _WORDS), places, axis=0).view(CELL)[:, :count]
+    versions = data["version"]
+    is_whole = (versions & 1 == 0) & (view.versions.reshape(-1, view.stride)[places, :count] == versions)
+    return data if is_whole.all() else None
+
+
 def _copied(view: _View, at: NDArray[np.int64]) -> NDArray[Any]:
     return np.take(view.words, at, axis=0).view(CELL)[:, 0]
 
@@ -131,7 +146,7 @@ def _viewed(folder: Path) -> _View:
             if time.monotonic() > until:
                 raise
     flat = cells.reshape(-1)
-    words = flat.view(np.uint64).reshape(-1, CELL.itemsize // 8)
+    words = flat.view(np.uint64).reshape(-1, _WORDS)
     return _View(
         folder / name, header, words, flat["version"], cells.shape[1], skus, locations, places(skus), places(locations)
     )
