@@ -2503,8 +2503,7 @@ from order_outcomes
 where coalesce(ready_seconds, delivery_seconds) is not null
 union all
 select
-    heard.source_name || '_staleness', greatest(0, floor(epoch_us(ordered_at - newest_at) / 1e6)), null, ordered_at, asked.location_code,
-    fulfillment_method, null
+    heard.source_name || '_staleness', greatest(0, floor(epoch_us(ordered_at - newest_at) / 1e6)), null, ordered_at, asked.location_code, null, null
 from (from order_outcomes cross join (select distinct source_name from heard)) as asked
 asof join heard
     on heard.source_name = asked.source_name and heard.location_code = asked.location_code and asked.ordered_at >= heard.known_at;
