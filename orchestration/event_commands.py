@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestration.errors import MISUSE, RunError
-from orchestration.near_time import KEPT, REMEMBERED
 from orchestration.options import HomeOption, JsonOption
 from troth.clock import SystemClock
 from troth.home import Home
@@ -123,16 +122,18 @@ def land_events(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 @app.command("trim")
 def trim_log(
-    hours: Annotated[int, typer.Option(help="Keep what was received in the last so many hours.", min=0)] = int(
-        KEPT / timedelta(hours=1)
-    ),
+    hours: Annotated[
+        int | None, typer.Option(help="Keep what was received in the last so many hours; as a cycle does, 48.", min=0)
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove events that are landed, that every consumer has had, and that are older than some hours."""
-    now = SystemClock().now()
+    from orchestration.near_time import KEPT, REMEMBERED
+
+    now, kept = SystemClock().now(), KEPT if hours is None else timedelta(hours=hours)
     with _Desk(here(home).home) as desk:
-        removed = desk.log.trim_older(now - timedelta(hours=hours), now - REMEMBERED)
+        removed = desk.log.trim_older(now - kept, now - REMEMBERED)
     _show({"removed": removed}, as_json)
 
 
