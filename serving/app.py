@@ -3,7 +3,8 @@
 A refusal by consent is an answer (200, `is_allowed` false, a reason), not an error.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -40,8 +41,8 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
     callers.known()
     service = Service(answers.desk(home), callers, clock)
     consent_hub = hub or Hub(home, clock)
-    events = Intake(intake or IntakeDesk(home, consent_hub.clock, consent_hub), callers)
-    shop = Promising(Shop(home), callers, consent_hub.clock)
+    desk = intake or IntakeDesk(home, consent_hub.clock, consent_hub)
+    shop = Shop(home)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
@@ -50,8 +51,8 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
-        *shop.routes(),
-        *events.routes(),
+        *Promising(shop, callers, consent_hub.clock).routes(),
+        *Intake(desk, callers).routes(),
         *consent_hub.routes(),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
@@ -60,7 +61,15 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         TrothError: problems.on_refusal,
         Exception: problems.on_fault,
     }
-    return Starlette(routes=routes, exception_handlers=handlers)
+
+    @asynccontextmanager
+    async def open_for_business(app: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(shop.prepare)
+        yield
+        desk.close()
+        consent_hub.close()
+
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=open_for_business)
 
 
 class Service:

@@ -3,16 +3,16 @@
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving import keys
 from serving.answers import clock_of
@@ -58,25 +58,16 @@ def serve(
     """Run the service until it is stopped; this machine only unless told otherwise.
 
     `rights`: who hands out what is held about a person, and takes a request for erasure in; a function of a module.
-    `workers`: processes that answer, over one socket. More than one are started anew, so whoever calls this from a file of their own
+    `workers`: processes that answer at one address. More than one are started anew, so whoever calls this from a file of their own
     guards it with `if __name__ == "__main__"`. One that dies is replaced; none outlives this process. Projector and webhooks stay with this one.
     A home without keys gets one for every purpose and scope. It is shown once, on standard error, and only its hash is kept.
     """
-    import uvicorn
-    from uvicorn.supervisors import Multiprocess
-
     told_by = clock or clock_of(home)
     key = keys.first_key(home, told_by.now())
     if key:
         sys.stderr.write(f"API key (shown once, keep it): {key}\n")
-    chosen_at = hub_clock(home, told_by)
-    hub = _hub(home, chosen_at, rights)
-    application = partial(_worker, home, told_by, chosen_at, rights) if workers > 1 else create_app(home, told_by, hub)
-    config = uvicorn.Config(
-        application, host=host, port=port, factory=workers > 1, workers=workers, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS, timeout_worker_healthcheck=_SILENCE_SECONDS,
-    )  # fmt: skip
-    listener = config.bind_socket()
+    hub = _hub(home, hub_clock(home, told_by), rights)
+    run = bound(home, host, port, told_by, hub, rights, workers)
     sys.stderr.write(f"Troth answers on http://{host}:{port}, described in /openapi.json\n")
     stop = threading.Event()
     telling = threading.Thread(target=tell, args=(hub, stop), name="webhooks", daemon=True)
@@ -85,10 +76,7 @@ def serve(
     projecting.start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to stop: what is below is still done
     try:
-        if workers > 1:
-            Multiprocess(config, [listener]).run()
-        else:
-            uvicorn.Server(config).run([listener])
+        run()
     except KeyboardInterrupt:
         pass
     finally:
@@ -96,6 +84,52 @@ def serve(
         telling.join(timeout=delivery.DEADLINE_SECONDS)
         projecting.join(timeout=_PROJECTOR_SECONDS)
         hub.close()
+
+
+def bound(
+    home: Home, host: str, port: int, told_by: Clock, hub: Hub, rights: Callable[[Home], Seams] | None = None, workers: int = 1
+) -> Callable[[], None]:  # fmt: skip
+    """The address taken, and what answers there until it is stopped: this process, or so many workers that it starts and looks after."""
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    alone = workers == 1
+    config = uvicorn.Config(
+        create_app(home, told_by, hub) if alone else partial(_worker, home, told_by, hub.clock, rights),
+        host=host,
+        port=port,
+        factory=not alone,
+        workers=workers,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_worker_healthcheck=_SILENCE_SECONDS,
+    )
+    taken = config.bind_socket()
+    if alone:
+        return partial(uvicorn.Server(config).run, [taken])
+    family, address = taken.family, taken.getsockname()
+    taken.close()
+    return Multiprocess(config, [_listener(family, address)]).run
+
+
+class _Listener(socket.socket):
+    """A socket that becomes another one at the same address in another process, so that the kernel shares connections out among them.
+
+    One socket for all would not do: whoever wakes first takes all who wait, and has them for as long as they stay.
+    """
+
+    def __reduce__(self) -> Any:
+        return _listener, (self.family, self.getsockname())
+
+
+def _listener(family: int, address: Any) -> _Listener:
+    found = _Listener(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    found.bind(address)
+    return found
 
 
 def _hub(home: Home, clock: Clock, rights: Callable[[Home], Seams] | None) -> Hub:
@@ -108,19 +142,10 @@ def _hub(home: Home, clock: Clock, rights: Callable[[Home], Seams] | None) -> Hu
 
 def _worker(home: Home, told_by: Clock, chosen_at: Clock, rights: Callable[[Home], Seams] | None) -> "Starlette":
     """The service in a process that another one started; it ends with that one."""
-    hub = _hub(home, chosen_at, rights)
-
-    @asynccontextmanager
-    async def closing(app: "Starlette") -> AsyncIterator[None]:
-        yield
-        hub.close()
-
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), name="parent", daemon=True).start()
-    app = create_app(home, told_by, hub)
-    app.router.lifespan_context = closing
-    return app
+    return create_app(home, told_by, _hub(home, chosen_at, rights))
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:

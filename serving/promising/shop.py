@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 
 from models.promise.book import Book
 from models.promise.network import Network, network
@@ -15,6 +16,7 @@ from models.stock.holds.opening import open_holds
 from models.stock.holds.store import HoldStore
 from models.tables import versions
 from serving.board import open_board
+from troth.errors import TrothError
 from troth.home import Home
 
 _LOOK_SECONDS = 1.0  # between looks for newer tables and rules
@@ -35,6 +37,11 @@ class Shop:
     def grounds(self) -> Grounds:
         """Raises: TrothError where nothing was published yet."""
         return Grounds(self.shelf(), self._current(), self.book())
+
+    def prepare(self) -> None:
+        """Read what promises need before anybody waits for it. What is not there yet is read when it is asked for."""
+        with suppress(TrothError):
+            self.grounds()
 
     def is_ready(self) -> bool:
         """Whether all is read that a promise needs, as it is now. Once a second that takes a look at three small files, else nothing."""
