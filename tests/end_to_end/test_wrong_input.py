@@ -287,7 +287,7 @@ TEA = "examples/tea_house"
         (2, "expected --source ecommerce=FILE for mapping tea_house.yml, found pos", ["run", "--source", f"pos={TEA}.csv", "--mapping", f"{TEA}.yml"]),
         (2, "expected a file at gone.csv, found none", ["run", "--source", "ecommerce=gone.csv", "--mapping", f"{TEA}.yml"]),
         (1, "gone.yml, file: expected a YAML file, found", ["run", "--source", f"ecommerce={TEA}.csv", "--mapping", "gone.yml"]),
-        (1, "source: expected one of pos, ecommerce, wms, loyalty, consent, steward, found cinema", ["quarantine", "replay", "cinema"]),
+        (1, "source: expected one of pos, ecommerce, wms, loyalty, consent, steward, stock, found cinema", ["quarantine", "replay", "cinema"]),
         (1, "Run `troth run` first", ["ask", "customer", "cus_nobody"]),
     ],
 )  # fmt: skip

@@ -102,9 +102,16 @@ def tables(*orders: dict[str, Any]) -> dict[str, pl.DataFrame]:
         "order_exceptions": frame(EXCEPTIONS),
         "refunds": frame([REFUND]),
         "returns": frame([RETURN]),
-        "products": pl.DataFrame({"sku": ["SKU-00001"], "product_name": ["Storm lantern"]}),
-        "locations": pl.DataFrame({"location_code": ["S001"], "location_name": ["Pier 9"]}),
-    }
+        "products": pl.DataFrame(
+            {"sku": ["SKU-00001"], "product_name": ["Storm lantern"], "category_name": ["Lamps"], "price_cents": [3900], "weight_grams": [700]}
+        ),
+        "locations": pl.DataFrame(
+            {
+                "location_code": ["S001"], "location_name": ["Pier 9"], "location_type": ["store"], "timezone_name": ["America/Los_Angeles"],
+                "latitude": [37.8], "longitude": [-122.4], "region_code": ["CA"], "country_code": ["US"], "opens_at": ["09:00"], "closes_at": ["18:00"],
+            }
+        ),
+    }  # fmt: skip
 
 
 def shop(root: Path, *orders: dict[str, Any]) -> Desk:
