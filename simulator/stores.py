@@ -55,7 +55,14 @@ class Stores:
         receipts = pos.numbered(receipts, rng, world.places, self.next_number)
         lines = pl.concat([lines, struck, back_lines, false_lines]).sort("receipt", "line_number", maintain_order=True)
         texts = pos.receipt_text(
-            self._by_its_clock(receipts), lines, world.places, world.products, world.people, world.day_start(day), date_text, day
+            self._by_its_clock(receipts),
+            lines,
+            world.places,
+            world.products,
+            world.people,
+            world.day_start(day),
+            date_text,
+            day,
         )
         pos.write(world.landing, day, receipts, texts, world.places)
         self._book(day, rng, receipts, lines, date_text)
