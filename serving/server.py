@@ -111,7 +111,8 @@ def bound(
         return partial(uvicorn.Server(config).run, [taken])
     family, address = taken.family, taken.getsockname()
     taken.close()
-    return Multiprocess(config, [_listener(family, address)]).run
+    listeners: list[socket.socket] = [_listener(family, address)]
+    return lambda: Multiprocess(config, listeners).run()  # made when it is run, for it takes the signals over
 
 
 class _Listener(socket.socket):
