@@ -33,7 +33,7 @@ _PAUSE_SECONDS = 0.2
 _MOST_SAID = 2_000  # bytes of a projector's last words
 _PROJECTOR_SECONDS = 5  # for a projector to end; and between two of them
 _GRACE_SECONDS = 20  # for requests that are being answered when the service is stopped
-_SILENCE_SECONDS = 30  # a worker that says nothing for so long is replaced: machines can be that busy
+_SILENCE_SECONDS = 10  # a worker that says nothing for so long is replaced: machines can be that busy
 
 
 class ElapsingClock:
@@ -161,7 +161,7 @@ def project(home: Home, stop: threading.Event) -> None:
     """
     said = b""
     while not stop.is_set():
-        command = [sys.executable, "-m", "serving.intake.projector", str(home.root)]
+        command = [sys.executable, "-m", "serving.intake.projector", str(home.root), str(os.getpid())]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while child.poll() is None and not stop.wait(_PAUSE_SECONDS):
             pass

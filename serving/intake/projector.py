@@ -269,13 +269,16 @@ def _letter(event: Event, detail: str) -> NewLetter:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m serving.intake.projector HOME`: project until stopped, or until whoever started it is gone. 0 stopped, 1 refused."""
+    """`python -m serving.intake.projector HOME [PARENT]`: project until stopped, or until whoever started it is gone. 0 stopped, 1 refused.
+
+    `PARENT`: the process that started it, which may be gone before this one can ask who it was.
+    """
     from models.stock.holds.opening import open_holds
     from serving.answers import clock_of
     from serving.intake.log import open_log
     from serving.server import hub_clock
 
-    home, parent = Home(Path(arguments[0])), os.getppid()
+    home, parent = Home(Path(arguments[0])), int(arguments[1]) if len(arguments) > 1 else os.getppid()
     stopped = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopped.set())

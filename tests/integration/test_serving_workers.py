@@ -69,6 +69,7 @@ def test_workers_answer_one_that_is_killed_is_replaced_and_all_stop_when_told_to
     until(lambda: len(started.children("serving.intake.projector")) == 1)
     first = started.workers()
     first[0].kill()
+    until(lambda: not psutil.pid_exists(first[0].pid))
     assert all(started.answers() for _ in range(20))
     until(lambda: started.is_whole() and first[0] not in started.workers())
     assert first[1] in started.workers()
