@@ -15,7 +15,7 @@ _AT = pl.Datetime("us")
 _LOCATIONS = [("S001", "store", "701"), ("S002", "store", "702"), ("DC1", "distribution_center", "801")]
 _COLUMNS: Mapping[str, Mapping[str, Any]] = {
     "availability": {"location_code": pl.String, "sku": pl.String, "on_hand_units": pl.Int64, "committed_units": pl.Int64,
-                     "safety_units": pl.Int64, "last_movement_at": _AT},
+                     "safety_units": pl.Int64, "last_movement_at": _AT, "as_of_at": _AT},
     "locations": {"location_code": pl.String, "location_type": pl.String, "ecommerce_location_id": pl.String},
     "order_events": {"order_id": pl.String, "source_table": pl.String, "recorded_at": _AT},
     "order_lines": {"order_id": pl.String, "sku": pl.String, "quantity_units": pl.Int64},
@@ -48,7 +48,7 @@ def publish_stock(
     ids = {name: f"ecommerce/{name.strip('#')}" for name in orders}
     rows: Mapping[str, list[tuple[object, ...]]] = {
         "availability": [
-            (*place, units, committed.get(place, 0), 1, naive) for place, units in sorted(on_hand.items())
+            (*place, units, committed.get(place, 0), 1, naive, naive) for place, units in sorted(on_hand.items())
         ],
         "locations": list(_LOCATIONS),
         "order_events": [(ids[name], "raw_ecommerce__orders", naive) for name in orders],

@@ -6,18 +6,26 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from models.errors import ModelsError
 from models.stock.atp import PARTS
 from models.stock.board.layout import CELL, Cells, Known
 from troth.home import Home
 from troth.published import current
 
+_NEEDED = ("location_code", "sku", "last_movement_at", "as_of_at")
+
 
 class PublishedShelf:
-    """A shelf over `availability`. Raises: TrothError where it is not published."""
+    """A shelf over `availability`. Raises: TrothError where it is not published, or by a release that had other columns."""
 
     def __init__(self, home: Home) -> None:
         frame = pl.scan_parquet(current(home, "availability"))
         schema = frame.collect_schema()
+        if missing := [name for name in _NEEDED if name not in schema]:
+            raise ModelsError(
+                f"published table availability: expected column {', '.join(missing)}, found none of that name. "
+                "Run `troth run` to build and publish it again."
+            )
         self._parts = [part for part in PARTS if part in schema]
         self._frame = frame
         head = frame.select(pl.col("as_of_at").max()).collect().item()
