@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from benchmarks.harness import Measure, conditions
 SUMMARY = "Promises over 500 stores and 20,000 SKUs, baskets of five, writes running: in process, at 16 callers over HTTP, and from SQL"
 SIZES = {"full": (500, 20_000), "small": (50, 2_000)}
 CENTRES, LINES, CALLERS, PAIRS = 6, 5, 16, 10_000
+PACE, WORKERS = 8, 2  # requests a second of each caller; processes that answer
 CELLS_A_SECOND, AT_ONCE = 1_000, 20
 CALLS, WARM, CALLS_OVER_HTTP, CALLS_OF_SQL, BATCHES = 2_000, 300, 3_200, 200, 20
 _KM_TO_COLLECT = 40
@@ -102,21 +103,38 @@ def _in_process(world: World, state: dict[str, Any]) -> Iterator[Measure]:
 def _over_http(world: World, state: dict[str, Any]) -> Iterator[Measure]:
     from serving import keys
 
-    key = keys.make_key(world.home, "benchmark", [], datetime.now(UTC), ["promise"])
-    with _served(world) as port:
-        chance = random.Random(11)
-        bodies = []
-        for _ in range(CALLS_OVER_HTTP):
-            skus, (latitude, longitude) = world.basket(chance)
-            lines = [{"sku": sku, "units": 1} for sku in skus]
-            bodies.append(json.dumps({"lines": lines, "spot": {"latitude": latitude, "longitude": longitude}}).encode())
+    key, chance = keys.make_key(world.home, "benchmark", [], datetime.now(UTC), ["promise"]), random.Random(11)
+    bodies = []
+    for _ in range(CALLS_OVER_HTTP):
+        skus, (latitude, longitude) = world.basket(chance)
+        lines = [{"sku": sku, "units": 1} for sku in skus]
+        bodies.append(json.dumps({"lines": lines, "spot": {"latitude": latitude, "longitude": longitude}}).encode())
+    with _served() as (port, _):
+        nothing = asyncio.run(_asked_in_time(port, key, "/", bodies[: CALLS_OVER_HTTP // 2]))
+    with _served(world) as (port, pid):
+
+        def timed(calls: Callable[[], Awaitable[list[float]]]) -> tuple[list[float], dict[str, Any]]:
+            began, spent, ours = time.perf_counter(), _processor(pid), time.process_time()
+            times = asyncio.run(_awaited(calls))
+            seconds, work = time.perf_counter() - began, [each - before for each, before in zip(_processor(pid), spent, strict=True)]  # fmt: skip
+            return times, conditions(
+                **state, callers=CALLERS, workers=WORKERS, calls=len(times), requests_a_second=round(len(times) / seconds),
+                processor_ms_a_request=round(sum(work) / len(times) * 1e3, 2), shares_of_workers=[round(each / max(sum(work), 0.01), 2) for each in work],
+                processor_ms_a_request_of_callers=round((time.process_time() - ours) / len(times) * 1e3, 2), load_1min=_load(),
+            )  # fmt: skip
+
         asyncio.run(_asked(port, key, "/v1/promises", bodies[:WARM], CALLERS))
-        began = time.perf_counter()
-        times = asyncio.run(_asked(port, key, "/v1/promises", bodies, CALLERS))
-        rate = len(bodies) / (time.perf_counter() - began)
-        here = conditions(**state, callers=CALLERS, calls=len(bodies), requests_a_second=round(rate), load_1min=_load(), service="one process")  # fmt: skip
+        times, here = timed(lambda: _asked_in_time(port, key, "/v1/promises", bodies))
+        here |= {
+            "pace": f"{CALLERS} callers, each {PACE} times a second at random moments, from the moment due",
+            "nothing_p50_ms": _at(nothing, 0.5), "nothing_p99_ms": _at(nothing, 0.99),
+        }  # fmt: skip
         yield Measure("promise_http_p50", _at(times, 0.5), "ms", conditions=here)
         yield Measure("promise_http_p99", _at(times, 0.99), "ms", goal=25, conditions=here)
+        times, here = timed(lambda: _asked(port, key, "/v1/promises", bodies, CALLERS))
+        here["pace"] = f"{CALLERS} callers, each again as soon as it is answered"
+        yield Measure("promise_http_saturated_p50", _at(times, 0.5), "ms", conditions=here)
+        yield Measure("promise_http_saturated_p99", _at(times, 0.99), "ms", conditions=here)
         body = json.dumps({"pairs": [{"sku": sku, "location_code": code} for sku, code in _pairs(world)]}).encode()
         times = asyncio.run(_asked(port, key, "/v1/availability", [body] * BATCHES, 1))
         here = conditions(**state, callers=1, calls=BATCHES, pairs=PAIRS, load_1min=_load())
@@ -250,26 +268,64 @@ def _write(root: Path, skus: Sequence[str], codes: Sequence[str], stop: Event) -
 
 
 @contextmanager
-def _served(world: World) -> Iterator[int]:
-    """The service in a process of its own, as `serve` runs it; the writer stands in for its projector."""
+def _served(world: World | None = None) -> Iterator[tuple[int, int]]:
+    """The service as `serve` runs it, its port and process; the writer stands in for the projector, and nobody has webhooks. Without
+    a world: the same server in one process, answering nothing, which tells what machine and callers take."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    child = subprocess.Popen([sys.executable, "-m", "benchmarks.promise", str(world.home.root), str(port)])
+    child = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.promise", str(port), *([str(world.home.root)] if world else [])]
+    )
     try:
         until = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if time.monotonic() > until or child.poll() is not None:
-                    raise
-                time.sleep(0.1)
-        yield port
+        while not _is_open(port) or (world and len(_workers(child.pid)) < WORKERS):
+            if time.monotonic() > until or child.poll() is not None:
+                raise SystemExit("promise: expected a service that answers, found none. See what it says.")
+            time.sleep(0.1)
+        yield port, child.pid
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(30)
+
+
+def _is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _workers(pid: int) -> list[Any]:
+    import psutil
+
+    return [each for each in psutil.Process(pid).children() if "spawn_main" in " ".join(each.cmdline())]
+
+
+def _processor(pid: int) -> list[float]:
+    """Seconds of processor each worker has used."""
+    return [sum(each.cpu_times()[:2]) for each in _workers(pid)]
+
+
+async def _awaited(calls: Callable[[], Awaitable[list[float]]]) -> list[float]:
+    return await calls()
+
+
+class _Caller:
+    """One connection that is kept."""
+
+    def __init__(self, key: str, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._head = f"POST {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: "
+        self._reader, self.writer = reader, writer
+
+    async def ask(self, body: bytes) -> None:
+        self.writer.write(f"{self._head}{len(body)}\r\n\r\n".encode() + body)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await self._reader.readexactly(length)
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"promise: expected 200, found {answer[:40]!r}.")
 
 
 async def _asked(port: int, key: str, path: str, bodies: Sequence[bytes], callers: int) -> list[float]:
@@ -278,22 +334,33 @@ async def _asked(port: int, key: str, path: str, bodies: Sequence[bytes], caller
     queue = iter(bodies)
 
     async def call() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        caller = _Caller(key, path, *await asyncio.open_connection("127.0.0.1", port))
         for body in queue:
-            head = f"POST {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             began = time.perf_counter()
-            writer.write(head.encode() + body)
-            answer = await reader.readuntil(b"\r\n\r\n")
-            length = next(
-                int(line[15:]) for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:")
-            )
-            await reader.readexactly(length)
+            await caller.ask(body)
             times.append((time.perf_counter() - began) * 1e3)
-            if not answer.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(f"promise: expected 200, found {answer[:40]!r}.")
-        writer.close()
+        caller.writer.close()
 
     await asyncio.gather(*(call() for _ in range(callers)))
+    return sorted(times)
+
+
+async def _asked_in_time(port: int, key: str, path: str, bodies: Sequence[bytes]) -> list[float]:
+    """Milliseconds of each request from when it was due, sorted; a caller that is still waiting asks late, and that counts."""
+    times: list[float] = []
+    began = time.perf_counter() + 0.5
+
+    async def call(number: int) -> None:
+        caller = _Caller(key, path, *await asyncio.open_connection("127.0.0.1", port))
+        chance, due = random.Random(number), began
+        for body in bodies[number::CALLERS]:
+            due += chance.expovariate(PACE)
+            await asyncio.sleep(due - time.perf_counter())
+            await caller.ask(body)
+            times.append((time.perf_counter() - due) * 1e3)
+        caller.writer.close()
+
+    await asyncio.gather(*(call(number) for number in range(CALLERS)))
     return sorted(times)
 
 
@@ -321,13 +388,30 @@ def _load() -> float:
     return round(os.getloadavg()[0], 1)
 
 
-if __name__ == "__main__":
+def _serve_nothing(port: int) -> None:
     import uvicorn
 
-    from serving.app import create_app
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await receive()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+    uvicorn.run(nothing, port=port, log_level="warning", access_log=False, server_header=False, lifespan="off")
+
+
+def _serve(port: int, root: Path) -> None:
+    from serving.hub.routes import Hub
+    from serving.server import LOOPBACK, bound
     from troth.clock import SystemClock
     from troth.home import Home
 
-    uvicorn.run(
-        create_app(Home(Path(sys.argv[1])), SystemClock()), port=int(sys.argv[2]), log_level="warning", access_log=False, server_header=False
-    )  # fmt: skip
+    home, clock = Home(root), SystemClock()
+    bound(home, LOOPBACK, port, clock, Hub(home, clock), workers=WORKERS)()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        _serve(int(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        _serve_nothing(int(sys.argv[1]))
