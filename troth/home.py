@@ -111,7 +111,7 @@ class Home:
                 pass
             finally:
                 draft.unlink()
-            _sync_folder(path.parent)  # a key that a power cut takes away orphans what was made under it
+            sync(path.parent)  # a key that a power cut takes away orphans what was made under it
         secret = path.read_bytes()
         if len(secret) != 32:
             raise TrothError(
@@ -135,8 +135,9 @@ class Home:
         return [*given, *(self.key(name) for name in files)]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,7 +3,6 @@
 Statements are written with `?` for a value. Schemas are made and brought up to date by Alembic (migrations/).
 """
 
-import os
 import sqlite3
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from consent.errors import LedgerError
+from troth.home import sync
 from troth.sqlite import write_ahead
 
 HEAD = "0001"  # newest migration
@@ -131,7 +131,7 @@ class SQLiteDatabase:
                 if time.monotonic() > until:
                     raise LedgerError(f"ledger {self._name}: expected to empty its journal, found it in use. {AGAIN}")
                 time.sleep(0.005)
-            _sync(self._path.with_name(f"{self._name}-wal"))  # or a power cut could bring the journal back
+            sync(self._path.with_name(f"{self._name}-wal"))  # or a power cut could bring the journal back
 
     @contextmanager
     def _refusing(self, verb: str, advice: str) -> Iterator[None]:
@@ -192,11 +192,6 @@ class SQLiteDatabase:
             return None
         row = self._writer.execute("select version_num from alembic_version").fetchone()
         return str(row[0]) if row else None
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def other_version(found: str | None) -> str:

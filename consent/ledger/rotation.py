@@ -13,7 +13,7 @@ from consent.ledger.keyring import kek_id
 from consent.ledger.opening import open_ledger
 from consent.vault import open_vault
 from troth.clock import Clock
-from troth.home import Home
+from troth.home import Home, sync
 from troth.settings import given_keks
 
 
@@ -52,7 +52,7 @@ def rotate_kek(home: Home, clock: Clock) -> Rotated:
             (keys / f"{name}.key").unlink()
     if not given:
         (keys / "kek.next.key").replace(keys / "kek.key")
-    _sync(keys)
+    sync(keys)
     return Rotated(kek_id(current).hex(), ledger_keys, vault_keys, tuple(destroyed))
 
 
@@ -61,11 +61,3 @@ def _overwrite(path: Path) -> None:
         file.write(bytes(path.stat().st_size))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

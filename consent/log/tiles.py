@@ -19,6 +19,7 @@ from pathlib import Path
 
 from consent.log.merkle import HASH_BYTES, Node, VerificationError, level_above, tree_root
 from consent.log.note import Checkpoint, Verifier, open_checkpoint
+from troth.home import sync
 
 # Entries [start, stop) of the log.
 Entries = Callable[[int, int], Sequence[bytes]]
@@ -214,7 +215,7 @@ class _Writer:
     def sync(self) -> None:
         """Returns when all that was written, and its names, would survive a loss of power."""
         with ThreadPoolExecutor(_SYNCS_AT_ONCE) as pool:
-            list(pool.map(_sync, [*self._files, *self._folders]))
+            list(pool.map(sync, [*self._files, *self._folders]))
         self._files.clear()
         self._folders.clear()
 
@@ -231,14 +232,6 @@ def _only_writer(folder: Path) -> Iterator[_Writer]:
         (folder / INCOMING).rmdir()
     finally:
         os.close(held)
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _write_entries(writer: _Writer, start: int, size: int, node: Node, entries: Entries) -> None:

@@ -26,7 +26,7 @@ from consent.receipts import verifier
 from consent.receipts.shopper import moment, policy_hash
 from consent.rule.policy import Policy
 from troth.clock import Clock
-from troth.home import write_atomically
+from troth.home import sync, write_atomically
 
 FORMAT = "troth decision receipt 1"
 SHOWN = "troth shown decision 1"
@@ -179,7 +179,7 @@ def record(
             continue  # somebody else's receipt came first: name it
         finally:
             draft.unlink()
-        _sync_folder(folder)
+        sync(folder)
         return receipt
 
 
@@ -369,11 +369,3 @@ def _synced(path: Path) -> Path:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     return path
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ from serving.intake.events import Event
 from serving.intake.log import LANDING, Log
 from serving.intake.plain import Pick
 from troth.clock import microseconds
-from troth.home import Home, write_atomically
+from troth.home import Home, sync, write_atomically
 
 MOST_AT_ONCE = 50_000  # events of one range: their lines are in memory together
 PLAIN_SOURCE = "stock"
@@ -90,7 +90,7 @@ def _land(log: Log, home: Home, asked: _Range) -> tuple[int, int]:
         at = microseconds(newest[path]) * 1_000
         os.utime(path, ns=(at, at))  # rows were received then, however late they are landed
     for folder in {parent for path in lines for parent in (path.parent, path.parent.parent, path.parent.parent.parent)}:
-        _sync(folder)  # before the offset says that the files are there
+        sync(folder)  # before the offset says that the files are there
     return count, len(lines)
 
 
@@ -173,13 +173,5 @@ def _alone(home: Home) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
