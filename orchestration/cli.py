@@ -5,7 +5,7 @@ Exit codes: 0 done; 1 refused, or does not verify; 2 misuse; 3 nothing could be 
 """
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -233,6 +233,29 @@ def ask_availability(
     from serving import answers
 
     _show(answers.ask_availability(here(home).home, sku, location, _now(home)), as_json)
+
+
+@ask.command("promisable")
+def ask_promisable(
+    sku: Annotated[str, typer.Argument(help="Item.")],
+    location: Annotated[str | None, typer.Option(help="A location; or a group instead.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Locations asked together: all, type/store, region/US-CA ...")
+    ] = None,
+    channel: Annotated[str | None, typer.Option(help="Channel that asks: what is protected for it counts.")] = None,
+    by: Annotated[datetime | None, typer.Option("--by", help="For when, UTC; now, if left out.")] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What may be promised of an item: by a location or a group of them, to a channel, for a later time."""
+    from serving import answers, supply
+
+    if (location is None) == (group is None):
+        raise typer.BadParameter("expected --location or --group, found both or none; name one")
+    desk = answers.desk(here(home).home)
+    codes = [location] if location else supply.locations_of(desk, group or "")
+    wanted = None if by is None else by.replace(tzinfo=UTC)
+    _show(supply.ask_promisable(desk, sku, codes, _now(home), channel, wanted, group), as_json)
 
 
 @ask.command("order")

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from feature_repo import catalogue
-from serving import answers, openapi, problems, requests
+from serving import answers, openapi, problems, requests, supply
 from serving.answers import Desk
 from serving.hub.routes import Hub
 from serving.intake.desk import IntakeDesk
@@ -26,6 +26,7 @@ from serving.orders import AUDIENCES, NoSuchOrderError
 from serving.problems import ProblemError
 from serving.promising.routes import Promising
 from serving.promising.shop import Shop
+from serving.supply import NoSuchGroupError
 from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
@@ -47,6 +48,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
         Route("/v1/availability", service.availability_batch, methods=["POST"]),
+        Route("/v1/availability/promisable", service.promisable, methods=["GET"]),
         Route("/v1/recommendations/{customer_id}", service.recommendations, methods=["GET"]),
         Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
@@ -101,6 +103,19 @@ class Service:
         pairs = [(pair.sku, pair.location_code) for pair in asked.pairs]
         found = await run_in_threadpool(answers.ask_availabilities, self._desk, pairs, self._clock.now())
         return _json(found)
+
+    def promisable(self, request: Request) -> Response:
+        self._caller(request)
+        sku, location = requests.text(request, "sku"), requests.optional_text(request, "location")
+        group, channel = requests.optional_text(request, "group"), requests.optional_text(request, "channel")
+        wanted, now = requests.optional_time(request, "at"), self._clock.now()
+        if (location is None) == (group is None):
+            raise requests.bad("location: expected it or a group, found both or none. Name one.")
+        try:
+            codes = [location] if location is not None else supply.locations_of(self._desk, group or "")
+        except NoSuchGroupError as error:
+            raise ProblemError(404, "no_such_group", str(error)) from None
+        return _json(supply.ask_promisable(self._desk, sku, codes, now, channel, wanted, group))
 
     def recommendations(self, request: Request) -> Response:
         _allow(self._caller(request), "personalization")

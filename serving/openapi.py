@@ -13,6 +13,7 @@ from serving.orders import AUDIENCES
 from serving.problems import ProblemDetails
 from serving.promising import describe as promising
 from serving.requests import MOST_PAIRS, MOST_TEXT, AvailabilityRequest
+from serving.supply import Promisable
 
 _PROBLEM = "application/problem+json"
 VERSION = "1.0.0"
@@ -29,12 +30,13 @@ def document() -> dict[str, Any]:
         Health,
         ProblemDetails,
         AvailabilityRequest,
+        Promisable,
         *intake.TYPES,
         *promising.TYPES,
         *describe.TYPES,
     ]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
-    answer, stock, recommendation, order, health, problem, request, *others = found
+    answer, stock, recommendation, order, health, problem, request, promisable, *others = found
     of_intake, others = others[: len(intake.TYPES)], others[len(intake.TYPES) :]
     of_promising, of_hub = others[: len(promising.TYPES)], others[len(promising.TYPES) :]
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
@@ -64,6 +66,29 @@ def document() -> dict[str, Any]:
                 "availability_batch", f"Stock of up to {MOST_PAIRS} items at locations.", stock, [], (413,)
             )
             | {"requestBody": {"required": True, "content": {"application/json": {"schema": request}}}},
+        },
+        "/v1/availability/promisable": {
+            "get": _operation(
+                "promisable",
+                "What may be promised of an item by a location or a group of them, to a channel, for a later time.",
+                promisable,
+                [
+                    _parameter("sku", "query", text, "Item."),
+                    _parameter("location", "query", text, "Location; or a group instead.", required=False),
+                    _parameter("group", "query", text, "Group: all, type/store, region/US-CA ...", required=False),
+                    _parameter(
+                        "channel", "query", text, "Channel that asks: what is protected for it counts.", required=False
+                    ),
+                    _parameter(
+                        "at",
+                        "query",
+                        {"type": "string", "format": "date-time"},
+                        "For when; now, if left out.",
+                        required=False,
+                    ),
+                ],
+                (404,),
+            )
         },
         "/v1/recommendations/{customer_id}": {
             "get": _operation(

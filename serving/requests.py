@@ -3,6 +3,7 @@
 import re
 from base64 import b64decode
 from collections.abc import Sequence
+from datetime import datetime
 from email import message_from_bytes
 from email.policy import HTTP
 from typing import Annotated, Any, TypeVar
@@ -56,6 +57,18 @@ def optional_text(request: Request, name: str) -> str | None:
     if value is not None and len(value) > MOST_TEXT:
         raise bad(f"{name}: expected 1 to {MOST_TEXT} characters, found {len(value)}. Shorten it.")
     return value
+
+
+def optional_time(request: Request, name: str) -> datetime | None:
+    """A time of the query, with its offset. Raises: ProblemError 400."""
+    value = optional_text(request, name)
+    try:
+        at = None if value is None else datetime.fromisoformat(value)
+    except ValueError:
+        at = datetime.min
+    if at is not None and at.tzinfo is None:
+        raise bad(f"{name}: expected a time with its offset, such as 2026-03-02T09:00:00Z, found another. Correct it.")
+    return at
 
 
 def whole_number(request: Request, name: str, default: int, most: int, *, least: int = 1) -> int:

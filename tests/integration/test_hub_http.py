@@ -33,6 +33,7 @@ from tests.unit.serving.open_hub import ALMA, OpenHub, grant
 from tests.unit.serving.open_shop import AT, Caller, open_shop, train
 from tests.unit.serving.test_app import DECIDED_AT_ZERO
 from tests.unit.serving.test_orders import tables
+from tests.unit.serving.test_supply import publish_supply
 from troth.clock import FixedClock
 
 CHECKS = [
@@ -92,6 +93,7 @@ class Surface:
 
     def __init__(self, root: Path) -> None:
         home = open_shop(root, ftr_subject_standing=DECIDED_AT_ZERO, **tables()).home
+        publish_supply(home)
         clock = FixedClock(AT)
         open_ledger(home, clock).close()
         train(home)
