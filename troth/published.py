@@ -17,7 +17,7 @@ def current(home: Home, table: str) -> Path:
     pointer = home.published / table / POINTER
     if not pointer.exists():
         raise TrothError(
-            f"published table {table}: expected a version under {home.published}, found none. Run `troth run` first."
+            f"published table {table}: expected a version in this home, found none. Run `troth run` first."
         )
     return pointer.parent / pointer.read_text().strip()
 

@@ -38,16 +38,16 @@ class NewLetter(msgspec.Struct, frozen=True, kw_only=True):
     event_offset: int | None = None
 
     @classmethod
-    def of_conflict(cls, event: NewEvent, offset: int) -> "NewLetter":
-        """An event whose id is known with another content."""
+    def of(cls, event: NewEvent, offset: int, route: str, reason_code: str, detail: str) -> "NewLetter":
+        """An event of the log, or one that would have been."""
         return cls(
-            route="log",
+            route=route,
             source_name=event.source_name,
             event_id=event.event_id,
             event_type=event.event_type,
             topic=event.topic,
-            reason_code="conflict",
-            detail="event_id: expected the content it was first sent with, found another.",
+            reason_code=reason_code,
+            detail=detail,
             event_offset=offset,
             received_at=event.received_at,
             payload=event.payload,

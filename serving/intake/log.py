@@ -24,6 +24,7 @@ from troth.settings import given_log
 
 LOG_FILE = "events.db"
 PROJECTOR, LANDING = "projector", "landing"  # the consumers every home has
+_CONFLICT = "event_id: expected the content it was first sent with, found another."
 _GROUP = 5_000  # events in one transaction
 _AT_ONCE = 500  # ids looked up in one query
 _DISK_SECONDS = 1.0  # how old what is known of the disk may be
@@ -292,7 +293,7 @@ class Log:
                 is_same = before in (content, b"")  # of who was erased nobody knows what it was
                 verdicts.append(Verdict(offset, "known" if is_same else "conflict"))
                 if not is_same:
-                    conflicts.append(NewLetter.of_conflict(event, offset))
+                    conflicts.append(NewLetter.of(event, offset, "log", "conflict", _CONFLICT))
             self._database.write(_ADD_EVENT, rows)
             self._database.write(_ADD_KNOWN, ids)
             counted = {"known": len(events) - len(rows) - len(conflicts), "conflict": len(conflicts)}

@@ -147,7 +147,7 @@ class Projector:
             try:
                 found += [Told(event.offset, change) for change in changes(event, self._places)]
             except MeaninglessError as fault:
-                letters.append(_letter(event, str(fault)))
+                letters.append(NewLetter.of(event, event.offset, "projector", "meaningless", str(fault)))
         if letters:
             self._log.letters.add(letters)
             self.tally.dead += len(letters)
@@ -251,21 +251,6 @@ def _read(home: Home, told: Announced) -> tuple[Announced, Base, Places]:
 def _loaded(home: Home, told: Announced) -> tuple[Base, Places]:
     by_shop, stores = places_of(home, told)
     return read_base(home, told), Places(by_shop, stores)
-
-
-def _letter(event: Event, detail: str) -> NewLetter:
-    return NewLetter(
-        route="projector",
-        source_name=event.source_name,
-        event_id=event.event_id,
-        event_type=event.event_type,
-        topic=event.topic,
-        reason_code="meaningless",
-        detail=detail,
-        event_offset=event.offset,
-        received_at=event.received_at,
-        payload=event.payload,
-    )
 
 
 def main(arguments: Sequence[str]) -> int:
