@@ -136,7 +136,7 @@ def _viewed(folder: Path) -> _View:
     while True:
         name = current(folder)
         if name is None:
-            raise BoardError("board: expected one, found none. Start the projector, or run `troth run`.")
+            raise BoardError("board: expected one, found none. Start `troth serve`, or `troth stock project`.")
         try:
             header, cells = mapped(folder / name, "r")
             skus = names(folder / name / "skus", int(header[0]["sku_count"]))
