@@ -36,6 +36,14 @@ class Heard:
         self._ledger: Ledger | None = None
         self._known: tuple[_Seen, Gate] | None = None
 
+    def is_built(self) -> bool:
+        """Whether an answer need not build the gate first: it stands, over what is published now."""
+        known = self._known
+        try:
+            return known is not None and known[0] == self._seen()
+        except OSError:
+            return False
+
     def answer(
         self, customer_id: str, ledger_size: int, at: datetime, purpose_code: str, channel_code: str
     ) -> tuple[bool, str] | None:

@@ -5,7 +5,8 @@ A refusal by consent is an answer (200, `is_allowed` false, a reason), not an er
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from feature_repo import catalogue
-from serving import answers, openapi, problems, requests, supply
-from serving.answers import Desk
+from feature_repo import catalogue, reads
+from feature_repo.reads import Source
+from serving import answers, encoding, feast_wire, feature_reads, openapi, problems, requests, supply
+from serving.answers import Availability, Desk
+from serving.feast_wire import OnlineRequest
+from serving.feature_reads import FeaturesRequest
 from serving.hub.routes import Hub
 from serving.intake.desk import IntakeDesk
 from serving.intake.routes import Intake
@@ -31,6 +35,10 @@ from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
 
+_T = TypeVar("_T")
+_AT_ONCE = 100  # entities read in place
+_USES = {each.name: each for each in catalogue.SERVICES}
+
 
 def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeDesk | None = None) -> Starlette:
     """The service of a home, told the time by a clock.
@@ -40,12 +48,15 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
     """
     callers = Callers(home)
     callers.known()
-    service = Service(answers.desk(home), callers, clock)
+    counter = answers.desk(home)
+    service = Service(counter, callers, clock)
     consent_hub = hub or Hub(home, clock)
     desk = intake or IntakeDesk(home, consent_hub.clock, consent_hub)
     shop = Shop(home)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
+        Route("/v1/features", service.features, methods=["POST"]),
+        Route("/get-online-features", service.online_features, methods=["POST"]),
         Route("/v1/availability", service.availability, methods=["GET"]),
         Route("/v1/availability", service.availability_batch, methods=["POST"]),
         Route("/v1/availability/promisable", service.promisable, methods=["GET"]),
@@ -67,6 +78,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
     @asynccontextmanager
     async def open_for_business(app: Starlette) -> AsyncIterator[None]:
         await run_in_threadpool(shop.prepare)
+        await run_in_threadpool(_prepare, counter.source, clock.now())
         yield
         desk.close()
         consent_hub.close()
@@ -75,34 +87,72 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
 
 
 class Service:
-    """The handlers. Reading is quick but touches disk, so it runs beside the event loop."""
+    """The handlers. Features of few are read in place; what reads much, or files, runs beside the event loop."""
 
     def __init__(self, desk: Desk, callers: Callers, clock: Clock) -> None:
         self._desk = desk
         self._callers = callers
         self._clock = clock
         self._document = msgspec.json.encode(openapi.document())
+        self._tag = encoding.tag(self._document, encoding.JSON)
 
-    def customer_features(self, request: Request) -> Response:
+    async def customer_features(self, request: Request) -> Response:
         caller = self._caller(request)
         who, name = requests.text(request, "customer_id"), requests.text(request, "service")
-        use = next((each for each in catalogue.SERVICES if each.name == name), None)
+        use = _USES.get(name)
         if use is None or use.entity != catalogue.CUSTOMER:
-            raise ProblemError(404, "no_such_service", "service: expected one of /openapi.json, found another.")
+            raise _no_such_service()
         _allow(caller, use.purpose_code)
-        return _private(answers.ask_customer(self._desk, who, name, self._clock.now()))
+        at = self._clock.now()
+        found = await _read(self._desk.source, 1, lambda: answers.ask_customer(self._desk, who, name, at))
+        return encoding.private(request, found)
+
+    async def features(self, request: Request) -> Response:
+        caller = self._caller(request)
+        asked = await requests.typed_body(request, FeaturesRequest)
+        use = _USES.get(asked.service)
+        if use is None:
+            raise _no_such_service()
+        _allow(caller, use.purpose_code)
+        entities = feature_reads.rows_of(use, asked.entities)
+        if entities is None:
+            raise ProblemError(
+                422,
+                "not_as_described",
+                f"entities: expected columns {list(use.entity.join_keys)} of one length, found others. Correct them.",
+            )
+        at, source = self._clock.now(), self._desk.source
+        found = await _read(source, len(entities), lambda: feature_reads.ask_features(source, use, entities, at))
+        return (encoding.private if use.is_personal else encoding.shared)(request, found)
+
+    async def online_features(self, request: Request) -> Response:
+        """As Feast's own feature server; problems too are told as its clients read them."""
+        try:
+            caller = self._caller(request)
+            asked = await requests.typed_body(request, OnlineRequest)
+            plan = feast_wire.readings(asked)
+            for reading in plan:
+                _allow(caller, reading.use.purpose_code)
+            at, source = self._clock.now(), self._desk.source
+            count = max(map(len, asked.entities.values()))
+            found, _ = await _read(source, count, lambda: feast_wire.ask_online(source, asked, plan, at))
+            return encoding.private(request, found)
+        except (ProblemError, TrothError) as error:
+            problem = error if isinstance(error, ProblemError) else problems.unavailable(error)
+            return problems.response(problem, feast_wire.fault(problem), encoding.JSON)
 
     def availability(self, request: Request) -> Response:
         self._caller(request)
         sku, location = requests.text(request, "sku"), requests.optional_text(request, "location")
-        return _json(answers.ask_availability(self._desk, sku, location, self._clock.now()))
+        found = answers.ask_availability(self._desk, sku, location, self._clock.now())
+        return encoding.kept(request, found, [_ageless(each) for each in found])
 
     async def availability_batch(self, request: Request) -> Response:
         self._caller(request)
-        asked = requests.availability_request(await requests.body(request))
+        asked = await requests.availability_request(request)
         pairs = [(pair.sku, pair.location_code) for pair in asked.pairs]
         found = await run_in_threadpool(answers.ask_availabilities, self._desk, pairs, self._clock.now())
-        return _json(found)
+        return encoding.shared(request, found)
 
     def promisable(self, request: Request) -> Response:
         self._caller(request)
@@ -115,7 +165,7 @@ class Service:
             codes = [location] if location is not None else supply.locations_of(self._desk, group or "")
         except NoSuchGroupError as error:
             raise ProblemError(404, "no_such_group", str(error)) from None
-        return _json(supply.ask_promisable(self._desk, sku, codes, now, channel, wanted, group))
+        return encoding.shared(request, supply.ask_promisable(self._desk, sku, codes, now, channel, wanted, group))
 
     def recommendations(self, request: Request) -> Response:
         _allow(self._caller(request), "personalization")
@@ -123,21 +173,23 @@ class Service:
         count = requests.whole_number(request, "count", 10, answers.MOST_RECOMMENDED)
         popular = requests.truth(request, "allow_popular")
         at = self._clock.now()
-        return _private(answers.ask_recommend(self._desk, customer_id, at, count, allow_popular=popular))
+        return encoding.private(
+            request, answers.ask_recommend(self._desk, customer_id, at, count, allow_popular=popular)
+        )
 
     def order(self, request: Request) -> Response:
         _allow(self._caller(request), "service")
         name, audience = requests.text(request, "order"), requests.choice(request, "audience", AUDIENCES)
         try:
-            return _private(answers.ask_order(self._desk, name, self._clock.now(), audience))
+            return encoding.private(request, answers.ask_order(self._desk, name, self._clock.now(), audience))
         except NoSuchOrderError as error:
             raise ProblemError(404, "no_such_order", str(error)) from None
 
     def health(self, request: Request) -> Response:
-        return _json(answers.health(self._desk, self._clock.now()))
+        return encoding.shared(request, answers.health(self._desk, self._clock.now()))
 
     def openapi(self, request: Request) -> Response:
-        return Response(self._document, media_type="application/json")
+        return encoding.kept_bytes(request, self._document, encoding.JSON, self._tag, "public, max-age=300")
 
     def _caller(self, request: Request) -> Caller:
         return requests.caller(request, self._callers)
@@ -152,10 +204,22 @@ def _allow(caller: Caller, purpose_code: str | None) -> None:
         )
 
 
-def _json(content: Any) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+async def _read(source: Source, count: int, read: Callable[[], _T]) -> _T:
+    """A read of features. Of few it is done in place, for handing it to a thread and back costs more; not while the gate has to be built."""
+    is_quick = count <= _AT_ONCE and source.heard is not None and source.heard.is_built()
+    return read() if is_quick else await run_in_threadpool(read)
 
 
-def _private(content: Any) -> Response:
-    """About a person: nobody between may keep it."""
-    return Response(msgspec.json.encode(content), headers={"Cache-Control": "no-store"}, media_type="application/json")
+def _prepare(source: Source, at: datetime) -> None:
+    """Build the gate before anybody waits for it. What is not there yet is read when it is asked for."""
+    size = reads.readable_size(source)
+    if source.heard is not None and size is not None:
+        source.heard.answer("", size, at, "service", "*")
+
+
+def _no_such_service() -> ProblemError:
+    return ProblemError(404, "no_such_service", "service: expected one of /openapi.json, found another.")
+
+
+def _ageless(found: Availability) -> Availability:
+    return msgspec.structs.replace(found, age_seconds=None, last_movement_age_seconds=None)

@@ -7,6 +7,9 @@ import msgspec
 from feature_repo.catalogue import CUSTOMER, SERVICES
 from feature_repo.reads import Answer
 from serving.answers import MOST_RECOMMENDED, Availability, Health, OrderAnswer, Recommendation
+from serving.encoding import JSON, MESSAGE_PACK
+from serving.feast_wire import OnlineAnswer, OnlineRequest
+from serving.feature_reads import MOST_ENTITIES, FeatureColumns, FeaturesRequest
 from serving.hub import describe
 from serving.intake import describe as intake
 from serving.orders import AUDIENCES
@@ -31,12 +34,17 @@ def document() -> dict[str, Any]:
         ProblemDetails,
         AvailabilityRequest,
         Promisable,
+        FeaturesRequest,
+        FeatureColumns,
+        OnlineRequest,
+        OnlineAnswer,
         *intake.TYPES,
         *promising.TYPES,
         *describe.TYPES,
     ]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     answer, stock, recommendation, order, health, problem, request, promisable, *others = found
+    features_asked, features, online_asked, online, *others = others
     of_intake, others = others[: len(intake.TYPES)], others[len(intake.TYPES) :]
     of_promising, of_hub = others[: len(promising.TYPES)], others[len(promising.TYPES) :]
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
@@ -50,8 +58,21 @@ def document() -> dict[str, Any]:
                 answer,
                 [customer, _parameter("service", "query", {"type": "string", "enum": services}, "Feature service.")],
                 (404,),
+                (MESSAGE_PACK,),
             )
         },
+        "/v1/features": {
+            "post": _operation(
+                "features",
+                f"Features of up to {MOST_ENTITIES} entities for one use, in columns; who is refused has no features and a reason.",
+                features,
+                [],
+                (404, 413, 415, 422),
+                (MESSAGE_PACK,),
+            )
+            | _body(features_asked, MESSAGE_PACK)
+        },
+        "/get-online-features": {"post": _as_feast(online) | _body(online_asked)},
         "/v1/availability": {
             "get": _operation(
                 "availability",
@@ -60,12 +81,21 @@ def document() -> dict[str, Any]:
                 [
                     _parameter("sku", "query", text, "Item."),
                     _parameter("location", "query", text, "Location; without it, every location.", required=False),
+                    _HELD,
                 ],
+                (),
+                (MESSAGE_PACK,),
+                is_kept=True,
             ),
             "post": _operation(
-                "availability_batch", f"Stock of up to {MOST_PAIRS} items at locations.", stock, [], (413,)
+                "availability_batch",
+                f"Stock of up to {MOST_PAIRS} items at locations.",
+                stock,
+                [],
+                (413,),
+                (MESSAGE_PACK,),
             )
-            | {"requestBody": {"required": True, "content": {"application/json": {"schema": request}}}},
+            | _body(request, MESSAGE_PACK),
         },
         "/v1/availability/promisable": {
             "get": _operation(
@@ -161,9 +191,37 @@ def _parameter(
     return {"name": name, "in": place, "required": required, "schema": schema, "description": description}
 
 
+def _body(schema: dict[str, Any], *others: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in (JSON, *others)}}}
+
+
+_HELD = _parameter(
+    "If-None-Match", "header", {"type": "string", "maxLength": 1000}, "Tags of answers that are held.", required=False
+)
+
+
 def _operation(
-    name: str, summary: str, schema: dict[str, Any], parameters: list[dict[str, Any]], statuses: tuple[int, ...] = ()
+    name: str,
+    summary: str,
+    schema: dict[str, Any],
+    parameters: list[dict[str, Any]],
+    statuses: tuple[int, ...] = (),
+    kinds: tuple[str, ...] = (),
+    *,
+    is_kept: bool = False,
 ) -> dict[str, Any]:
     problems = {str(status): {"$ref": "#/components/responses/Problem"} for status in (400, 401, 403, *statuses, 503)}
-    found = {"200": {"description": "The answer.", "content": {"application/json": {"schema": schema}}}}
-    return {"operationId": name, "summary": summary, "parameters": parameters, "responses": found | problems}
+    found = {"200": {"description": "The answer.", "content": {kind: {"schema": schema} for kind in (JSON, *kinds)}}}
+    held = {"304": {"description": "What is held still stands, but for its age."}} if is_kept else {}
+    return {"operationId": name, "summary": summary, "parameters": parameters, "responses": found | held | problems}
+
+
+def _as_feast(schema: dict[str, Any]) -> dict[str, Any]:
+    """Feast's protocol: a problem is a JSON text in a JSON string, which its clients turn into an exception."""
+    told = {"description": "As Feast's clients read it.", "content": {JSON: {"schema": {"type": "string"}}}}
+    found = {"description": "The answer.", "content": {JSON: {"schema": schema}}}
+    return {
+        "operationId": "online_features",
+        "summary": "Features as Feast's own feature server answers; INVALID is a subject who is refused.",
+        "responses": {"200": found, **{str(status): told for status in (400, 401, 403, 404, 413, 415, 422, 503)}},
+    }

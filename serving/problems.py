@@ -42,10 +42,15 @@ class ProblemError(Exception):
         )
 
 
-def response(problem: ProblemError) -> Response:
+def response(problem: ProblemError, told: bytes | None = None, kind: str = "application/problem+json") -> Response:
+    """The answer of a problem, as problem details or as it is told otherwise."""
     status = problem.details.status
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return Response(msgspec.json.encode(problem.details), status, headers, media_type="application/problem+json")
+    return Response(told or msgspec.json.encode(problem.details), status, headers, media_type=kind)
+
+
+def unavailable(error: TrothError) -> ProblemError:
+    return ProblemError(503, "unavailable", str(error))
 
 
 def on_problem(request: Request, error: Exception) -> Response:
@@ -67,8 +72,8 @@ def on_http(request: Request, error: Exception) -> Response:
 
 def on_refusal(request: Request, error: Exception) -> Response:
     """What the platform cannot answer now: nothing published yet, a damaged file."""
-    detail = str(error) if isinstance(error, TrothError) else ""
-    return response(ProblemError(503, "unavailable", detail))
+    assert isinstance(error, TrothError)  # noqa: S101 (registered for this class alone)
+    return response(unavailable(error))
 
 
 def on_fault(request: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@ MOST_PAIRS = 10_000
 MOST_BYTES = 2 * 1024 * 1024  # of a request body: 10,000 pairs of ordinary codes are half of it
 MOST_FORM_BYTES = 16 * 1024
 MOST_FORM_FIELDS = 20
+PACKED = ("application/msgpack", "application/vnd.msgpack", "application/x-msgpack")
 _T = TypeVar("_T")
 _DECODERS: dict[Any, Any] = {}
 # What msgspec says without repeating what was sent: our own field names and types. Anything else is put in our words.
@@ -103,6 +104,13 @@ async def body(request: Request, most: int = MOST_BYTES) -> bytes:
     return bytes(received)
 
 
+async def typed_body(request: Request, kind: type[_T], most: int = MOST_BYTES) -> _T:
+    """The body, JSON or MessagePack as it says itself, as a value of a type. Raises: ProblemError 415, 413, 400 or 422."""
+    is_packed = _media_type(request) in PACKED
+    data = await body(request, most) if is_packed else await json_bytes(request, most)
+    return decoded(data, kind, is_packed=is_packed)
+
+
 async def json_body(request: Request, kind: type[_T]) -> _T:
     """The body as a value of a type. Raises: ProblemError 415, 413, 400 (no JSON) or 422 (other JSON)."""
     return decoded(await json_bytes(request), kind)
@@ -115,10 +123,10 @@ async def json_bytes(request: Request, most: int = MOST_BYTES) -> bytes:
     return await body(request, most)
 
 
-def decoded(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
-    """JSON as a value of a type. Raises: ProblemError 400 or 422 that never repeats what was sent."""
+def decoded(data: bytes | msgspec.Raw, kind: type[_T], *, is_packed: bool = False) -> _T:
+    """JSON, or MessagePack, as a value of a type. Raises: ProblemError 400 or 422 that never repeats what was sent."""
     try:
-        found: _T = _decoder(kind).decode(data)
+        found: _T = _decoder(kind, is_packed).decode(data)
     except msgspec.ValidationError as error:
         text = str(error)
         said = text if _SAFE.fullmatch(text) else "a field or value that is not described"
@@ -128,13 +136,17 @@ def decoded(data: bytes | msgspec.Raw, kind: type[_T]) -> _T:
             f"body: expected what /openapi.json describes, found otherwise: {said}. Correct it.",
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise bad("body: expected JSON, found otherwise. Correct it.") from None
+        raise bad(f"body: expected {'MessagePack' if is_packed else 'JSON'}, found otherwise. Correct it.") from None
     return found
 
 
-def _decoder(kind: Any) -> Any:
+def _decoder(kind: Any, is_packed: bool) -> Any:
     """Made once for a type: for a union that costs more than to decode a small body."""
-    return _DECODERS.get(kind) or _DECODERS.setdefault(kind, msgspec.json.Decoder(kind))
+    found = _DECODERS.get((kind, is_packed))
+    if found is None:
+        found = (msgspec.msgpack.Decoder if is_packed else msgspec.json.Decoder)(kind)
+        _DECODERS[kind, is_packed] = found
+    return found
 
 
 async def form(request: Request) -> dict[str, str]:
@@ -198,9 +210,12 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def availability_request(data: bytes) -> AvailabilityRequest:
+async def availability_request(request: Request) -> AvailabilityRequest:
+    """The pairs asked for, in JSON whatever the body says it is, or in MessagePack where it says so. Raises: ProblemError 413 or 400."""
+    data = await body(request)
     try:
-        return msgspec.json.decode(data, type=AvailabilityRequest)
+        found: AvailabilityRequest = _decoder(AvailabilityRequest, _media_type(request) in PACKED).decode(data)
+        return found
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise bad(
             f"body: expected {{pairs: [{{sku, location_code}}]}}, found otherwise: {error}. Correct it."

@@ -5,6 +5,7 @@ from typing import Any
 
 from models.promise.asking import Promise
 from serving.promising.shapes import Extension, Held, NewHold, PromiseRequest, RepromiseRequest
+from serving.requests import PACKED
 
 TYPES: tuple[Any, ...] = (PromiseRequest, RepromiseRequest, Promise, NewHold, Extension, Held)
 Json = dict[str, Any]
@@ -23,6 +24,7 @@ def paths(schemas: Sequence[Json]) -> dict[str, Json]:
                 asked,
                 promise,
                 _ASKED,
+                PACKED[:1],
             )
         },
         "/v1/repromises": {
@@ -61,8 +63,11 @@ _HOLD_ID = {
 }
 
 
-def _operation(name: str, summary: str, body: Json | None, answer: Json, statuses: Sequence[int]) -> Json:
+def _operation(
+    name: str, summary: str, body: Json | None, answer: Json, statuses: Sequence[int], kinds: Sequence[str] = ()
+) -> Json:
     problems = {str(status): {"$ref": "#/components/responses/Problem"} for status in sorted(statuses)}
-    told = {"200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}}}
-    asked = {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}} if body else {}
+    forms = ("application/json", *kinds)
+    told = {"200": {"description": "The answer.", "content": {kind: {"schema": answer} for kind in forms}}}
+    asked = {"requestBody": {"required": True, "content": {kind: {"schema": body} for kind in forms}}} if body else {}
     return {"operationId": name, "summary": summary, **asked, "responses": told | problems}

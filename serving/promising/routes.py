@@ -18,7 +18,7 @@ from models.promise.keeping import give, repromise
 from models.promise.promising import promise
 from models.stock.holds.words import Hold, HoldsError, Line, Refusal
 from models.stock.holds.words import Request as HoldRequest
-from serving import requests
+from serving import encoding, requests
 from serving.keys import Callers
 from serving.problems import ProblemError
 from serving.promising.shapes import MOST_BYTES, Extension, Held, NewHold, PromiseRequest, RepromiseRequest
@@ -45,19 +45,20 @@ class Promising:
 
     async def promise(self, request: Request) -> Response:
         caller = requests.caller_with(request, self._callers, PROMISE_SCOPE)
-        asked = requests.decoded(await requests.json_bytes(request, MOST_BYTES), PromiseRequest)
+        asked = await requests.typed_body(request, PromiseRequest, MOST_BYTES)
         at, wish = self._clock.now(), asked.hold
         if wish is None:
             once = partial(_answered, lambda: promise(asked, at, self._shop.grounds()))
-            return once() if self._shop.is_ready() else await run_in_threadpool(once)
+            return encoding.private(request, once() if self._shop.is_ready() else await run_in_threadpool(once))
         if HOLD_SCOPE not in caller.scopes:
             raise ProblemError(
                 403, "scope_not_allowed", f"API key: expected one of scope {HOLD_SCOPE}, found another. Use one."
             )
         shop = self._shop
-        return await run_in_threadpool(
+        given = await run_in_threadpool(
             _answered, lambda: give(asked, at, shop.grounds(), wish, shop.holds(), shop.book())
         )
+        return encoding.private(request, given)
 
     async def repromise(self, request: Request) -> Response:
         requests.caller_with(request, self._callers, HOLD_SCOPE)
@@ -75,7 +76,7 @@ class Promising:
                 methods=asked.methods,
             )  # fmt: skip
 
-        return await run_in_threadpool(_answered, again)
+        return encoding.private(request, await run_in_threadpool(_answered, again))
 
     async def hold(self, request: Request) -> Response:
         requests.caller_with(request, self._callers, HOLD_SCOPE)
@@ -96,10 +97,10 @@ class Promising:
         return _held(lambda: self._shop.holds().release(hold_id, self._clock.now()))
 
 
-def _answered(answer: Callable[[], Promise]) -> Response:
+def _answered(answer: Callable[[], Promise]) -> Promise:
     """No is an answer too: 200, `is_promised` false, the reasons."""
     try:
-        return _json(answer())
+        return answer()
     except (PromiseError, HoldsError) as error:
         raise ProblemError(422, "not_as_described", str(error)) from None
 
@@ -125,6 +126,6 @@ def _held(answer: Callable[[], Hold | Refusal]) -> Response:
     return _json(Held(is_held=False, reason_code=found.reason, text=str(found), short=short))
 
 
-def _json(content: Promise | Held) -> Response:
+def _json(content: Held) -> Response:
     headers = {"Cache-Control": "no-store"}
     return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
