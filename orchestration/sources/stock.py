@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from orchestration.sources.contract import Column, Contract, FileKind, Reading, Source
 from orchestration.sources.json_lines import Scalar, column, read_json_lines, texts
-from serving.intake.plain import MOVEMENT_TYPES, SUPPLY_TYPES
+from serving.intake.plain import LEVEL_TYPES, MOVEMENT_TYPES, SUPPLY_TYPES
 
 _NOBODY_HAS_TO = 24 * 3650  # hours: a retailer may send files alone
 _SENT = (
@@ -57,7 +57,24 @@ COUNTS = Contract(
     ),
     freshness_hours=_NOBODY_HAS_TO,
 )
-CONTRACTS = (MOVEMENTS, SUPPLIES, COUNTS)
+LEVELS = Contract(
+    table="raw_stock__levels",
+    description="What systems' own books say there is, absolute. One row per location, item, kind of figure and high-water mark.",
+    key=("location_code", "sku", "level_type", "occurred_at"),
+    columns=(
+        Column(
+            "level_type",
+            "text",
+            "available, as a web shop counts, less what is ordered; or on_hand, as a warehouse system does.",
+            required=True,
+            values=LEVEL_TYPES,
+        ),
+        Column("reported_units", "integer", "Pieces; may be negative.", required=True),
+        *_SENT,
+    ),
+    freshness_hours=_NOBODY_HAS_TO,
+)
+CONTRACTS = (MOVEMENTS, SUPPLIES, COUNTS, LEVELS)
 
 
 class Sent(Struct, gc=False):
@@ -79,6 +96,8 @@ class Sent(Struct, gc=False):
     expected_at: Scalar = None
     count_id: Scalar = None
     counted_units: Scalar = None
+    level_type: Scalar = None
+    reported_units: Scalar = None
 
 
 def read_movements(path: Path) -> Reading:
@@ -96,6 +115,11 @@ def read_counts(path: Path) -> Reading:
     return _read(path, COUNTS)
 
 
+def read_levels(path: Path) -> Reading:
+    """Levels, one row per line."""
+    return _read(path, LEVELS)
+
+
 def _read(path: Path, contract: Contract) -> Reading:
     lines = read_json_lines(path, Sent, contract.table)
     columns = {
@@ -110,11 +134,12 @@ def _read(path: Path, contract: Contract) -> Reading:
 
 SOURCE = Source(
     name="stock",
-    description="Movements, supplies and counts of stock, told one by one as they happened.",
+    description="Movements, supplies, counts and levels of stock, told one by one as they happened.",
     contracts=CONTRACTS,
     files=(
         FileKind("movements_*.jsonl", (MOVEMENTS.table,), read_movements),
         FileKind("supplies_*.jsonl", (SUPPLIES.table,), read_supplies),
         FileKind("counts_*.jsonl", (COUNTS.table,), read_counts),
+        FileKind("levels_*.jsonl", (LEVELS.table,), read_levels),
     ),
 )

@@ -11,11 +11,11 @@ import msgspec
 
 from models.stock.stream import Change, GivenUp, Gone, Moved, Ordered
 from serving.intake.events import Event
+from serving.intake.orders import BY_CODE, HOLD_ATTRIBUTE
 from serving.intake.plain import Movement, Pick
 from troth.clock import microseconds
 
 Scalar = str | int | float | bool | None
-HOLD_ATTRIBUTE = "troth_hold"  # how an order names the hold its basket was kept in
 _CLOSED = ("fulfilled", "restocked")  # fulfilment states of an order that commits nothing any more
 _PUT_BACK = ("return", "legacy_restock")  # kinds of refund after which goods are on a shelf again
 
@@ -30,6 +30,11 @@ class Places:
 
     by_shop: Mapping[str, str]
     stores: frozenset[str]
+
+    def code(self, location_id: Scalar) -> str | None:
+        """The location that an order or a refund names, by the shop's id or by its own code."""
+        told = str(location_id)
+        return told.removeprefix(BY_CODE) if told.startswith(BY_CODE) else self.by_shop.get(told)
 
 
 class _Line(msgspec.Struct):
@@ -124,7 +129,7 @@ def _of_order(event: Event, places: Places) -> list[Change]:
             order_name=_text(told.name, "name"),
             updated_at=microseconds(event.occurred_at),
             is_open=told.cancelled_at is None and told.fulfillment_status not in _CLOSED,
-            location_code=None if told.location_id is None else places.by_shop.get(str(told.location_id)),
+            location_code=None if told.location_id is None else places.code(told.location_id),
             lines=lines,
         )
     ]
@@ -142,7 +147,7 @@ def _of_refund(event: Event, places: Places) -> list[Change]:
         kind = str(line.restock_type).lower()
         if kind == "cancel":
             found.append(GivenUp(effect_id, f"ecommerce/{_text(told.order_id, 'order_id')}", sku, units))
-        elif kind in _PUT_BACK and (location_code := places.by_shop.get(str(line.location_id))):
+        elif kind in _PUT_BACK and (location_code := places.code(line.location_id)):
             found.append(Moved(effect_id, location_code, sku, units, microseconds(event.occurred_at)))
     return found
 

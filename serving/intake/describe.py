@@ -64,7 +64,7 @@ def paths(schemas: Sequence[Json]) -> dict[str, Json]:
         "/v1/events": {
             "post": _operation(
                 "events",
-                f"Up to {MOST_EVENTS} events of stock and consent, each taken or refused by itself; answered when what is "
+                f"Up to {MOST_EVENTS} events of stock, orders, refunds and consent, each taken or refused by itself; answered when what is "
                 "taken is durable. Scope `events`.",
                 events,
                 {"200": _content("All were taken, or had been.", taken), **other},

@@ -16,8 +16,9 @@ from serving.intake import plain, segment, shopify
 from serving.intake.events import LogFullError, NewEvent
 from serving.intake.letters import Letter, NewLetter
 from serving.intake.log import Bounds, Log, Verdict, open_log
-from serving.intake.plain import UnreadableError, UnreadConsent
+from serving.intake.plain import UnreadConsent
 from serving.intake.shops import Shop, Shops
+from serving.intake.terms import UnreadableError
 from serving.problems import ProblemError
 from serving.requests import decoded
 from troth.clock import Clock

@@ -6,7 +6,7 @@ import msgspec
 
 from serving.errors import ServingError
 
-# What happened. Movements, picks and counts come in the plain contract; the others in their source's own shape too.
+# What happened. Fulfilments, customers and web events come in their source's own shape alone, movements, picks and counts in the plain contract.
 EVENT_TYPES = (
     *("movement", "supply", "pick", "count"),
     *("order", "refund", "fulfilment", "stock_level"),

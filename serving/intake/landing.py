@@ -75,7 +75,7 @@ def _land(log: Log, home: Home, asked: _Range) -> tuple[int, int]:
     newest: dict[Path, datetime] = {}
     count = 0
     for event in _events(log, asked):
-        kind = _KINDS.get(event.event_type)
+        kind = _LEVELS if event.event_type == "stock_level" and not event.topic else _KINDS.get(event.event_type)
         if kind is None or event.is_erased:
             continue
         source, prefix, suffix, line = kind
@@ -160,6 +160,8 @@ _KINDS: dict[str, tuple[str, str, str, Callable[[Event], bytes]]] = {
     "count": (PLAIN_SOURCE, "counts", "jsonl", _plain),
     "pick": ("wms", "picks", "csv", _pick),
 }
+# A level that came in the plain contract, and so under no topic: it names location and item by code, as no shop does.
+_LEVELS = (PLAIN_SOURCE, "levels", "jsonl", _plain)
 
 
 def _note(home: Home) -> Path:

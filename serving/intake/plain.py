@@ -1,58 +1,50 @@
 """Events in the plain contract: what may be sent as JSON to `/v1/events`, and how each event is read, one by one.
 
-Movements, supplies, picks and counts of stock, and consent. A bad event is named by its position and field, never by a value.
+Movements, supplies, picks, counts and levels of stock, orders and refunds (`orders.py`), and consent. A bad event is named by its
+position and field, never by a value.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 
 from serving.hub.capture import Instant, Said
+from serving.intake import orders
 from serving.intake.events import NewEvent
+from serving.intake.orders import Order, Refund
+from serving.intake.terms import Ident, Pieces, Sent, SignedPieces, SomePieces, SourceName, UnreadableError, check_time
 from serving.problems import ProblemError
 from serving.requests import Text, decoded
 
 MOST_EVENTS = 1_000
-MOST_AHEAD = timedelta(days=1)  # a clock further ahead than this is wrong, not fast
-_FIRST_YEAR = 1970
 # Movements as the mart `stock_movements` names them; openings are counted or derived, never sent.
 GOODS_OUT = ("sale", "transfer_out", "destruction", "shipment", "pick")
 GOODS_IN = ("return", "receipt", "transfer_in", "web_return")
 MOVEMENT_TYPES = (*GOODS_OUT, *GOODS_IN, "adjustment")
 SUPPLY_TYPES = ("purchase_order", "transfer")
+LEVEL_TYPES = ("available", "on_hand")
 PICK_REASONS = ("missing", "damaged", "misplaced", "other")
 
-# No e-mail address fits: ids are kept where contact data is not.
-Ident = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:/*=#-]{1,200}$")]
-SourceName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Pieces = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-Problem = tuple[str, str]  # field, detail
 
+class _OfPosition(Sent, frozen=True, kw_only=True):
+    """What every event of stock says besides: which SKU at which location it is about."""
 
-class _Sent(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="event_type"
-):
-    """What every event of stock says: its sender's id, when it happened there, and which SKU at which location it is about."""
-
-    event_id: Ident
-    occurred_at: Instant
     location_code: Text
     sku: Text
-    recorded_at: Instant | None = None
 
 
-class Movement(_Sent, frozen=True, kw_only=True, omit_defaults=True, tag="movement"):
+class Movement(_OfPosition, frozen=True, kw_only=True, omit_defaults=True, tag="movement"):
     """Stock that came or went. `movement_id` is what a file names the same fact by, such as the receipt line: told twice, it moved once."""
 
     movement_id: Ident
     movement_type: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(MOVEMENT_TYPES)})$")]
-    units: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)]
+    units: SignedPieces
     source_ref: Ident | None = None
 
 
-class Supply(_Sent, frozen=True, kw_only=True, omit_defaults=True, tag="supply"):
+class Supply(_OfPosition, frozen=True, kw_only=True, omit_defaults=True, tag="supply"):
     """Pieces on their way: how many of a document are still to come, and by when. A later word on the same document replaces it."""
 
     supply_id: Ident
@@ -61,23 +53,32 @@ class Supply(_Sent, frozen=True, kw_only=True, omit_defaults=True, tag="supply")
     expected_at: Instant
 
 
-class Pick(_Sent, frozen=True, kw_only=True, omit_defaults=True, tag="pick"):
+class Pick(_OfPosition, frozen=True, kw_only=True, omit_defaults=True, tag="pick"):
     """What came of looking for an order's pieces; `occurred_at` is when the pick ended."""
 
     pick_id: Ident
     order_ref: Ident
-    requested_units: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    requested_units: SomePieces
     picked_units: Pieces
     reason_code: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(PICK_REASONS)})$")] | None = None
     started_at: Instant | None = None
     packed_at: Instant | None = None
 
 
-class Count(_Sent, frozen=True, kw_only=True, omit_defaults=True, tag="count"):
+class Count(_OfPosition, frozen=True, kw_only=True, omit_defaults=True, tag="count"):
     """Pieces that somebody counted."""
 
     count_id: Ident
     counted_units: Pieces
+
+
+class StockLevel(_OfPosition, frozen=True, kw_only=True, omit_defaults=True, tag="stock_level"):
+    """What a system's own books say there is, absolute, with all it knew by `occurred_at`; it is compared, and changes no stock.
+
+    `available`: a web shop's figure, less what is ordered. `on_hand`: a warehouse system's."""
+
+    level_type: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(LEVEL_TYPES)})$")]
+    reported_units: SignedPieces
 
 
 class UnreadConsent(
@@ -88,7 +89,7 @@ class UnreadConsent(
     said: msgspec.Raw
 
 
-OfStock = Movement | Supply | Pick | Count
+OfStock = Movement | Supply | Pick | Count | StockLevel
 
 
 class ConsentEvent(
@@ -104,7 +105,8 @@ class Events(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     source_name: SourceName
     events: Annotated[
-        list[Movement | Supply | Pick | Count | ConsentEvent], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)
+        list[Movement | Supply | Pick | Count | StockLevel | Order | Refund | ConsentEvent],
+        msgspec.Meta(min_length=1, max_length=MOST_EVENTS),
     ]
 
 
@@ -115,18 +117,10 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     events: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MOST_EVENTS)]
 
 
-class UnreadableError(Exception):
-    """What was sent is not what was described: the field and what was expected of it, without the value."""
-
-    def __init__(self, field: str, detail: str) -> None:
-        super().__init__(f"{field}: {detail}")
-        self.field, self.detail = field, detail
-
-
 def read(raw: bytes | msgspec.Raw, source_name: str, received_at: datetime) -> NewEvent | UnreadConsent:
     """One event. Raises: UnreadableError."""
     try:
-        sent = decoded(raw, OfStock | UnreadConsent)  # type: ignore[arg-type]  # msgspec takes a union
+        sent = decoded(raw, OfStock | Order | Refund | UnreadConsent)  # type: ignore[arg-type]  # msgspec takes a union
     except ProblemError as problem:
         detail = problem.details.detail
         field = re.search(r"`\$\.(\w+)|field `(\w+)`", detail)
@@ -134,22 +128,40 @@ def read(raw: bytes | msgspec.Raw, source_name: str, received_at: datetime) -> N
         raise UnreadableError(name, detail.replace("body:", "event:", 1)) from None
     if isinstance(sent, UnreadConsent):
         return sent
-    assert isinstance(sent, Movement | Supply | Pick | Count)  # noqa: S101 (what else the union holds was returned)
-    _check(sent, received_at)
+    assert isinstance(sent, Sent)  # noqa: S101 (what else the union holds was returned)
+    for name in ("occurred_at", "recorded_at"):
+        at = getattr(sent, name)
+        if at is not None:
+            check_time(name, at, received_at)
+    key, topic, payload = _placed(sent, received_at)
     return NewEvent(
         source_name=source_name,
         event_id=sent.event_id,
         event_type=str(type(sent).__struct_config__.tag),
-        key=f"position/{sent.location_code}/{sent.sku}",
+        key=key,
         occurred_at=sent.occurred_at.astimezone(UTC),
         recorded_at=(sent.recorded_at or received_at).astimezone(UTC),
         received_at=received_at,
-        payload=msgspec.json.encode(sent),
+        payload=payload,
+        topic=topic,
     )
 
 
-def _check(sent: OfStock, received_at: datetime) -> None:
-    for name in ("occurred_at", "recorded_at", "started_at", "packed_at"):
+def _placed(sent: Sent, received_at: datetime) -> tuple[str, str, bytes]:
+    """Order key, topic and payload of an event that can be. Orders and refunds take the form and the key that a shop's have."""
+    if isinstance(sent, Order):
+        orders.check_order(sent, received_at)
+        return f"order/{sent.order_id}", orders.ORDER_TOPIC, orders.order_body(sent)
+    if isinstance(sent, Refund):
+        orders.check_refund(sent)
+        return f"order/{sent.order_id}", orders.REFUND_TOPIC, orders.refund_body(sent)
+    assert isinstance(sent, _OfPosition)  # noqa: S101 (what else there is)
+    _check(sent, received_at)
+    return f"position/{sent.location_code}/{sent.sku}", "", msgspec.json.encode(sent)
+
+
+def _check(sent: _OfPosition, received_at: datetime) -> None:
+    for name in ("started_at", "packed_at"):
         at = getattr(sent, name, None)
         if at is not None:
             check_time(name, at, received_at)
@@ -161,11 +173,3 @@ def _check(sent: OfStock, received_at: datetime) -> None:
             )
     elif isinstance(sent, Pick) and sent.picked_units > sent.requested_units:
         raise UnreadableError("picked_units", "expected at most requested_units, found more. Correct it.")
-
-
-def check_time(name: str, at: datetime, received_at: datetime) -> None:
-    """Raises: UnreadableError for a time that no clock which goes right could tell."""
-    if at.year < _FIRST_YEAR or at > received_at + MOST_AHEAD:
-        raise UnreadableError(
-            name, f"expected a time from {_FIRST_YEAR} to a day from now, found another. Correct the clock."
-        )

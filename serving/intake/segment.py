@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from serving.intake.events import NewEvent
-from serving.intake.plain import MOST_AHEAD, UnreadableError
+from serving.intake.terms import MOST_AHEAD, UnreadableError
 from serving.requests import decoded
 
 SOURCE_NAME = "ecommerce"

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from serving.intake.events import NewEvent
-from serving.intake.plain import UnreadableError, check_time
 from serving.intake.shops import Shop
+from serving.intake.terms import UnreadableError, check_time
 
 SOURCE_NAME = "ecommerce"
 ROUTE = "shopify"

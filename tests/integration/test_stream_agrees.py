@@ -74,7 +74,8 @@ class Shop:
 
     def _order(self, number: int, at: datetime, location: str, sku: str) -> Iterator[NewEvent]:
         units, later = self.chance.randint(1, 4), at + timedelta(seconds=1)
-        yield self._webhook("orders/create", self._body(number, at, at, location, sku, units))
+        tell = self.chance.choice([self._told_plainly, self._told_by_the_shop])
+        yield tell("orders/create", number, at, at, location, sku, units)
         fate = self.chance.choice(["waiting", "picked", "picked", "closed", "cancelled", "refunded"])
         if fate in ("picked", "closed"):
             yield self._plain(
@@ -83,15 +84,19 @@ class Shop:
             )  # fmt: skip
         if fate == "closed":
             status = self.chance.choice(["fulfilled", "partial"])
-            yield self._webhook(
-                "orders/updated", self._body(number, at, later, location, sku, units, fulfillment_status=status)
-            )
+            yield tell("orders/updated", number, at, later, location, sku, units, fulfillment_status=status)
         elif fate == "cancelled":
-            yield self._webhook(
-                "orders/cancelled", self._body(number, at, later, location, sku, units, cancelled_at=later.isoformat())
-            )
+            yield tell("orders/cancelled", number, at, later, location, sku, units, cancelled_at=later.isoformat())
         elif fate == "refunded":
             kind = self.chance.choice(["cancel", "return", "no_restock"])
+            if self.chance.random() < 0.5:
+                yield self._said(
+                    "bazaar", "refund", number, later, refund_id=str(770_000_000 + number), order_id=str(990_000_000 + number),
+                    currency_code="USD", paid_cents=0,
+                    lines=[{"refund_line_id": str(660_000_000 + number), "line_id": str(880_000_000 + number), "sku": sku, "units": 1,
+                            "restock_type": kind, "net_cents": 1000, "location_code": location}],
+                )  # fmt: skip
+                return
             line = {
                 "id": 660_000_000 + number, "line_item_id": 880_000_000 + number, "line_item": {"id": 880_000_000 + number, "sku": sku},
                 "quantity": 1, "restock_type": kind, "location_id": int(self.shop_ids[location]), "subtotal_set": _money(10),
@@ -114,6 +119,20 @@ class Shop:
             **more,
         }  # fmt: skip
 
+    def _told_by_the_shop(
+        self, topic: str, number: int, at: datetime, updated: datetime, location: str, sku: str, units: int, **more: object
+    ) -> NewEvent:  # fmt: skip
+        return self._webhook(topic, self._body(number, at, updated, location, sku, units, **more))
+
+    def _told_plainly(
+        self, topic: str, number: int, at: datetime, updated: datetime, location: str, sku: str, units: int, **more: object
+    ) -> NewEvent:  # fmt: skip
+        return self._said(
+            "bazaar", "order", f"{number}/{topic}", updated, order_id=str(990_000_000 + number), order_name=f"#N{number}",
+            placed_at=at.isoformat(), currency_code="USD", location_code=location, fulfillment_method="click_and_collect",
+            lines=[{"line_id": str(880_000_000 + number), "sku": sku, "units": units, "unit_price_cents": 1000}], **more,
+        )  # fmt: skip
+
     def _webhook(self, topic: str, body: Mapping[str, Any]) -> NewEvent:
         told = json.dumps(body).encode()
         return shopify.read(shopify.Delivery(topic, "shop.example", f"{topic}/{body['id']}", self.now, told), self.now)
@@ -121,14 +140,10 @@ class Shop:
     def _plain(
         self, source: str, kind: str, number: int, at: datetime, location: str, sku: str, **more: object
     ) -> NewEvent:
-        told = {
-            "event_type": kind,
-            "event_id": f"{kind}{number}",
-            "occurred_at": at.isoformat(),
-            "location_code": location,
-            "sku": sku,
-            **more,
-        }
+        return self._said(source, kind, number, at, location_code=location, sku=sku, **more)
+
+    def _said(self, source: str, kind: str, number: int | str, at: datetime, **more: object) -> NewEvent:
+        told = {"event_type": kind, "event_id": f"{kind}{number}", "occurred_at": at.isoformat(), **more}
         event = plain.read(json.dumps(told).encode(), source, self.now)
         assert isinstance(event, NewEvent)
         return event

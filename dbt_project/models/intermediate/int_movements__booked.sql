@@ -134,8 +134,8 @@ refund_movements as (
         coalesce(refund_lines.order_id, refund_lines.refund_line_id) as source_ref,
         greatest(refund_lines.received_at, locations.known_at) as known_at
     from {{ ref('stg_ecommerce__refund_lines') }} as refund_lines
-    inner join locations
-        on refund_lines.location_id = locations.ecommerce_location_id
+    inner join {{ ref('int_locations__named') }} as locations
+        on refund_lines.location_id = locations.location_ref
     where refund_lines.restock_type in ('return', 'legacy_restock')
 ),
 

@@ -12,7 +12,7 @@ identities as (
 ),
 
 locations as (
-    select location_code, ecommerce_location_id from {{ ref('stg_wms__locations') }}
+    select location_code, location_ref from {{ ref('int_locations__named') }}
 ),
 
 -- Only what was sold makes an order: a receipt of returns alone, or of a hand-over, has no sale line.
@@ -97,7 +97,7 @@ web_sales as (
         on identities.identity_type = case when web_orders.account_ref is null then 'email' else 'account' end
         and coalesce(web_orders.account_ref, web_orders.email_ref) = identities.identity_ref
     left join locations
-        on web_orders.location_id = locations.ecommerce_location_id
+        on web_orders.location_id = locations.location_ref
 ),
 
 sales as (

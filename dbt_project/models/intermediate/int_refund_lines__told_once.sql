@@ -7,7 +7,7 @@ identities as (
 ),
 
 locations as (
-    select location_code, ecommerce_location_id from {{ ref('stg_wms__locations') }}
+    select location_code, location_ref from {{ ref('int_locations__named') }}
 ),
 
 -- Every order the shop ever named, those of test accounts too: what they gave back is no return.
@@ -191,7 +191,7 @@ given_back as (
         on identities.identity_type = 'account'
         and web_refunds.account_ref = identities.identity_ref
     left join locations
-        on web_refunds.location_id = locations.ecommerce_location_id
+        on web_refunds.location_id = locations.location_ref
     where told_twice.refund_line_id is null
 ),
 

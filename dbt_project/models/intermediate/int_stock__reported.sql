@@ -43,8 +43,26 @@ warehouse_advice as (
     where stock_advice.quantity_type in ('on_hand', 'available')
 ),
 
+-- A shop has taken off what is ordered, a warehouse system has not: so the kind of figure says whose books it stands for.
+told_levels as (
+    select
+        locations.location_code,
+        levels.sku,
+        case levels.level_type when 'on_hand' then 'wms' else 'ecommerce' end as source_name,
+        levels.known_until_at,
+        levels.received_at,
+        greatest(levels.received_at, locations.known_at) as known_at,
+        levels.reported_units,
+        1 as preference
+    from {{ ref('stg_stock__levels') }} as levels
+    inner join locations
+        on levels.location_code = locations.location_code
+),
+
 snapshots as (
     select * from shop_levels
+    union all
+    select * from told_levels
     union all
     select * from warehouse_advice
 ),
