@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.promise.asking import Ask, PromiseError, Spot
-from models.promise.loads import Loads
+from models.promise.loads import Hands, Loads
 from models.promise.network import Network
 from models.promise.places import distances_km, postal_codes
 from models.promise.routing import Lanes
@@ -246,7 +246,9 @@ def _open_shipping(
         work = min(len(sight.lines), rules.lines_per_day)
         departures = network.departures[network.kind(place)].after(place, now, _DEPARTURES)
         code = network.codes[place]
-        leaving = next((each for each in departures if loads.load(code, each[0]) + work <= rules.lines_per_day), None)
+        leaving = next(
+            (each for each in departures if loads.load(Hands(code, each[0], False)) + work <= rules.lines_per_day), None
+        )
         if leaving is None:
             late.setdefault(method, "no_capacity" if departures else "closed")
             continue
@@ -296,7 +298,7 @@ def slot(network: Network, loads: Loads, place: int, work: int, now: int) -> tup
             reason = reason or "after_cut_off"
         for number in range(first, last):
             starts = int(opens + number * length)
-            if loads.load(network.codes[place], starts) + work <= rules.lines_per_slot:
+            if loads.load(Hands(network.codes[place], starts, True)) + work <= rules.lines_per_slot:
                 return starts, reason
             reason = reason or "no_capacity"
     return None, reason or "closed"

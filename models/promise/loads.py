@@ -1,30 +1,32 @@
 """How much of a slot is promised already: the seam to whoever knows. Capacity renews itself with every slot."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Hands(NamedTuple):
+    """Those who get goods ready at a place: for the pickup slot, or for the departure, that begins at a second."""
+
+    location_code: str
+    starts_at: int
+    is_pickup: bool
 
 
 class Loads(Protocol):
-    """Lines promised for a place in the slot, or for the departure, that begins at a second."""
+    """Lines promised of some hands."""
 
-    def load(self, location_code: str, starts_at: int) -> int: ...
-
-
-class NoLoads:
-    """Nothing is promised anywhere: for a retailer that does not count."""
-
-    def load(self, location_code: str, starts_at: int) -> int:
-        return 0
-
-
-NO_LOADS = NoLoads()
+    def load(self, hands: Hands) -> int: ...
 
 
 class KnownLoads:
-    """Loads that somebody counted."""
+    """Loads that somebody counted; of other hands, or where more is known, what `otherwise` says."""
 
-    def __init__(self, lines: Mapping[tuple[str, int], int]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Mapping[Hands, int], otherwise: Loads | None = None) -> None:
+        self._lines, self._otherwise = lines, otherwise
 
-    def load(self, location_code: str, starts_at: int) -> int:
-        return self._lines.get((location_code, starts_at), 0)
+    def load(self, hands: Hands) -> int:
+        counted = self._lines.get(hands, 0)
+        return counted if self._otherwise is None else max(counted, self._otherwise.load(hands))
+
+
+NO_LOADS = KnownLoads({})  # nothing is promised anywhere: for a retailer that does not count

@@ -104,10 +104,11 @@ def test_the_age_of_answers_is_that_of_promises_in_the_book(home: Home) -> None:
     book = Book(home.stock / "promises.db")
     given_at = datetime(2026, 3, 10, 12, tzinfo=UTC)
     for number, age in enumerate([30.0, 10.0, None, 20.0, 40.0]):
-        book.record(msgspec.structs.replace(PROMISE, promise_id=str(number), age_seconds=age, asked_at=given_at), None)
+        book.record(msgspec.structs.replace(PROMISE, promise_id=str(number), age_seconds=age, asked_at=given_at), None, {})
     book.record(
         msgspec.structs.replace(PROMISE, promise_id="old", age_seconds=500.0, asked_at=given_at - timedelta(days=7)),
         None,
+        {},
     )
     book.close()
     weeks = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.promise.asking import REASONS, Line, Promise, PromiseError, Spot
-from models.promise.loads import KnownLoads
+from models.promise.loads import Hands, KnownLoads
 from models.promise.promising import promise
 from tests.unit.models.promise.high_street import (
     ITEMS,
@@ -139,7 +139,7 @@ def test_a_refusal_names_what_stands_in_the_way(
     [
         (datetime(2026, 6, 17, 0, 30, tzinfo=UTC), {}, "after_cut_off"),  # 20:30: no slot ends before closing
         (datetime(2026, 6, 17, 8, 30, tzinfo=UTC), {}, "closed"),
-        (TUESDAY, {("BROADWAY", int(datetime(2026, 6, 16, hour, tzinfo=UTC).timestamp())): 24 for hour in range(15, 24)} | {("BROADWAY", int(datetime(2026, 6, 17, 0, tzinfo=UTC).timestamp())): 24}, "no_capacity"),
+        (TUESDAY, {Hands("BROADWAY", int(datetime(2026, 6, 16, 15, tzinfo=UTC).timestamp()) + 3600 * hour, True): 24 for hour in range(10)}, "no_capacity"),
     ],
 )  # fmt: skip
 def test_why_not_today_is_told_beside_the_next_window(at: datetime, load: dict, reason: str) -> None:  # type: ignore[type-arg]
@@ -152,12 +152,12 @@ def test_why_not_today_is_told_beside_the_next_window(at: datetime, load: dict, 
 
 def test_hands_that_are_promised_move_the_slot_and_the_departure() -> None:
     slot = int(datetime(2026, 6, 16, 15, tzinfo=UTC).timestamp())
-    busy = KnownLoads({("BROADWAY", slot): 24})
+    busy = KnownLoads({Hands("BROADWAY", slot, True): 24})
     found = promise(ask(methods=PICKUP), TUESDAY, grounds({("BROADWAY", "TEAPOT"): 5}, loads=busy))
     assert found.chosen is not None
     assert found.chosen.parcels[0].starts_at == datetime(2026, 6, 16, 16, tzinfo=UTC)
     today = int(datetime(2026, 6, 16, 21, tzinfo=UTC).timestamp())
-    full = KnownLoads({("NEWARK", today): 50_000})
+    full = KnownLoads({Hands("NEWARK", today, False): 50_000})
     sent = promise(ask(), TUESDAY, grounds({("NEWARK", "TEAPOT"): 5}, loads=full))
     assert sent.chosen is not None
     assert sent.chosen.parcels[0].starts_at == datetime(2026, 6, 17, 21, tzinfo=UTC)
