@@ -10,7 +10,10 @@ from typing import Literal
 
 from feature_repo.errors import FeatureError
 
-FieldType = Literal["text", "integer", "decimal", "boolean", "timestamp"]
+FieldType = Literal[
+    "text", "integer", "decimal", "boolean", "timestamp", "bytes", "integer_32", "decimal_32",
+    "text_list", "integer_list", "decimal_list", "boolean_list", "timestamp_list", "bytes_list", "integer_32_list", "decimal_32_list",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from feature_repo.store import FILE_NAME
 from troth import published
 from troth.errors import TrothError
 from troth.home import Home, write_atomically
+from troth.settings import given_online
 
 PROJECT = "troth"
 ONLINE_STORE = "feature_repo.online_store.PackedSqliteOnlineStore"
+REDIS_STORE = "feature_repo.online_store.PackedRedisOnlineStore"
+ENGINE = "feature_repo.engine.PackedComputeEngine"
 # Feast has one join key per entity: an item at a location is a product and a location.
 _ENTITIES = {"customer_id": "customer", "sku": "product", "location_code": "location"}
 _REGISTRY = "registry.db"
@@ -66,12 +69,15 @@ def feature_store(home: Home) -> Any:
     f = feast()
     from feast.repo_config import RepoConfig
 
+    kept = {"type": ONLINE_STORE, "path": str(home.features / FILE_NAME)}
+    online = ({"type": REDIS_STORE} if given_online() else kept) | {"home": str(home.root)}
     return f.FeatureStore(
         config=RepoConfig(
             project=PROJECT,
             provider="local",
             registry={"path": str(home.features / _REGISTRY)},
-            online_store={"type": ONLINE_STORE, "path": str(home.features / FILE_NAME), "home": str(home.root)},
+            online_store=online,
+            batch_engine={"type": ENGINE},
             offline_store={"type": "file"},
             entity_key_serialization_version=3,
         )

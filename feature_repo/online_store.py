@@ -1,71 +1,93 @@
-"""Feast's online store interface over the packed store: `get_online_features`, `push` and `materialize` work on it.
+"""Feast's online store interface over the packed stores: `get_online_features`, `push` and `materialize` work on them.
 
 Consent is asked here too: a personal view is read for a feature service of the catalogue, which names its purpose, or
 not at all. A service that a caller makes up does not count, whatever purpose it claims.
 Where Feast as it comes answers wrongly (time to live ignored online, refusals unknown), this answers right.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from feature_repo import catalogue
-from feature_repo.catalogue import SERVICES, SUBJECT_STANDING, Field, Service, View
+from feature_repo.catalogue import SERVICES, SUBJECT_STANDING, Service, View
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
-from feature_repo.packed import from_microseconds, to_microseconds
-from feature_repo.reads import Source, is_fresh, readable_size, standing
-from feature_repo.store import PackedStore, StoredRow, Written, entity_key
+from feature_repo.feast_views import Bound, Told, Views, key_texts, key_values
+from feature_repo.heard import Heard
+from feature_repo.packed import from_microseconds, picker, to_microseconds
+from feature_repo.reads import Source, decided, readable_size
+from feature_repo.store import OnlineStore as PackedStore
+from feature_repo.store import Written, entity_key
 from troth.clock import SystemClock
 from troth.home import Home
 
 feast()  # first, so that what follows does not import Feast the slow way
 
+from feast import utils  # noqa: E402
+from feast.feature_service import FeatureService  # noqa: E402
+from feast.feature_view import DUMMY_ENTITY_NAME  # noqa: E402
 from feast.infra.online_stores.online_store import OnlineStore  # noqa: E402
-from feast.protos.feast.serving.ServingService_pb2 import FieldStatus  # noqa: E402
-from feast.protos.feast.types.Value_pb2 import Value  # noqa: E402
+from feast.online_response import TIMESTAMP_POSTFIX, OnlineResponse  # noqa: E402
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse  # noqa: E402
 from feast.repo_config import FeastConfigBaseModel  # noqa: E402
+from feast.type_map import python_values_to_proto_values  # noqa: E402
+from feast.value_type import ValueType  # noqa: E402
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_VALUE_FIELDS = {
-    "text": "string_val",
-    "integer": "int64_val",
-    "decimal": "double_val",
-    "boolean": "bool_val",
-    "timestamp": "unix_timestamp_val",  # whole seconds: Feast's own resolution
-}
 # Feast knows 'found' and 'not found'; a third outcome travels as a time that no row can have.
 _REFUSED_AT = datetime(1, 1, 1, tzinfo=UTC)
+_PRESENT, _NOT_FOUND, _TOO_OLD, _REFUSED = FieldStatus.PRESENT, FieldStatus.NOT_FOUND, FieldStatus.OUTSIDE_MAX_AGE, FieldStatus.INVALID  # fmt: skip
+_MOST_PLANS = 1_000
 _use: ContextVar[Service | None] = ContextVar("use", default=None)
 
 
 class PackedSqliteOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
-    """`path`: the SQLite file. `home`: whose consent ledger is asked. `answer_at`: ISO time to answer as of; null is now."""
+    """`path`: the SQLite file. `home`: whose consent ledger is asked; without one no personal view is read. `answer_at`: ISO time to
+    answer as of; null is now."""
 
     type: Literal["feature_repo.online_store.PackedSqliteOnlineStore"] = (
         "feature_repo.online_store.PackedSqliteOnlineStore"
     )
     path: str
-    home: str
+    home: str | None = None
     answer_at: str | None = None
 
 
-class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
-    """One packed row per entity and view."""
+class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+    """`address`: as `redis_store` takes it; null is what `TROTH_ONLINE` names. Else as for SQLite."""
+
+    type: Literal["feature_repo.online_store.PackedRedisOnlineStore"] = "feature_repo.online_store.PackedRedisOnlineStore"  # fmt: skip
+    address: str | None = None
+    home: str | None = None
+    answer_at: str | None = None
+
+
+class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
+    """One packed row per entity and view. What is common to the stores: `_opened` says which."""
 
     def __init__(self) -> None:
-        self._stores: dict[str, PackedStore] = {}
+        self._sources: dict[tuple[str, str], Source] = {}
+        self._views = Views()
+        self._plans: dict[Any, tuple[Any, _Plan]] = {}
 
-    def write_arrow(self, config: Any, view_name: str, table: "pa.Table") -> Written:
-        """Write a table with the view's keys, event column and features: no row passes through Python objects."""
-        import polars as pl
+    def _opened(self, config: Any) -> PackedStore:
+        raise NotImplementedError
 
-        frame = pl.DataFrame(pl.from_arrow(table.combine_chunks()))
-        return self._store(config).write_frame(_writable(catalogue.view(view_name)), frame)
+    def _place(self, config: Any) -> str:
+        raise NotImplementedError
+
+    def write_arrow(self, config: Any, view: Any, table: "pa.Table") -> Written:
+        """Write a table with the view's keys, event column and features: no row passes through Python objects.
+
+        `view`: a Feast view, or the name of one of the catalogue.
+        """
+        bound = self.bound(config, view)
+        return self.store(config).write_frame(writable(bound.view), bound.table(table.combine_chunks()))
 
     def online_write_batch(
         self,
@@ -74,56 +96,68 @@ class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
         data: list[tuple[Any, dict[str, Any], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        view = _writable(catalogue.view(table.name))
+        bound = self.bound(config, table)
+        view = writable(bound.view)
         rows = [
             (
-                _key_values(view, key),
+                key_values(view, key),
                 to_microseconds(at),
-                {name: _plain(each) for name, each in values.items()},
+                {name: bound.told[name].plain(each) for name, each in values.items() if name in bound.told},
             )
-            for key, values, at, _ in data
+            for key, values, at, _ in sorted(data, key=lambda row: to_microseconds(row[3]) if row[3] else 0)
         ]
-        self._store(config).write_rows(view, rows)
+        self.store(config).write_rows(view, rows)
         if progress:
             progress(len(rows))
+
+    def delete_entities(self, config: Any, table: Any, entities: Sequence[Mapping[str, Any]], at: datetime) -> int:
+        """Forget entities in every view that has the keys of one; how many rows went. A late write of what was true before `at` does
+        not bring them back."""
+        view = self.bound(config, table).view
+        keys = [entity_key(view.entity, key_texts([each.get(name) for name in view.entity.join_keys])) for each in entities]  # fmt: skip
+        return self.store(config).erase(view.entity, keys, to_microseconds(at))
 
     def online_read(
         self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
         """Feast's rows: features; no features and a time when too old; no features and year 1 when refused."""
-        view = catalogue.view(table.name)
-        store = self._store(config)
-        at = _answer_at(config)
-        keys = [entity_key(view.entity, _key_values(view, key)) for key in entity_keys]
-        rows = store.read(dict.fromkeys([view.name, SUBJECT_STANDING.name] if view.is_personal else [view.name]), keys)
-        use = _gate(view)
-        size = readable_size(Source(store, _ledger_size(config))) if use else None
+        bound = self.bound(config, table)
+        keys = [entity_key(bound.view.entity, key_values(bound.view, key)) for key in entity_keys]
+        names = list(bound.told) if requested_features is None else [each for each in requested_features if each in bound.told]  # fmt: skip
+        part = _Part(bound, names, names)
+        use = _gate(bound.view, config)
         answers: list[tuple[datetime | None, dict[str, Any] | None]] = []
-        for key in keys:
-            row = rows.get((view.name, key))
-            if use and not _stands(use, rows.get((SUBJECT_STANDING.name, key)), size, at):
-                answers.append((_REFUSED_AT, {}))
-            elif row is None:
-                answers.append((None, None))
-            elif not is_fresh(view, row.event_us, at):
-                answers.append((from_microseconds(row.event_us), {}))
+        for status, at, row in self._read(config, [part], keys, use)[0]:
+            if status == _PRESENT:
+                protos = {name: bound.told[name].proto(value) for name, value in zip(names, row, strict=True)}
+                answers.append((from_microseconds(at), protos))
             else:
-                answers.append((from_microseconds(row.event_us), _values(view, row, requested_features)))
+                when = {_NOT_FOUND: None, _REFUSED: _REFUSED_AT}.get(status, from_microseconds(at))
+                answers.append((when, None if status == _NOT_FOUND else {}))
         return answers
 
     def get_online_features(self, config: Any, features: Any, *arguments: Any, **options: Any) -> Any:
-        """As Feast's; statuses OUTSIDE_MAX_AGE for rows too old, INVALID for subjects refused, values null for both."""
-        name = getattr(features, "name", None)
-        token = _use.set(next((each for each in SERVICES if each.name == name), None))
+        """As Feast's; statuses OUTSIDE_MAX_AGE for rows too old, INVALID for subjects refused, values null for both.
+
+        Features come in the order of their definition. What Feast works out as it reads (on-demand views) takes Feast's own way.
+        """
+        given = dict(zip(("entity_rows", "registry", "project", "full_feature_names"), arguments, strict=False)) | options  # fmt: skip
+        plan = self._plan(config, features, given["registry"], given["project"], given.get("full_feature_names", False))
+        if plan is None or options.get("include_feature_view_version_metadata"):
+            return self._as_feast_does(config, features, *arguments, **options)
+        return plan.answer(self, config, given["entity_rows"])
+
+    def _as_feast_does(self, config: Any, features: Any, *arguments: Any, **options: Any) -> Any:
+        token = _use.set(_service_of(features))
         try:
             response = super().get_online_features(config, features, *arguments, **options)
         finally:
             _use.reset(token)
         for vector in response.proto.results:
             for place, at in enumerate(vector.event_timestamps):
-                if vector.statuses[place] == FieldStatus.NOT_FOUND and at.seconds:
+                if vector.statuses[place] == _NOT_FOUND and at.seconds:
                     is_refused = at.ToDatetime(UTC) == _REFUSED_AT
-                    vector.statuses[place] = FieldStatus.INVALID if is_refused else FieldStatus.OUTSIDE_MAX_AGE
+                    vector.statuses[place] = _REFUSED if is_refused else _TOO_OLD
                     if is_refused:
                         at.Clear()
         return response
@@ -137,24 +171,274 @@ class PackedSqliteOnlineStore(OnlineStore):  # type: ignore[misc]
         entities_to_keep: Sequence[Any],
         partial: bool,
     ) -> None:
-        store = self._store(config)
-        store.keep(table.name for table in tables_to_keep)
-        store.drop(table.name for table in tables_to_delete)
+        store = self.store(config)
+        store.keep(self.bound(config, table).view for table in tables_to_keep if hasattr(table, "entity_columns"))
+        store.drop(self.bound(config, table).view for table in tables_to_delete if hasattr(table, "entity_columns"))
 
     def teardown(self, config: Any, tables: Sequence[Any], entities: Sequence[Any]) -> None:
-        self._store(config).destroy()
+        self.store(config).destroy()
 
-    def _store(self, config: Any) -> PackedStore:
-        path = config.online_store.path
-        return self._stores.setdefault(path, PackedStore(Path(path)))
+    def store(self, config: Any) -> PackedStore:
+        """The packed store of a configuration."""
+        return self._source(config).store
+
+    def bound(self, config: Any, view: Any) -> Bound:
+        """A Feast view, or the name of one of the catalogue, as we keep it."""
+        if isinstance(view, str):
+            from feature_repo import catalogue
+
+            return Bound(catalogue.view(view), {})
+        return self._views.of(config.project, view)
+
+    def _source(self, config: Any) -> Source:
+        place = (self._place(config), config.online_store.home or "")
+        source = self._sources.get(place)
+        if source is None:
+            home = Home(Path(place[1])) if place[1] else None
+            source = Source(self._opened(config), _ledger_size(home), Heard(home) if home else None)
+            self._sources[place] = source
+        return source
+
+    def _read(
+        self, config: Any, parts: "Sequence[_Part]", keys: Sequence[str], use: Service | None
+    ) -> "list[list[tuple[int, int, tuple[Any, ...]]]]":
+        """For each part of an answer, by key: status, event time in microseconds, and the features asked for."""
+        source, at = self._source(config), _answer_at(config)
+        views = [part.bound.view for part in parts]
+        fetched = source.store.fetch([*views, SUBJECT_STANDING] if use else views, keys)
+        size = readable_size(source) if use else None
+        allowed = None
+        if use:
+            decide = decided(use, source, size, at)
+            allowed = [decide(key, rows[-1])[0] for key, rows in zip(keys, fetched.rows, strict=True)]
+        now = to_microseconds(at)
+        answers = []
+        for place, part in enumerate(parts):
+            oldest = now - int(part.bound.view.time_to_live.total_seconds() * 1e6)
+            pick, empty, layout = part.pick, part.empty, source.store.layout
+            column = []
+            for number, rows in enumerate(fetched.rows):
+                row = rows[place]
+                if allowed is not None and not allowed[number]:
+                    column.append((_REFUSED, 0, empty))
+                elif row is None:
+                    column.append((_NOT_FOUND, 0, empty))
+                elif row[0] < oldest:
+                    column.append((_TOO_OLD, row[0], empty))
+                else:
+                    column.append((_PRESENT, row[0], pick(layout(row[1]), row[1])))
+            answers.append(column)
+        return answers
+
+    def _plan(self, config: Any, features: Any, registry: Any, project: str, full_names: bool) -> "_Plan | None":
+        """How some features are read, worked out once for each state of the registry; None where Feast does it its own way."""
+        is_service = isinstance(features, FeatureService)
+        key = (project, full_names, id(features) if is_service else tuple(features), config.online_store.home)
+        stamp = getattr(registry, "cached_registry_proto_created", None)
+        known = self._plans.get(key)
+        if known is not None and stamp is not None and known[0] == stamp and registry.is_cache_valid():
+            return known[1]
+        plan = _planned(self, config, features, registry, project, full_names)
+        if plan is not None:
+            if len(self._plans) > _MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = getattr(registry, "cached_registry_proto_created", None), plan
+        return plan
 
 
-def _gate(view: View) -> Service | None:
+class PackedSqliteOnlineStore(PackedOnlineStore):
+    """In one SQLite file."""
+
+    def _place(self, config: Any) -> str:
+        return str(config.online_store.path)
+
+    def _opened(self, config: Any) -> PackedStore:
+        from feature_repo.sqlite_store import SqliteStore
+
+        return SqliteStore(Path(config.online_store.path))
+
+
+class PackedRedisOnlineStore(PackedOnlineStore):
+    """In Redis."""
+
+    def _place(self, config: Any) -> str:
+        return config.online_store.address or ""
+
+    def _opened(self, config: Any) -> PackedStore:
+        from feature_repo.redis_store import redis_store
+        from troth.settings import given_online
+
+        address = config.online_store.address or given_online()
+        if address is None:
+            raise FeatureError(
+                "online store: expected the address of a Redis, found none. Give `address`, or set TROTH_ONLINE."
+            )
+        return redis_store(address, config.project)
+
+
+class _Part:
+    """What is read of one view: names of features, and as what they are told."""
+
+    def __init__(self, bound: Bound, names: Sequence[str], told_as: Sequence[str]) -> None:
+        self.bound, self.names, self.told_as = bound, tuple(names), tuple(told_as)
+        self.told: list[Told] = [bound.told[name] for name in names]
+        self.empty: tuple[Any, ...] = (None,) * len(names)
+        self._fields = bound.view.online_fields
+        places = [[each.name for each in self._fields].index(name) for name in names]
+        self._pick = picker(places, len(self._fields))
+
+    def pick(self, layout: Any, value: bytes) -> tuple[Any, ...]:
+        """The features asked for; one that the row was not written with is null."""
+        if layout.fields == self._fields or layout.names == tuple(each.name for each in self._fields):
+            return self._pick(layout.values(value))
+        row = layout.decode(value)
+        return tuple(row.get(name) for name in self.names)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one request is answered. `kept`: the feature service, so that nothing else takes its identity."""
+
+    parts: Sequence[_Part]
+    join_keys: Sequence[str]
+    key_types: Mapping[str, Any]
+    use: Service | None
+    kept: Any
+
+    def answer(self, store: PackedOnlineStore, config: Any, entity_rows: Any) -> "PackedResponse":
+        columns = _columns(entity_rows, self.join_keys)
+        entity = self.parts[0].bound.view.entity
+        given = [columns[name] for name in entity.join_keys]
+        if len(given) == 1 and given[0] and type(given[0][0]) is str:
+            keys = [each if type(each) is str else entity_key(entity, key_texts([each])) for each in given[0]]
+        else:
+            keys = [entity_key(entity, key_texts(parts)) for parts in zip(*given, strict=True)]
+        return PackedResponse(self, columns, store._read(config, self.parts, keys, self.use))
+
+
+class PackedResponse(OnlineResponse):  # type: ignore[misc]
+    """Feast's response, of columns; its protobuf is made when it is asked for."""
+
+    def __init__(
+        self, plan: _Plan, keys: Mapping[str, list[Any]], parts: Sequence[Sequence[tuple[int, int, tuple[Any, ...]]]]
+    ) -> None:
+        self._plan, self._keys, self._parts = plan, keys, parts
+        self._feature_types = {
+            name: told.value_type for part in plan.parts for name, told in zip(part.told_as, part.told, strict=True)
+        }
+        self._proto: Any = None
+
+    @property
+    def proto(self) -> Any:
+        """`GetOnlineFeaturesResponse`."""
+        if self._proto is None:
+            self._proto = self._made()
+        return self._proto
+
+    def to_dict(self, include_event_timestamps: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {name: list(values) for name, values in self._keys.items()}
+        if include_event_timestamps:
+            found |= {name + TIMESTAMP_POSTFIX: [0] * len(values) for name, values in self._keys.items()}
+        for part, rows in zip(self._plan.parts, self._parts, strict=True):
+            columns = zip(*[row for _, _, row in rows], strict=True)
+            for name, told, column in zip(part.told_as, part.told, columns, strict=True):
+                found[name] = list(column) if told.is_as_stored else [told.python(each) for each in column]
+                if include_event_timestamps:
+                    found[name + TIMESTAMP_POSTFIX] = [at // 1_000_000 for _, at, _ in rows]
+        return found
+
+    def _made(self) -> Any:
+        from google.protobuf.timestamp_pb2 import Timestamp
+
+        proto = GetOnlineFeaturesResponse()
+        for name, values in self._keys.items():
+            proto.metadata.feature_names.val.append(name)
+            vector = proto.results.add()
+            vector.values.extend(python_values_to_proto_values(list(values), self._plan.key_types.get(name, ValueType.UNKNOWN)))  # fmt: skip
+            vector.statuses.extend([_PRESENT] * len(values))
+            vector.event_timestamps.extend([Timestamp()] * len(values))
+        for part, rows in zip(self._plan.parts, self._parts, strict=True):
+            times = []
+            for _, at, _ in rows:
+                times.append(Timestamp())
+                if at:
+                    times[-1].FromDatetime(from_microseconds(at))
+            for place, (name, told) in enumerate(zip(part.told_as, part.told, strict=True)):
+                proto.metadata.feature_names.val.append(name)
+                vector = proto.results.add()
+                vector.values.extend([told.proto(row[place]) for _, _, row in rows])
+                vector.statuses.extend([status for status, _, _ in rows])
+                vector.event_timestamps.extend(times)
+        return proto
+
+
+def _planned(
+    store: PackedOnlineStore, config: Any, features: Any, registry: Any, project: str, full_names: bool
+) -> _Plan | None:
+    (
+        _, on_demand, _, key_types, _, grouped, _, needed, entityless,
+    ) = utils._get_cached_request_context(registry, project, features, full_names)  # fmt: skip
+    if on_demand or needed or entityless or getattr(features, "precompute_online", False):
+        return None
+    use = _service_of(features)
+    # Feast groups by sets; what is asked for comes in the order in which it was defined, or asked for.
+    refs = features if not isinstance(features, FeatureService) else [
+        f"{projection.name_to_use()}:{feature.name}" for projection in features.feature_view_projections for feature in projection.features
+    ]  # fmt: skip
+    order = {ref: place for place, ref in enumerate(refs)}
+    parts = []
+    for table, names in grouped:
+        projection = table.projection
+        if (
+            projection.join_key_map
+            or getattr(projection, "version_tag", None) is not None
+            or DUMMY_ENTITY_NAME in table.entities
+        ):
+            return None
+        bound = store.bound(config, table)
+        shown = projection.name_to_use()
+        names = sorted(names, key=lambda name: order.get(f"{shown}:{name}", len(order)))
+        parts.append(_Part(bound, names, [f"{shown}__{name}" if full_names else name for name in names]))
+        _gate(bound.view, config, use)
+    parts.sort(key=lambda part: min((order.get(f"{part.bound.view.name}:{name}", len(order)) for name in part.names), default=0))  # fmt: skip
+    if len({part.bound.view.entity.join_keys for part in parts}) != 1:
+        return None
+    is_personal = any(part.bound.view.is_personal for part in parts)
+    return _Plan(parts, parts[0].bound.view.entity.join_keys, key_types, use if is_personal else None, features)
+
+
+def _columns(rows: Any, join_keys: Sequence[str]) -> dict[str, list[Any]]:
+    """Values of the join keys, column by column, of rows or columns as Feast takes them."""
+    if isinstance(rows, list):
+        try:
+            return {name: [row[name] for row in rows] for name in join_keys}
+        except KeyError as missing:
+            raise FeatureError(f"entity rows: expected {list(join_keys)} in each, found one without {missing}. Add it.") from None  # fmt: skip
+    given = {name: getattr(values, "val", values) for name, values in rows.items()}
+    missing = [name for name in join_keys if name not in given]
+    if missing:
+        raise FeatureError(f"entity rows: expected {list(join_keys)}, found none of {missing}. Add them.")
+    found = {}
+    for name in join_keys:
+        values = list(given[name])
+        if values and hasattr(values[0], "WhichOneof"):
+            values = [getattr(each, each.WhichOneof("val") or "null_val") for each in values]
+        found[name] = values
+    return found
+
+
+def _service_of(features: Any) -> Service | None:
+    """The service of the catalogue that features are asked for by; None for any other way."""
+    name = getattr(features, "name", None)
+    return next((each for each in SERVICES if each.name == name), None)
+
+
+def _gate(view: View, config: Any, given: Service | None = None) -> Service | None:
     """The service a personal view is being read for; None for what is not personal."""
     if not view.is_personal:
         return None
-    use = _use.get()
-    if use is None or view not in use.views:
+    use = given or _use.get()
+    if use is None or view not in use.views or not config.online_store.home:
         raise FeatureError(
             f"feature view {view.name}: expected a feature service of the catalogue that has it, "
             f"found features asked for in another way. Ask for such a service: it names the purpose."
@@ -162,11 +446,7 @@ def _gate(view: View) -> Service | None:
     return use
 
 
-def _stands(use: Service, row: StoredRow | None, ledger_size: int | None, at: datetime) -> bool:
-    return standing(use.purpose_code or "", use.channel_code, row, ledger_size, at)[0]
-
-
-def _writable(view: View) -> View:
+def writable(view: View) -> View:
     """Standing is decided from the ledger and projected whole; nobody pushes it."""
     if view is SUBJECT_STANDING:
         raise FeatureError(
@@ -181,41 +461,12 @@ def _answer_at(config: Any) -> datetime:
     return datetime.fromisoformat(given) if given else SystemClock().now()
 
 
-def _ledger_size(config: Any) -> Callable[[], int]:
+def _ledger_size(home: Home | None) -> Callable[[], int]:
     def size() -> int:
         from consent.ledger import opening
 
-        return opening.ledger_size(Home(Path(config.online_store.home)))
+        if home is None:
+            raise FeatureError("online store: expected the home whose ledger is asked, found none. Give `home`.")
+        return opening.ledger_size(home)
 
     return size
-
-
-def _key_values(view: View, key: Any) -> list[Any]:
-    """The parts of a Feast entity key in the order of the view's join keys."""
-    given = dict(zip(key.join_keys, key.entity_values, strict=True))
-    found = {name: getattr(value, value.WhichOneof("val") or "null_val") for name, value in given.items()}
-    return [found.get(name) for name in view.entity.join_keys]
-
-
-def _plain(value: Any) -> Any:
-    """The Python value of a Feast value."""
-    kind = value.WhichOneof("val")
-    if kind is None or kind == "null_val":
-        return None
-    plain = getattr(value, kind)
-    is_time = kind == "unix_timestamp_val"
-    return from_microseconds(plain * 1_000_000) if is_time else plain
-
-
-def _values(view: View, row: StoredRow, names: Sequence[str] | None) -> dict[str, Any]:
-    """Feast values of a row's features."""
-    wanted = view.fields if names is None else [each for each in view.fields if each.name in names]
-    return {each.name: _value(each, row.values.get(each.name)) for each in wanted}
-
-
-def _value(field: Field, plain: Any) -> Any:
-    if plain is None:
-        return Value()
-    if field.type == "timestamp":
-        plain = to_microseconds(plain) // 1_000_000
-    return Value(**{_VALUE_FIELDS[field.type]: plain})

@@ -1,28 +1,30 @@
 """How one row of features becomes one value of bytes, and back. No storage here.
 
-A value is: schema id (4 bytes, little-endian), null bits, boolean bits, 8 bytes per number or time, 4 bytes of length
-per text, then the texts in UTF-8. Nulls are zero bits and zero bytes, so that equal rows have equal bytes. The schema
-id is a hash of names and types: a value written under another definition is never misread, it is looked up.
-Times are microseconds since 1970 in UTC.
+A value is: schema id (4 bytes, little-endian), null bits, boolean bits, numbers and times (8 bytes, or 4), 4 bytes of length per
+text, bytes or list, then those. Nulls are zero bits and zero bytes, so that equal rows have equal bytes. The schema id is a hash of
+names and types: a value written under another definition is never misread, it is looked up. Times are microseconds since 1970 in
+UTC. A list is its members one after the other: numbers as they are, a boolean as a byte; of texts and bytes first how many (4 bytes)
+and 4 bytes of length each.
 """
 
 import hashlib
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from operator import itemgetter
+from typing import Any
 
 from feature_repo.catalogue import Field
 from feature_repo.errors import FeatureError
 
-if TYPE_CHECKING:
-    import polars as pl
-
 Row = dict[str, Any]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-_NUMBER_CODES = {"integer": "q", "decimal": "d", "timestamp": "q"}
+NUMBERS = {"integer": "q", "decimal": "d", "timestamp": "q", "integer_32": "i", "decimal_32": "f"}
+TEXTS = ("text", "bytes")  # what has a length of its own
+LIST = "_list"
 
 
 def to_microseconds(at: datetime) -> int:
@@ -39,159 +41,168 @@ class Layout:
 
     def __init__(self, fields: Sequence[Field]) -> None:
         self.fields = tuple(fields)
+        self.names = tuple(each.name for each in self.fields)
         self.definition = json.dumps([[each.name, each.type] for each in self.fields])
         self.schema_id = int.from_bytes(hashlib.sha256(self.definition.encode()).digest()[:4], "little")
-        self._booleans = [each.name for each in self.fields if each.type == "boolean"]
-        self._numbers = [each for each in self.fields if each.type in _NUMBER_CODES]
-        self._texts = [each.name for each in self.fields if each.type == "text"]
-        self._null_bytes = (len(self.fields) + 7) // 8
-        self._boolean_bytes = (len(self._booleans) + 7) // 8
+        self.booleans = [each for each in self.fields if each.type == "boolean"]
+        self.numbers = [each for each in self.fields if each.type in NUMBERS]
+        self.tails = [each for each in self.fields if each.type != "boolean" and each.type not in NUMBERS]
+        self.null_bytes = (len(self.fields) + 7) // 8
+        self.boolean_bytes = (len(self.booleans) + 7) // 8
         self._struct = struct.Struct(
-            f"<I{self._null_bytes}s{self._boolean_bytes}s"
-            + "".join(_NUMBER_CODES[each.type] for each in self._numbers)
-            + "I" * len(self._texts)
+            f"<I{self.null_bytes}s{self.boolean_bytes}s"
+            + "".join(NUMBERS[each.type] for each in self.numbers)
+            + "I" * len(self.tails)
         )
-        self._places = self._plan()
+        self.size = self._struct.size  # of all but the tails
+        stored = [*self.numbers, *self.booleans, *self.tails]
+        self._in_order = picker([stored.index(each) for each in self.fields], len(stored))
+        self._times = [place for place, each in enumerate(self.fields) if each.type == "timestamp"]
+        self._readers = [_reader(each.type) for each in self.tails]
+        self._no_nulls = bytes(self.null_bytes)
 
     @classmethod
     def of_definition(cls, definition: str) -> "Layout":
         """The layout whose `definition` was stored beside its values."""
         return cls([Field(name, kind, "") for name, kind in json.loads(definition)])
 
-    def _plan(self) -> list[tuple[str, str, int, int]]:
-        """(name, type, bit of null, place among its kind) per field."""
-        kinds = {"boolean": self._booleans, "text": self._texts}
-        numbers = [each.name for each in self._numbers]
-        return [
-            (each.name, each.type, 1 << bit, kinds.get(each.type, numbers).index(each.name))
-            for bit, each in enumerate(self.fields)
-        ]
-
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """One row as bytes; a field that is missing is null. Raises: FeatureError for a value of another type."""
-        nulls = 0
-        booleans = 0
-        numbers: list[int | float] = []
-        texts: list[bytes] = []
+        given = row.get
+        nulls = sum(1 << bit for bit, name in enumerate(self.names) if given(name) is None)
+        booleans = sum(1 << bit for bit, each in enumerate(self.booleans) if given(each.name))
         try:
-            for name, kind, bit, place in self._places:
-                value = row.get(name)
-                if value is None:
-                    nulls |= bit
-                if kind == "boolean":
-                    booleans |= (1 << place) if value else 0
-                elif kind == "text":
-                    texts.append(b"" if value is None else value.encode())
-                elif kind == "timestamp":
-                    numbers.append(0 if value is None else to_microseconds(value))
-                else:
-                    numbers.append(0 if value is None else value)
+            numbers = [
+                0 if value is None else to_microseconds(value) if each.type == "timestamp" else value
+                for each in self.numbers
+                for value in (given(each.name),)
+            ]
+            tails = [_written(each.type, given(each.name)) for each in self.tails]
             head = self._struct.pack(
                 self.schema_id,
-                nulls.to_bytes(self._null_bytes, "little"),
-                booleans.to_bytes(self._boolean_bytes, "little"),
+                nulls.to_bytes(self.null_bytes, "little"),
+                booleans.to_bytes(self.boolean_bytes, "little"),
                 *numbers,
-                *map(len, texts),
+                *map(len, tails),
             )
-        except (struct.error, AttributeError, TypeError) as error:
+        except (struct.error, AttributeError, TypeError, OverflowError) as error:
             raise FeatureError(f"feature row: expected {self.definition}, found otherwise: {error}. Cast it.") from None
-        return head + b"".join(texts)
+        return head + b"".join(tails)
 
     def decode(self, value: bytes) -> Row:
         """The row of a value of this layout, in the order of the fields."""
-        parts = self._struct.unpack_from(value)
-        nulls = int.from_bytes(parts[1], "little")
-        booleans = int.from_bytes(parts[2], "little")
-        first_length = 3 + len(self._numbers)
-        at = self._struct.size
-        row: Row = {}
-        for name, kind, bit, place in self._places:
-            if kind == "text":
-                length = parts[first_length + place]
-                row[name] = None if nulls & bit else value[at : at + length].decode()
-                at += length
-            elif nulls & bit:
-                row[name] = None
-            elif kind == "boolean":
-                row[name] = bool(booleans >> place & 1)
-            elif kind == "timestamp":
-                row[name] = from_microseconds(parts[3 + place])
-            else:
-                row[name] = parts[3 + place]
+        return dict(zip(self.names, self.values(value), strict=True))
+
+    def values(self, value: bytes, at: int = 0) -> tuple[Any, ...]:
+        """The same as a tuple; the value begins at a byte. Times are aware datetimes."""
+        parts = self._struct.unpack_from(value, at)
+        last_number = 3 + len(self.numbers)
+        found = parts[3:last_number]
+        if self.booleans:
+            bits = int.from_bytes(parts[2], "little")
+            found += tuple([bits >> bit & 1 == 1 for bit in range(len(self.booleans))])
+        if self.tails:
+            end = at + self.size
+            texts = []
+            for read, length in zip(self._readers, parts[last_number:], strict=True):
+                begin, end = end, end + length
+                texts.append(read(value[begin:end]))
+            found += tuple(texts)
+        row = self._in_order(found)
+        if parts[1] != self._no_nulls or self._times:
+            nulls, listed = int.from_bytes(parts[1], "little"), list(row)
+            for place in self._times:
+                listed[place] = from_microseconds(listed[place])
+            row = tuple([None if nulls >> bit & 1 else each for bit, each in enumerate(listed)]) if nulls else tuple(listed)  # fmt: skip
         return row
 
-    def encode_frame(self, frame: "pl.DataFrame") -> list[bytes]:
-        """Every row of a frame as bytes, column by column: the same bytes as `encode` row by row.
+    def reader(self, name: str) -> Callable[[bytes], Any]:
+        """Reads one field of a value and leaves the rest: numbers, times (as microseconds), booleans and texts."""
+        place = self.names.index(name)
+        null_at, null_bit, kind = 4 + place // 8, 1 << place % 8, self.fields[place].type
+        first = 4 + self.null_bytes
+        if kind == "boolean":
+            bit = [each.name for each in self.booleans].index(name)
+            at, mask = first + bit // 8, 1 << bit % 8
+            return lambda value: None if value[null_at] & null_bit else value[at] & mask != 0
+        sizes = [struct.calcsize("<" + NUMBERS[each.type]) for each in self.numbers]
+        first += self.boolean_bytes
+        if kind in NUMBERS:
+            number = [each.name for each in self.numbers].index(name)
+            at, unpack = first + sum(sizes[:number]), struct.Struct("<" + NUMBERS[kind]).unpack_from
+            return lambda value: None if value[null_at] & null_bit else unpack(value, at)[0]
+        tail = [each.name for each in self.tails].index(name)
+        lengths, begin, read = struct.Struct(f"<{tail + 1}I").unpack_from, first + sum(sizes), self._readers[tail]
 
-        Raises: FeatureError when a column is missing or cannot be cast without loss.
-        """
-        import numpy as np
-        import polars as pl
+        def text(value: bytes) -> Any:
+            if value[null_at] & null_bit:
+                return None
+            *before, length = lengths(value, begin)
+            at = self.size + sum(before)
+            return read(value[at : at + length])
 
-        columns = {each.name: _column(frame, each) for each in self.fields}
-        number_type = [
-            (f"n{place}", "<f8" if each.type == "decimal" else "<i8") for place, each in enumerate(self._numbers)
-        ]
-        length_type = [(f"t{place}", "<u4") for place in range(len(self._texts))]
-        heads = np.zeros(
-            frame.height,
-            dtype=[
-                ("id", "<u4"),
-                ("null", "u1", (self._null_bytes,)),
-                ("bool", "u1", (self._boolean_bytes,)),
-                *number_type,
-                *length_type,
-            ],
-        )
-        heads["id"] = self.schema_id
-        heads["null"] = _bits([columns[each.name].is_null() for each in self.fields], frame.height)
-        heads["bool"] = _bits([columns[name].fill_null(value=False) for name in self._booleans], frame.height)
-        for place, each in enumerate(self._numbers):
-            heads[f"n{place}"] = columns[each.name].fill_null(0).to_numpy()
-        texts = [columns[name].fill_null("") for name in self._texts]
-        for place, text in enumerate(texts):
-            heads[f"t{place}"] = text.str.len_bytes().to_numpy()
-        raw = heads.tobytes()
-        size = self._struct.size
-        if not texts:
-            return [raw[at : at + size] for at in range(0, len(raw), size)]
-        tails = pl.DataFrame(texts).select(pl.concat_str(pl.all()).cast(pl.Binary)).to_series().to_list()
-        return [raw[row * size : row * size + size] + tail for row, tail in enumerate(tails)]
+        return text
 
 
-def _bits(columns: "list[pl.Series]", height: int) -> Any:
-    """Boolean columns as rows of bytes, first column in the lowest bit."""
-    import numpy as np
-
-    if not columns:
-        return np.zeros((height, 0), dtype="u1")
-    return np.packbits(np.column_stack([each.to_numpy() for each in columns]), axis=1, bitorder="little")
+@lru_cache(maxsize=1024)
+def layout_of(fields: tuple[Field, ...]) -> Layout:
+    """The layout of some fields, made once."""
+    return Layout(fields)
 
 
-def _column(frame: "pl.DataFrame", field: Field) -> "pl.Series":
-    """The column of a field in its physical type."""
-    import polars as pl
+def picker(places: Sequence[int], count: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Picks some places of a tuple of so many, as a tuple however few they are."""
+    if list(places) == list(range(count)):
+        return lambda found: found
+    if len(places) == 1:
+        (only,) = places
+        return lambda found: (found[only],)
+    return itemgetter(*places)
 
-    if field.name not in frame.columns:
-        raise FeatureError(
-            f"feature {field.name}: expected a column, found {frame.columns}. Add it or correct the catalogue."
-        )
-    column = frame[field.name]
-    try:
-        if field.type == "timestamp":
-            return column.cast(pl.Datetime("us")).cast(pl.Int64)
-        if field.type == "integer" and column.dtype.is_float() and (column.drop_nulls() % 1 != 0).any():
-            raise FeatureError(
-                f"feature {field.name}: expected whole numbers, found fractions. Round it where it is computed."
-            )
-        physical: dict[str, type[pl.DataType]] = {
-            "text": pl.String,
-            "integer": pl.Int64,
-            "decimal": pl.Float64,
-            "boolean": pl.Boolean,
-        }
-        return column.cast(physical[field.type])
-    except pl.exceptions.PolarsError as error:
-        raise FeatureError(
-            f"feature {field.name}: expected {field.type}, found {column.dtype}. Cast it. ({error})"
-        ) from None
+
+def _written(kind: str, value: Any) -> bytes:
+    """A text, bytes or list as it stands at the end of a value; nothing for null."""
+    if value is None:
+        return b""
+    if kind == "text":
+        return bytes(value.encode())
+    if kind == "bytes":
+        return bytes(memoryview(value))
+    member = kind.removesuffix(LIST)
+    if member in TEXTS:
+        members = [_written(member, each) for each in value]
+        return struct.pack(f"<{1 + len(members)}I", len(members), *map(len, members)) + b"".join(members)
+    if member == "timestamp":
+        value = [to_microseconds(each) for each in value]
+    return struct.pack(f"<{len(value)}{_code(member)}", *value)
+
+
+def _reader(kind: str) -> Callable[[bytes], Any]:
+    """The inverse of `_written`."""
+    if kind == "text":
+        return bytes.decode
+    if kind == "bytes":
+        return bytes
+    member = kind.removesuffix(LIST)
+    return partial(_read_texts, _reader(member)) if member in TEXTS else partial(_read_numbers, member)
+
+
+def _read_numbers(member: str, value: bytes) -> list[Any]:
+    code = _code(member)
+    found = list(struct.unpack(f"<{len(value) // struct.calcsize('<' + code)}{code}", value))
+    return [from_microseconds(each) for each in found] if member == "timestamp" else found
+
+
+def _read_texts(read: Callable[[bytes], Any], value: bytes) -> list[Any]:
+    if not value:
+        return []  # of a null
+    (count,) = struct.unpack_from("<I", value)
+    at, found = 4 + 4 * count, []
+    for length in struct.unpack_from(f"<{count}I", value, 4):
+        found.append(read(value[at : at + length]))
+        at += length
+    return found
+
+
+def _code(member: str) -> str:
+    return NUMBERS.get(member, "?")

@@ -19,13 +19,14 @@ from feature_repo.catalogue import (
 )
 from feature_repo.errors import FeatureError
 from feature_repo.packed import Layout
-from feature_repo.store import PackedStore, online_store
+from feature_repo.store import OnlineStore, online_store
 from troth import published
 from troth.home import Home
 
 if TYPE_CHECKING:
     import polars as pl
 
+LAST = "published"  # folder of what each view was last published as
 RECENT_DAYS = 90
 RECENT_SKUS = 20
 # Links of a customer's own identifiers, each proved within its group; groups are joined where their people said yes to that. A
@@ -56,13 +57,12 @@ def publish(
     Raises: TrothError when a table has not been published; FeatureError when its columns do not fit the catalogue.
     """
     store = online_store(home.features)
-    store.keep(view.name for view in views)
-    at_version = {name: version for name, (version, _) in store.versions().items()}
+    store.keep(views)
     counts = {}
-    for view in views:
+    for view, standing in zip(views, store.standings(views), strict=True):
         version = _version(home, view)
         counts[view.name] = (
-            _unchanged(store, view) if at_version[view.name] == version else _refresh(home, store, view, version)
+            _unchanged(standing.rows) if standing.version == version else _refresh(home, store, view, version)
         )
         if progress:
             progress(view.name, counts[view.name].rows)
@@ -70,21 +70,22 @@ def publish(
     return counts
 
 
-def _unchanged(store: PackedStore, view: View) -> PublishedCount:
-    rows = store.count(view.name)
+def _unchanged(rows: int) -> PublishedCount:
     return PublishedCount(rows=rows, written=0, skipped=0, unchanged=rows, removed=0, refused=0, is_new=False)
 
 
-def _refresh(home: Home, store: PackedStore, view: View, version: str) -> PublishedCount:
+def _refresh(home: Home, store: OnlineStore, view: View, version: str) -> PublishedCount:
     import polars as pl
+
+    from feature_repo.changes import refresh
 
     frame = _rows(home, view)
     needed = [pl.col(name).is_not_null() for name in (*view.entity.join_keys, view.event_column)]
     whole = frame.filter(needed)
     newest = _newest(view, whole)
-    done = store.replace(view, newest, version)
+    done = refresh(store, view, newest, version, home.features / LAST)
     return PublishedCount(
-        rows=store.count(view.name),
+        rows=newest.height,
         written=done.written,
         skipped=done.skipped,
         unchanged=done.unchanged,
@@ -140,7 +141,10 @@ def _newest(view: View, frame: "pl.DataFrame") -> "pl.DataFrame":
     """The newest row of each entity; history is for training."""
     import polars as pl
 
-    return frame.filter(pl.col(view.event_column) == pl.col(view.event_column).max().over(view.entity.join_keys))
+    if frame.select(view.entity.join_keys).is_unique().all():
+        return frame
+    newest = frame.filter(pl.col(view.event_column) == pl.col(view.event_column).max().over(view.entity.join_keys))
+    return newest.unique(view.entity.join_keys, keep="last", maintain_order=True)
 
 
 def _known_until(home: Home) -> "pl.Expr":

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -16,8 +16,8 @@ import msgspec
 from feature_repo import catalogue
 from feature_repo.catalogue import SUBJECT_STANDING, Service, View
 from feature_repo.heard import Heard
-from feature_repo.packed import Row, from_microseconds, to_microseconds
-from feature_repo.store import PackedStore, StoredRow, entity_key, entity_values, online_store
+from feature_repo.packed import Layout, Row, from_microseconds, to_microseconds
+from feature_repo.store import OnlineStore, entity_key, entity_values, online_store
 from troth.errors import TrothError
 from troth.home import Home
 
@@ -53,17 +53,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
-# Whether a purpose and channel are allowed by all the ledger heard, and why; None when that cannot be told.
-Tail = Callable[[str, str], tuple[bool, str] | None]
-
-
 @dataclass(frozen=True)
 class Source:
     """Where answers come from: the online store, how large the consent ledger is now (raises when unreadable), and what it
     heard since standing was projected.
     """
 
-    store: PackedStore
+    store: OnlineStore
     ledger_size: Callable[[], int]
     heard: Heard | None = None
 
@@ -89,10 +85,14 @@ def read_features(
     from_where = home if isinstance(home, Source) else source(home)
     use = catalogue.service(service) if isinstance(service, str) else service
     keys = [entity_key(use.entity, [entity.get(name) for name in use.entity.join_keys]) for entity in entities]
-    asked = dict.fromkeys([*use.views, SUBJECT_STANDING] if use.is_personal else use.views)
     size = readable_size(from_where) if use.is_personal else None
-    rows = from_where.store.read([view.name for view in asked], keys)
-    return [_answer(use, key, rows, size, at, from_where.heard) for key in keys]
+    found = from_where.store.fetch([*use.views, SUBJECT_STANDING] if use.is_personal else use.views, keys)
+    decide = decided(use, from_where, size, at) if use.is_personal else None
+    versions = [standing.version for standing in found.standings]
+    return [
+        _answer(use, key, rows, versions, size, at, from_where.store, decide)
+        for key, rows in zip(keys, found.rows, strict=True)
+    ]
 
 
 def readable_size(from_where: Source) -> int | None:
@@ -103,51 +103,63 @@ def readable_size(from_where: Source) -> int | None:
         return None
 
 
-def standing(
-    purpose_code: str,
-    channel_code: str,
-    row: StoredRow | None,
-    ledger_size: int | None,
-    at: datetime,
-    tail: Tail | None = None,
-) -> tuple[bool, str]:
-    """Whether a use is allowed at `at`, and why, from a subject's projected standing and the ledger's size now.
+def projection(from_where: Source, at: datetime) -> tuple[str | None, int | None, int | None]:
+    """Why everyone would be refused now, or None; the ledger's size, and that under which standing was projected."""
+    size, row = readable_size(from_where), from_where.store.sample(SUBJECT_STANDING)
+    without_tail = Source(from_where.store, from_where.ledger_size)
+    is_allowed, reason = decided(catalogue.service("standing_v1"), without_tail, size, at)("", row)
+    return None if is_allowed else reason, size, None if row is None else _seen(from_where.store, row[1])
 
-    Of events the projection has not seen, `tail` tells; without it they refuse everybody, for a withdrawal could be among
-    them. A yes must also be recent, since links between identities and the policy change without an event; a no need not.
+
+def decided(
+    use: Service, from_where: Source, ledger_size: int | None, at: datetime
+) -> Callable[[str, tuple[int, bytes] | None], tuple[bool, str]]:
+    """Who may be used for a service at `at`: a function of an entity's key and its row of projected standing.
+
+    Of events the projection has not seen, `heard` tells; without it they refuse everybody, for a withdrawal could be among them. A yes
+    must also be recent, since links between identities and the policy change without an event; a no need not.
     """
-    slot = catalogue.standing_slot(purpose_code, channel_code)
-    fault = _fault(row, ledger_size) if slot else "unknown_purpose"
-    if (
-        row is not None
-        and fault == "projection_behind"
-        and tail is not None
-        and (found := tail(purpose_code, channel_code))
-    ):
-        is_current = not found[0] or is_fresh(SUBJECT_STANDING, row.event_us, at)
-        return found if is_current else (False, "projection_stale")
-    if row is None or fault:
-        return False, fault or "projection_missing"
-    reason = row.values.get(f"reason_{slot}")
-    if row.values.get(f"is_{slot}_allowed") is not True:
-        return False, reason or "never_asked"
-    expires_at = row.values.get(f"expires_{slot}_at")
-    if expires_at is not None and expires_at <= at:
-        return False, "expired"
-    is_current = is_fresh(SUBJECT_STANDING, row.event_us, at)
-    return is_current, (reason or "granted") if is_current else "projection_stale"
+    purpose_code, channel_code = use.purpose_code or "", use.channel_code
+    slot, now = catalogue.standing_slot(purpose_code, channel_code), to_microseconds(at)
+    oldest = now - int(SUBJECT_STANDING.time_to_live.total_seconds() * 1e6)
+    layout_of, heard = from_where.store.layout, from_where.heard
+
+    def decide(key: str, row: tuple[int, bytes] | None) -> tuple[bool, str]:
+        if slot is None:
+            return False, "unknown_purpose"
+        if ledger_size is None:
+            return False, "ledger_unreadable"
+        if row is None:
+            return False, "projection_missing"
+        event_us, value = row
+        seen, is_allowed, reason, expires = _standing_readers(layout_of(value), slot)
+        size = seen(value)
+        if size is None or size < ledger_size:
+            found = heard.answer(entity_values(use.entity, key)[0], ledger_size, at, purpose_code, channel_code) if heard else None  # fmt: skip
+            if found is None:
+                return False, "projection_behind"
+            return found if not found[0] or event_us >= oldest else (False, "projection_stale")
+        if size > ledger_size:
+            return False, "projection_ahead"
+        if is_allowed(value) is not True:
+            return False, reason(value) or "never_asked"
+        ends = expires(value)
+        if ends is not None and ends <= now:
+            return False, "expired"
+        return (True, reason(value) or "granted") if event_us >= oldest else (False, "projection_stale")
+
+    return decide
 
 
-def _fault(row: StoredRow | None, ledger_size: int | None) -> str | None:
-    """Why a projection of standing cannot be trusted now, if so."""
-    if ledger_size is None:
-        return "ledger_unreadable"
-    if row is None:
-        return "projection_missing"
-    seen = row.values.get("ledger_size")
-    if seen is None or seen < ledger_size:
-        return "projection_behind"
-    return "projection_ahead" if seen > ledger_size else None
+@lru_cache(maxsize=256)
+def _standing_readers(layout: Layout, slot: str) -> tuple[Callable[[bytes], Any], ...]:
+    """Readers of what a decision needs: how much of the ledger was seen, whether it is allowed, why, and when that ends."""
+    names = ("ledger_size", f"is_{slot}_allowed", f"reason_{slot}", f"expires_{slot}_at")
+    return tuple(layout.reader(name) if name in layout.names else _nothing for name in names)
+
+
+def _nothing(_: bytes) -> None:
+    return None
 
 
 def is_fresh(view: View, event_us: int, at: datetime) -> bool:
@@ -158,35 +170,27 @@ def is_fresh(view: View, event_us: int, at: datetime) -> bool:
 def _answer(
     use: Service,
     key: str,
-    rows: Mapping[tuple[str, str], StoredRow],
+    rows: Sequence[tuple[int, bytes] | None],
+    found: Sequence[str | None],
     ledger_size: int | None,
     at: datetime,
-    heard: Heard | None,
+    store: OnlineStore,
+    decide: Callable[[str, tuple[int, bytes] | None], tuple[bool, str]] | None,
 ) -> Answer:
-    projected = rows.get((SUBJECT_STANDING.name, key)) if use.is_personal else None
-    is_allowed, reason = True, NOT_PERSONAL
-    if use.purpose_code is not None:
-        tail = (
-            partial(heard.answer, entity_values(use.entity, key)[0], ledger_size, at)
-            if heard and ledger_size is not None
-            else None
-        )
-        is_allowed, reason = standing(use.purpose_code, use.channel_code, projected, ledger_size, at, tail)
+    is_allowed, reason = decide(key, rows[-1]) if decide else (True, NOT_PERSONAL)
     features: dict[str, Any] = {}
     statuses: dict[str, str] = {}
     versions: dict[str, str | None] = {}
     newest_us = None
     if is_allowed:
-        for view in use.views:
-            row = rows.get((view.name, key))
-            statuses[view.name] = _status(view, row, at)
-            is_present = row is not None and statuses[view.name] == PRESENT
-            features |= {
-                each.name: row.values.get(each.name) if row and is_present else None for each in view.online_fields
-            }
+        for view, row, version in zip(use.views, rows, found, strict=False):
+            status = statuses[view.name] = _status(view, row, at)
+            values = store.decoded(row[1]) if row is not None and status == PRESENT else {}
+            features |= {each.name: values.get(each.name) for each in view.online_fields}
             if row is not None:
-                versions[view.name] = row.version
-                newest_us = max(newest_us or row.event_us, row.event_us)
+                versions[view.name] = version
+                newest_us = max(newest_us or row[0], row[0])
+    projected = rows[-1] if decide else None
     return Answer(
         service=use.name,
         purpose_code=use.purpose_code,
@@ -201,13 +205,19 @@ def _answer(
         answered_at=at,
         evidence=Evidence(
             ledger_size=ledger_size,
-            standing_ledger_size=None if projected is None else projected.values.get("ledger_size"),
+            standing_ledger_size=None if projected is None else _seen(store, projected[1]),
             versions=versions,
         ),
     )
 
 
-def _status(view: View, row: StoredRow | None, at: datetime) -> str:
+def _seen(store: OnlineStore, value: bytes) -> int | None:
+    """How much of the ledger a row of standing was decided under."""
+    found: int | None = _standing_readers(store.layout(value), "service")[0](value)
+    return found
+
+
+def _status(view: View, row: tuple[int, bytes] | None, at: datetime) -> str:
     if row is None:
         return NOT_FOUND
-    return PRESENT if is_fresh(view, row.event_us, at) else OUTSIDE_MAX_AGE
+    return PRESENT if is_fresh(view, row[0], at) else OUTSIDE_MAX_AGE

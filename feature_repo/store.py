@@ -1,56 +1,28 @@
-"""The embedded online store: one packed value per entity and view, in one SQLite file. Knows nothing of Feast.
+"""What an online store is to the rest of the house: rows by view and entity, one packed value each, under an event-time guard.
 
-Writers take the file's one write lock for a whole batch, so a reader sees a batch entirely or not at all.
-Whose rows may be read, and for what, is decided in `reads.py`; nothing else hands rows to anybody.
+Where rows are kept is `sqlite_store.py` (a file of the home) or `redis_store.py`. Whose rows may be read, and for what, is decided in
+`reads.py`; nothing else hands rows to anybody. Knows nothing of Feast.
 """
 
-import hashlib
-import json
-import sqlite3
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
-from feature_repo.packed import Layout, Row
-from troth.sqlite import write_ahead
+from feature_repo.packed import Layout, Row, layout_of
+from troth.settings import given_online
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
+
+    from feature_repo.columns import Encoded
 
 FILE_NAME = "online.db"
-_TABLES = """
-create table if not exists views (
-    view_id integer primary key, name text not null unique, version text, as_of_us integer
-);
-create table if not exists layouts (schema_id integer primary key, definition text not null);
-create table if not exists entity_rows (
-    view_id integer not null, entity text not null, event_us integer not null, value blob not null,
-    primary key (view_id, entity)
-) without rowid;
-create table if not exists tombstones (mark blob primary key, erased_us integer not null) without rowid;
-"""
-# `cross join` keeps SQLite to this order: keys asked for, then one look into the primary key for each.
-_READ = """
-select views.name, entity_rows.entity, entity_rows.event_us, entity_rows.value, views.version
-from json_each(?) as asked_views
-cross join views on views.name = asked_views.value
-cross join json_each(?) as asked_keys
-cross join entity_rows on entity_rows.view_id = views.view_id and entity_rows.entity = asked_keys.value
-"""
-_ANY = "select event_us, value, version from entity_rows join views using (view_id) where name = ? limit 1"
-_LAYOUT = "select definition from layouts where schema_id = ?"
-_READ_FOR_MERGE = """
-select entity, event_us, value from entity_rows where view_id = ? and entity in (select value from json_each(?))
-"""
-_UPSERT = """
-insert into entity_rows (view_id, entity, event_us, value) values (?, ?, ?, ?)
-on conflict (view_id, entity) do update set event_us = excluded.event_us, value = excluded.value
-"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +34,11 @@ class Written:
     unchanged: int = 0
     removed: int = 0
 
+    def __add__(self, other: "Written") -> "Written":
+        return Written(
+            self.written + other.written, self.skipped + other.skipped, self.unchanged + other.unchanged, self.removed + other.removed
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class StoredRow:
@@ -72,14 +49,36 @@ class StoredRow:
     version: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A published version that a view stands at: its name, its newest event time in microseconds, and how many rows it has.
+
+    All None, or nought, for a view that nothing was published of.
+    """
+
+    version: str | None = None
+    as_of_us: int | None = None
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What was asked for at once: by key, then by view, event time in microseconds and value, or None; and what each view stands at, as far as a row of it was found."""
+
+    rows: Sequence[Sequence[tuple[int, bytes] | None]]
+    standings: Sequence[Standing]
+
+
 def entity_key(entity: Entity, values: Sequence[Any]) -> str:
     """The text an entity is stored under. All parts but the last carry their length, so no two entities share one."""
     if len(values) != len(entity.join_keys) or any(value is None for value in values):
         raise FeatureError(
             f"entity {entity.name}: expected values of {list(entity.join_keys)}, found others. Give each of them."
         )
+    if len(values) == 1:
+        return str(values[0])
     *head, last = [str(value) for value in values]
-    return "".join(f"{len(part.encode())}:{part}" for part in head) + last
+    return "".join([f"{len(part.encode())}:{part}" for part in head]) + last
 
 
 def entity_values(entity: Entity, key: str) -> list[str]:
@@ -93,255 +92,160 @@ def entity_values(entity: Entity, key: str) -> list[str]:
     return [*values, rest.decode()]
 
 
-class PackedStore:
-    """Online rows of one home. Safe to share between threads: each has its own connection."""
+class Refresh(ABC):
+    """A published version on its way in. Nothing of it is read before it is whole: leave the context, and all of it is.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._local = threading.local()
+    `written` so far. A fault leaves what was there before.
+    """
+
+    def __init__(self) -> None:
+        self.written = Written()
+
+    @abstractmethod
+    def write(self, rows: "Encoded", follows: "Sequence[bool] | None" = None) -> None:
+        """Rows of the version that are new or changed. `follows`: which of them go on being true with each later version that does
+        not name them again; None: none."""
+
+    @abstractmethod
+    def remove(self, keys: Sequence[str]) -> None:
+        """Entities the version no longer has. What came later over the near-time path stays."""
+
+
+class OnlineStore(ABC):
+    """Rows of a project, by view and entity. Threads share it."""
+
+    def __init__(self) -> None:
         self._layouts: dict[int, Layout] = {}
 
-    def read(self, views: Iterable[str], keys: Iterable[str]) -> dict[tuple[str, str], StoredRow]:
-        """Rows by (view, key), in one query. What is not there is not in the answer."""
-        found = self._reader().execute(_READ, (json.dumps(list(views)), json.dumps(list(keys)))).fetchall()
-        return {(view, key): StoredRow(at, self._decode(value), version) for view, key, at, value, version in found}
+    def exists(self) -> bool:
+        """Whether anything was ever kept."""
+        return True
 
-    def scan(self, view: str, prefix: str = "") -> dict[str, StoredRow]:
-        """All rows of a view whose key begins so, by key."""
-        found = self._reader().execute(
-            "select entity, event_us, value, version from entity_rows join views using (view_id) "
-            "where name = ? and entity >= ? and entity < ?",
-            (view, prefix, prefix + "\U0010ffff"),
-        )
-        return {key: StoredRow(at, self._decode(value), version) for key, at, value, version in found}
+    @abstractmethod
+    def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
+        """Values of several views of one entity, in one round trip."""
 
-    def any_row(self, view: str) -> StoredRow | None:
-        """Some row of a view, or None: enough to see what a projection has seen."""
-        found = self._reader().execute(_ANY, (view,)).fetchone()
-        return StoredRow(found[0], self._decode(found[1]), found[2]) if found else None
+    @abstractmethod
+    def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
+        """All rows of a view whose key begins so, in no order."""
 
-    def versions(self) -> dict[str, tuple[str | None, int | None]]:
-        """Per view: the published version it stands at, and the newest event time of that version in microseconds."""
+    @abstractmethod
+    def standings(self, views: Sequence[View]) -> list[Standing]:
+        """The published version each view stands at."""
+
+    @abstractmethod
+    def write(self, view: View, rows: "Encoded") -> Written:
+        """Write rows at once, each under the guard: an older one never wins, an equal one is left alone."""
+
+    @abstractmethod
+    def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> AbstractContextManager[Refresh]:
+        """Bring a view to a published version. `rows`: how many it has."""
+
+    @abstractmethod
+    def touched(self, view: View) -> set[str]:
+        """Entities written over the near-time path since the last published version."""
+
+    @abstractmethod
+    def keep(self, views: Iterable[View]) -> None:
+        """Make room for views, so that an empty store answers 'not found' instead of failing."""
+
+    @abstractmethod
+    def drop(self, views: Iterable[View]) -> None:
+        """Forget views and all their rows."""
+
+    @abstractmethod
+    def erase(self, entity: Entity | None, keys: Sequence[str], erased_us: int) -> int:
+        """Remove entities from every view; how many rows went. Without an entity: from every one, and rows of others that name them.
+
+        A late write of what was true before does not bring them back: a tombstone keeps it out.
+        """
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Remove all that is kept for the project."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close connections of this thread."""
+
+    @abstractmethod
+    def _definition(self, schema_id: int) -> str | None:
+        """The definition of a layout values were written under."""
+
+    def read(self, views: Iterable[View], keys: Iterable[str]) -> dict[tuple[str, str], StoredRow]:
+        """Rows by (view, key). What is not there is not in the answer."""
+        asked, wanted = list(views), list(dict.fromkeys(keys))
+        found = self.fetch(asked, wanted)
         return {
-            name: (version, at)
-            for name, version, at in self._reader().execute("select name, version, as_of_us from views")
+            (view.name, key): StoredRow(row[0], self.decoded(row[1]), standing.version)
+            for key, rows in zip(wanted, found.rows, strict=True)
+            for view, row, standing in zip(asked, rows, found.standings, strict=True)
+            if row is not None
         }
 
-    def count(self, view: str) -> int:
-        """Rows held for a view."""
-        query = "select count(*) from entity_rows join views using (view_id) where name = ?"
-        return int(self._reader().execute(query, (view,)).fetchone()[0])
+    def any_row(self, view: View) -> StoredRow | None:
+        """Some row of a view, or None."""
+        return next((row for _, row in self.scan(view)), None)
+
+    def sample(self, view: View) -> tuple[int, bytes] | None:
+        """Some row of a view, or None: enough to see what a projection has seen."""
+        key = next((key for key, _ in self.scan(view)), None)
+        return None if key is None else self.fetch([view], [key]).rows[0][0]
+
+    def layout(self, value: bytes) -> Layout:
+        """The layout a value was written under. Raises: FeatureError when the store does not know it."""
+        schema_id = int.from_bytes(value[:4], "little")
+        layout = self._layouts.get(schema_id)
+        if layout is None:
+            definition = self._definition(schema_id)
+            if definition is None:
+                raise FeatureError(
+                    f"online store: expected the layout {schema_id}, found none. Empty it and run `troth run`."
+                )
+            layout = self._layouts[schema_id] = Layout.of_definition(definition)
+        return layout
+
+    def decoded(self, value: bytes) -> Row:
+        return self.layout(value).decode(value)
+
+    def write_frame(self, view: View, frame: "pl.DataFrame | pa.Table") -> Written:
+        """Write rows with the view's keys, event column and features: the newest of each entity."""
+        from feature_repo.columns import encoded
+
+        rows = encoded(view, frame)
+        given = frame.num_rows if hasattr(frame, "num_rows") else frame.height
+        return self.write(view, rows) + Written(skipped=given - len(rows))
 
     def write_rows(self, view: View, rows: Sequence[tuple[Sequence[Any], int, Mapping[str, Any]]]) -> Written:
-        """Write (key values, event microseconds, features) one by one encoded: for small batches.
+        """Write (key values, event microseconds, features): for small batches.
 
         Of several rows of one entity the newest is kept; at the same time, the last given.
         """
-        layout = Layout(view.online_fields)
+        import numpy as np
+        import pyarrow as pa
+
+        from feature_repo.columns import Encoded
+
+        layout = layout_of(view.online_fields)
         newest: dict[str, tuple[int, bytes]] = {}
         for values, event_us, features in rows:
             key = entity_key(view.entity, values)
             if key not in newest or newest[key][0] <= event_us:
                 newest[key] = (event_us, layout.encode(features))
-        with self._writing() as connection:
-            counts = self._merge(connection, view, layout, [(key, *rest) for key, rest in newest.items()])
-        return Written(counts.written, counts.skipped + len(rows) - len(newest), counts.unchanged)
-
-    def write_frame(self, view: View, frame: "pl.DataFrame") -> Written:
-        """Write a frame with the view's keys, event column and fields: vectorised, under the event-time guard."""
-        layout = Layout(view.online_fields)
-        rows = encoded(view, layout, frame)
-        with self._writing() as connection:
-            counts = self._merge(connection, view, layout, rows)
-        return Written(counts.written, counts.skipped + frame.height - len(rows), counts.unchanged)
-
-    def replace(self, view: View, frame: "pl.DataFrame", version: str) -> Written:
-        """Make a full version the content of a view: write what changed, remove what it no longer has.
-
-        A row with a newer event time than anything in the version came over the near-time path and stays.
-        """
-        layout = Layout(view.online_fields)
-        rows = encoded(view, layout, frame)
-        as_of_us = max((row[1] for row in rows), default=0)
-        with self._writing() as connection:
-            counts = self._merge(connection, view, layout, rows)
-            view_id = _view_id(connection, view.name)
-            held = connection.execute(
-                "select entity from entity_rows where view_id = ? and event_us <= ?", (view_id, as_of_us)
-            )
-            gone = {key for (key,) in held}.difference(row[0] for row in rows)
-            connection.executemany(
-                "delete from entity_rows where view_id = ? and entity = ?", [(view_id, key) for key in gone]
-            )
-            connection.execute(
-                "update views set version = ?, as_of_us = ? where view_id = ?", (version, as_of_us, view_id)
-            )
-        return Written(counts.written, counts.skipped + frame.height - len(rows), counts.unchanged, removed=len(gone))
-
-    def keep(self, views: Iterable[str]) -> None:
-        """Make room for views, so that an empty store answers 'not found' instead of failing."""
-        with self._writing() as connection:
-            for name in views:
-                _view_id(connection, name)
-
-    def drop(self, views: Iterable[str]) -> None:
-        """Forget views and all their rows."""
-        with self._writing() as connection:
-            for name in views:
-                view_id = _view_id(connection, name)
-                connection.execute("delete from entity_rows where view_id = ?", (view_id,))
-                connection.execute("delete from views where view_id = ?", (view_id,))
-
-    def erase(self, keys: Iterable[str], erased_us: int) -> int:
-        """Remove entities from every view, and rows of others that name them; how many rows went.
-
-        A late write of what was true before does not bring them back: a tombstone, which names nobody, keeps it out.
-        """
-        if not self.path.exists():
-            return 0
-        asked = list(dict.fromkeys(keys))
-        with self._writing() as connection:
-            connection.execute("pragma secure_delete = on")
-            connection.executemany(
-                "insert into tombstones values (?, ?) "
-                "on conflict (mark) do update set erased_us = max(erased_us, excluded.erased_us)",
-                [(_mark(key), erased_us) for key in asked],
-            )
-            removed = connection.execute(
-                "delete from entity_rows where exists (select 1 from json_each(?) as gone "
-                "where entity_rows.entity = gone.value or instr(entity_rows.value, cast(gone.value as blob)) > 0)",
-                (json.dumps(asked),),
-            ).rowcount
-        self._rewrite()
-        return removed
-
-    def _rewrite(self) -> None:
-        """Write the file anew: values that were overwritten or removed are not in it any more."""
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=60)
-        try:
-            connection.execute("vacuum")
-            if connection.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
-                raise FeatureError("online store: expected to empty its journal, found it being read. Try again.")
-        finally:
-            connection.close()
-
-    def destroy(self) -> None:
-        """Remove the file and what SQLite keeps beside it."""
-        self.close()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        connection = self._local.__dict__.pop("reader", None)
-        if connection is not None:
-            connection.close()
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = self._local.__dict__.get("reader")
-        if connection is None:
-            if not self.path.exists():
-                raise FeatureError(f"online store: expected {self.path}, found no file. Run `troth run` first.")
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5
-            )
-            self._local.reader = connection
-        return connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside one write transaction; committed at the end, rolled back on any error."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=60)
-        try:
-            write_ahead(connection)
-            connection.execute("pragma synchronous = normal")  # after a power cut the store is published again
-            connection.executescript(_TABLES)
-            connection.execute("begin immediate")
-            yield connection
-            connection.execute("commit")
-        finally:
-            connection.close()  # an open transaction is rolled back
-
-    def _merge(
-        self, connection: sqlite3.Connection, view: View, layout: Layout, rows: Sequence[tuple[str, int, bytes]]
-    ) -> Written:
-        """Write the rows that are new, newer or corrected; leave equal ones; never let an older one win."""
-        view_id = _view_id(connection, view.name)
-        connection.execute("insert or ignore into layouts values (?, ?)", (layout.schema_id, layout.definition))
-        offered = len(rows)
-        rows = _without_erased(connection, rows)
-        keys = json.dumps([row[0] for row in rows])
-        held = {key: (at, value) for key, at, value in connection.execute(_READ_FOR_MERGE, (view_id, keys))}
-        changes = []
-        skipped, unchanged = offered - len(rows), 0
-        for key, event_us, value in rows:
-            before = held.get(key)
-            if before is None or before[0] < event_us:
-                changes.append((view_id, key, event_us, value))
-            elif before[0] > event_us:
-                skipped += 1
-            elif before[1] == value:
-                unchanged += 1
-            else:
-                changes.append((view_id, key, event_us, value))
-        connection.executemany(_UPSERT, changes)
-        return Written(len(changes), skipped, unchanged)
-
-    def _decode(self, value: bytes) -> Row:
-        schema_id = int.from_bytes(value[:4], "little")
-        layout = self._layouts.get(schema_id)
-        if layout is None:
-            row = self._reader().execute(_LAYOUT, (schema_id,)).fetchone()
-            if row is None:
-                raise FeatureError(
-                    f"online store: expected the layout {schema_id}, found none. "
-                    f"Delete {self.path.name} and run `troth run`."
-                )
-            layout = self._layouts[schema_id] = Layout.of_definition(row[0])
-        return layout.decode(value)
+        batch = Encoded(
+            pa.array([key.encode() for key in newest], pa.binary()), np.array([at for at, _ in newest.values()], dtype=np.int64),
+            pa.array([value for _, value in newest.values()], pa.binary()),
+        )  # fmt: skip
+        return self.write(view, batch) + Written(skipped=len(rows) - len(newest))
 
 
-def online_store(features: Path) -> PackedStore:
-    """The store in a home's `features` folder."""
-    return PackedStore(features / FILE_NAME)
+def online_store(features: Path) -> OnlineStore:
+    """The store of a home, given its `features` folder: the file there, or the Redis that `TROTH_ONLINE` names."""
+    address = given_online()
+    if address is None:
+        from feature_repo.sqlite_store import SqliteStore
 
+        return SqliteStore(features / FILE_NAME)
+    from feature_repo.redis_store import redis_store
 
-def encoded(view: View, layout: Layout, frame: "pl.DataFrame") -> list[tuple[str, int, bytes]]:
-    """(key, event microseconds, value) of the newest row of each entity, sorted by key.
-
-    Raises: FeatureError when a key or an event time is missing.
-    """
-    import polars as pl
-
-    needed = (*view.entity.join_keys, view.event_column)
-    for name in needed:
-        if name not in frame.columns or frame[name].null_count():
-            raise FeatureError(
-                f"view {view.name}: expected a value of {name} in every row, found none in some. Drop or fix them."
-            )
-    *head, last = [pl.col(name).cast(pl.String) for name in view.entity.join_keys]
-    marked = [pl.concat_str(part.str.len_bytes(), pl.lit(":"), part) for part in head]
-    key = pl.concat_str(*marked, last).alias("entity")
-    event = pl.col(view.event_column).cast(pl.Datetime("us")).cast(pl.Int64).alias("event_us")
-    rows = frame.with_columns(key, event).sort("entity", "event_us", maintain_order=True)
-    rows = rows.unique("entity", keep="last", maintain_order=True)
-    return list(zip(rows["entity"].to_list(), rows["event_us"].to_list(), layout.encode_frame(rows), strict=True))
-
-
-def _without_erased(
-    connection: sqlite3.Connection, rows: Sequence[tuple[str, int, bytes]]
-) -> Sequence[tuple[str, int, bytes]]:
-    """Rows without those that tell of an erased entity as it was before."""
-    erased = dict(connection.execute("select mark, erased_us from tombstones").fetchall())
-    return [row for row in rows if erased.get(_mark(row[0]), row[1] - 1) < row[1]] if erased else rows
-
-
-def _mark(key: str) -> bytes:
-    """What a tombstone knows an entity by."""
-    return hashlib.sha256(b"troth-online-tombstone-v1\0" + key.encode()).digest()[:16]
-
-
-def _view_id(connection: sqlite3.Connection, name: str) -> int:
-    connection.execute("insert or ignore into views (name) values (?)", (name,))
-    return int(connection.execute("select view_id from views where name = ?", (name,)).fetchone()[0])
+    return redis_store(address)

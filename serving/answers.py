@@ -7,6 +7,7 @@ Importing this is cheap; what is slow to import is imported by the answer that n
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,10 @@ class Desk:
 
     def popular(self) -> Sequence[tuple[str, float]]:
         """(SKU, units sold in 28 days), best seller first."""
-        version = self.source.store.versions().get(PRODUCT_POPULARITY.name, (None, None))[0]
+        version = self.source.store.standings([PRODUCT_POPULARITY])[0].version
         if version is None or version != self._popular[0]:
-            rows = self.source.store.scan(PRODUCT_POPULARITY.name)
-            sold = ((sku, float(row.values["sold_units_28d"] or 0)) for sku, row in rows.items())
+            rows = self.source.store.scan(PRODUCT_POPULARITY)
+            sold = ((sku, float(row.values["sold_units_28d"] or 0)) for sku, row in rows)
             ranked = sorted((each for each in sold if each[1] > 0), key=lambda each: (-each[1], each[0]))
             self._popular = (version, ranked)
         return self._popular[1]
@@ -242,7 +243,7 @@ def ask_availabilities(at_home: Home | Desk, pairs: Sequence[tuple[str, str]], a
     if board is not None:
         return _on_board(board.cells([(location, sku) for sku, location in pairs]), pairs, board.known(), at)
     keys = [entity_key(AVAILABILITY.entity, pair) for pair in pairs]
-    rows = at_desk.source.store.read([AVAILABILITY.name], dict.fromkeys(keys))
+    rows = at_desk.source.store.read([AVAILABILITY], keys)
     return [_availability(*pair, rows.get((AVAILABILITY.name, key)), at) for pair, key in zip(pairs, keys, strict=True)]
 
 
@@ -341,8 +342,8 @@ def profile_in_short(answer: ProfileAnswer) -> dict[str, Any]:
 
 def known_until(at_home: Home | Desk) -> datetime | None:
     """The newest time for which anything was published; None before the first run."""
-    store = _at_desk(at_home).source.store
-    newest = [as_of_us for _, as_of_us in store.versions().values() if as_of_us]
+    standings = _at_desk(at_home).source.store.standings((*catalogue.VIEWS, *catalogue.INDEXES))
+    newest = [each.as_of_us for each in standings if each.as_of_us]
     return from_microseconds(max(newest)) if newest else None
 
 
@@ -355,16 +356,17 @@ def clock_of(home: Home) -> Clock:
 def health(at_home: Home | Desk, at: datetime) -> Health:
     """What personal answers rest on, and whether they can be given at all."""
     at_desk = _at_desk(at_home)
-    size = reads.readable_size(at_desk.source)
-    row = at_desk.source.store.any_row(catalogue.SUBJECT_STANDING.name)
-    can_answer, reason = reads.standing("service", "*", row, size, at)
+    reason, size, seen = reads.projection(at_desk.source, at)
+    views = (*catalogue.VIEWS, *catalogue.INDEXES)
     return Health(
-        status="ok" if can_answer else "degraded",
-        reason_code=None if can_answer else reason,
+        status="ok" if reason is None else "degraded",
+        reason_code=reason,
         ledger_size=size,
-        standing_ledger_size=None if row is None else row.values.get("ledger_size"),
+        standing_ledger_size=seen,
         known_until=known_until(at_desk),
-        versions={name: version for name, (version, _) in at_desk.source.store.versions().items()},
+        versions={
+            view.name: each.version for view, each in zip(views, at_desk.source.store.standings(views), strict=True)
+        },
     )
 
 
@@ -374,7 +376,7 @@ def _at_desk(at_home: Home | Desk) -> Desk:
 
 def _customer_of(source: Source, identity_ref: str, at: datetime) -> str | None:
     """The customer an identifier is proved to be; None when unknown, of several customers, or known too long ago."""
-    row = source.store.read([CUSTOMER_IDENTITY.name], [identity_ref]).get((CUSTOMER_IDENTITY.name, identity_ref))
+    row = source.store.read([CUSTOMER_IDENTITY], [identity_ref]).get((CUSTOMER_IDENTITY.name, identity_ref))
     if row is None or not is_fresh(CUSTOMER_IDENTITY, row.event_us, at):
         return None
     customer_id: str | None = row.values["customer_id"]
@@ -384,8 +386,10 @@ def _customer_of(source: Source, identity_ref: str, at: datetime) -> str | None:
 def _everywhere(at_desk: Desk, sku: str, at: datetime) -> list[Availability]:
     board = at_desk.board()
     if board is None:
-        rows = at_desk.source.store.scan(AVAILABILITY.name, entity_key(AVAILABILITY.entity, (sku, "")))
-        return [_availability(sku, entity_values(AVAILABILITY.entity, key)[1], row, at) for key, row in rows.items()]
+        rows = sorted(
+            at_desk.source.store.scan(AVAILABILITY, entity_key(AVAILABILITY.entity, (sku, ""))), key=itemgetter(0)
+        )
+        return [_availability(sku, entity_values(AVAILABILITY.entity, key)[1], row, at) for key, row in rows]
     cells, locations = board.rows([sku])
     found = _on_board(cells, [(sku, location) for location in locations], board.known(), at)
     return [each for each in found if each.status != NOT_FOUND]

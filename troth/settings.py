@@ -74,6 +74,14 @@ def given_stock(environment: Mapping[str, str] | None = None) -> str | None:
     return _address("TROTH_STOCK", environment, ("postgresql://", "redis://", "rediss://"))
 
 
+def given_online(environment: Mapping[str, str] | None = None) -> str | None:
+    """Address of the Redis that holds features for reading online (`TROTH_ONLINE`); None: a file of the home does.
+
+    It may hold a password: nobody prints it. Raises: TrothError, never quoting it, for any other address.
+    """
+    return _address("TROTH_ONLINE", environment, ("redis://", "rediss://", "redis+cluster://", "redis+sentinel://"))
+
+
 def _address(
     name: str, environment: Mapping[str, str] | None, kinds: tuple[str, ...] = ("postgresql://",)
 ) -> str | None:

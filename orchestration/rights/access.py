@@ -163,18 +163,18 @@ def _descriptions() -> dict[str, Any]:
 
 def _features(home: Home, own: Sequence[str]) -> dict[str, Any]:
     from feature_repo.catalogue import INDEXES, VIEWS
-    from feature_repo.store import FILE_NAME, online_store
+    from feature_repo.store import online_store
 
-    if not (home.features / FILE_NAME).exists():
-        return {}
-    views = {view.name: view.description for view in (*VIEWS, *INDEXES) if view.is_personal or view in INDEXES}
     store = online_store(home.features)
-    rows = store.read(views, own)
+    if not store.exists():
+        return {}
+    found = {}
+    for view in (*VIEWS, *INDEXES):
+        if view.is_personal or view in INDEXES:
+            for (name, key), row in store.read([view], own).items():
+                found[f"{name} {key}"] = {"description": view.description, **_jsonable(row.values)}
     store.close()
-    return {
-        f"{view} {key}": {"description": views[view], **_jsonable(row.values)}
-        for (view, key), row in sorted(rows.items())
-    }
+    return dict(sorted(found.items()))
 
 
 def _contacts(home: Home, found: Held) -> dict[str, str]:

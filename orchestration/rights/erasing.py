@@ -317,7 +317,7 @@ def _erase_features(home: Home, _clock: Clock, plan: Plan) -> Any:
     from feature_repo.store import online_store
 
     store = online_store(home.features)
-    return {"rows": store.erase(plan.identifiers, int(plan.at.timestamp() * 1_000_000))}
+    return {"rows": store.erase(None, plan.identifiers, int(plan.at.timestamp() * 1_000_000))}
 
 
 def _erase_copies(home: Home, clock: Clock, plan: Plan) -> Any:

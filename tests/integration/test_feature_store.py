@@ -9,7 +9,7 @@ import pytest
 
 from consent.ledger.opening import open_ledger
 from feature_repo import definitions
-from feature_repo.catalogue import SERVICES, VIEWS
+from feature_repo.catalogue import PRODUCT_POPULARITY, SERVICES, VIEWS
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
 from feature_repo.publish import publish
@@ -136,7 +136,7 @@ def test_nobody_pushes_standing(home: Home) -> None:
 
 
 def test_materialize_takes_the_same_rows_to_the_store(home: Home) -> None:
-    online_store(home.features).drop(["product_popularity"])
+    online_store(home.features).drop([PRODUCT_POPULARITY])
     store = store_of(home)
     after = AT + timedelta(hours=1)
     store.materialize(AT - timedelta(days=2), after, feature_views=["product_popularity"])

@@ -4,7 +4,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from feature_repo.catalogue import CUSTOMER_PURCHASES, INDEXES, VIEWS
+from feature_repo.catalogue import (
+    AVAILABILITY,
+    CUSTOMER_CONTEXT,
+    CUSTOMER_IDENTITY,
+    CUSTOMER_PURCHASES,
+    INDEXES,
+    SUBJECT_STANDING,
+    VIEWS,
+)
 from feature_repo.errors import FeatureError
 from feature_repo.publish import PublishedCount, publish
 from feature_repo.store import online_store
@@ -58,7 +66,7 @@ def test_only_changed_rows_are_written_and_vanished_customers_leave(tmp_path: Pa
 def test_only_the_newest_row_of_an_entity_goes_online(tmp_path: Path) -> None:
     home = home_with_tables(tmp_path)
     assert publish(home)["customer_purchases"].rows == 3
-    row = online_store(home.features).read(["customer_purchases"], [ADA])["customer_purchases", ADA]
+    row = online_store(home.features).read([CUSTOMER_PURCHASES], [ADA])["customer_purchases", ADA]
     assert row.values["order_count_30d"] == 2
 
 
@@ -83,7 +91,7 @@ def test_each_grants_end_stands_beside_its_standing(tmp_path: Path) -> None:
     expiries = {(ADA, "personalization", "*"): SOON, (ADA, "marketing", "email"): AS_OF}
     home = home_with_tables(tmp_path, consent_standing=standing_mart(expiries))
     publish(home)
-    row = online_store(home.features).read(["subject_standing"], [ADA])["subject_standing", ADA].values
+    row = online_store(home.features).read([SUBJECT_STANDING], [ADA])["subject_standing", ADA].values
     ends = {name: at.replace(tzinfo=None) for name, at in row.items() if name.startswith("expires_") and at}
     assert ends == {"expires_personalization_at": SOON, "expires_marketing_email_at": AS_OF}
 
@@ -98,8 +106,8 @@ def test_an_identifier_leads_to_a_customer_by_its_own_links_and_by_no_contact(tm
     )
     home = home_with_tables(tmp_path, customer_identities=links)
     publish(home)
-    found = online_store(home.features).scan("customer_identity")
-    customers = {token: row.values["customer_id"] for token, row in found.items()}
+    found = online_store(home.features).scan(CUSTOMER_IDENTITY)
+    customers = {token: row.values["customer_id"] for token, row in found}
     assert customers == {"email_ada": ADA, "email_guest": ADA, "device_both": None}
 
 
@@ -115,7 +123,7 @@ def test_recent_items_are_the_newest_kept_ones_of_the_last_months(tmp_path: Path
     )
     home = home_with_tables(tmp_path, order_lines=lines)
     publish(home)
-    row = online_store(home.features).read(["customer_context"], [ADA])["customer_context", ADA]
+    row = online_store(home.features).read([CUSTOMER_CONTEXT], [ADA])["customer_context", ADA]
     assert row.values == {"home_location_code": "S001", "recent_skus": "SKU-00004\nSKU-00001"}
 
 
@@ -127,7 +135,7 @@ def test_times_with_and_without_a_zone_are_the_same_time(tmp_path: Path) -> None
     for home in (first, second):
         publish(home)
     rows = [
-        {key: (row.event_us, row.values) for key, row in online_store(h.features).scan("availability").items()}
+        {key: (row.event_us, row.values) for key, row in online_store(h.features).scan(AVAILABILITY)}
         for h in (first, second)
     ]
     assert rows[0] == rows[1]

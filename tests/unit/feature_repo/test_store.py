@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from feature_repo.catalogue import PRODUCT_POPULARITY, SKU_LOCATION, SKU_LOCATION_AVAILABILITY, View
 from feature_repo.errors import FeatureError
 from feature_repo.packed import to_microseconds
-from feature_repo.store import PackedStore, Written, entity_key, entity_values, online_store
+from feature_repo.changes import refresh
+from feature_repo.store import OnlineStore, Standing, Written, entity_key, entity_values, online_store
 from tests.unit.feature_repo.published_home import AS_OF, view_frame
 
 DAY = timedelta(days=1)
@@ -21,8 +22,8 @@ def popularity(sold: int, *, age: timedelta = timedelta(0), sku: str = "SKU-0000
     return view_frame("product_popularity", [{"sku": sku, "sold_units_28d": sold, "feature_at": AS_OF - age}])
 
 
-def sold(store: PackedStore, sku: str = "SKU-00001") -> int | None:
-    row = store.read(["product_popularity"], [sku]).get(("product_popularity", sku))
+def sold(store: OnlineStore, sku: str = "SKU-00001") -> int | None:
+    row = store.read([PRODUCT_POPULARITY], [sku]).get(("product_popularity", sku))
     return None if row is None else row.values["sold_units_28d"]
 
 
@@ -40,7 +41,7 @@ def test_a_frame_and_single_rows_are_stored_under_the_same_keys(tmp_path: Path) 
     first, second = online_store(tmp_path / "a"), online_store(tmp_path / "b")
     first.write_frame(SKU_LOCATION_AVAILABILITY, view_frame("sku_location_availability", rows))
     second.write_rows(SKU_LOCATION_AVAILABILITY, [(("Thé 1", "S001"), NOW_US, {"on_hand_units": 4})])
-    assert first.scan("sku_location_availability") == second.scan("sku_location_availability")
+    assert dict(first.scan(SKU_LOCATION_AVAILABILITY)) == dict(second.scan(SKU_LOCATION_AVAILABILITY))
 
 
 def test_an_older_row_never_overwrites_a_newer_one_and_the_writer_is_told(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_nulls_overwrite_values(tmp_path: Path) -> None:
     store.write_rows(PRODUCT_POPULARITY, [(("SKU-00001",), NOW_US, {"sold_units_28d": 7})])
     store.write_rows(PRODUCT_POPULARITY, [(("SKU-00001",), NOW_US + 1, {})])
     assert sold(store) is None
-    assert store.read(*[[part] for part in KEY])[KEY].event_us == NOW_US + 1
+    assert store.read([PRODUCT_POPULARITY], ["SKU-00001"])[KEY].event_us == NOW_US + 1
 
 
 @given(order=st.permutations([0, 1, 2, 3]))
@@ -87,17 +88,17 @@ def test_of_several_rows_of_one_entity_in_a_batch_the_newest_stays(tmp_path: Pat
 
 def test_a_full_version_removes_what_it_no_longer_has_but_not_what_came_later(tmp_path: Path) -> None:
     store = online_store(tmp_path)
-    store.replace(PRODUCT_POPULARITY, pl.concat([popularity(1), popularity(2, sku="SKU-00002")]), "v1")
+    refresh(store, PRODUCT_POPULARITY, pl.concat([popularity(1), popularity(2, sku="SKU-00002")]), "v1", tmp_path)
     store.write_rows(PRODUCT_POPULARITY, [(("SKU-00003",), NOW_US + 10_000_000, {"sold_units_28d": 3})])
-    assert store.replace(PRODUCT_POPULARITY, popularity(1), "v2") == Written(unchanged=1, removed=1)
-    assert sorted(store.scan("product_popularity")) == ["SKU-00001", "SKU-00003"]
-    assert store.versions()["product_popularity"] == ("v2", NOW_US)
+    assert refresh(store, PRODUCT_POPULARITY, popularity(1), "v2", tmp_path) == Written(unchanged=1, removed=1)
+    assert sorted(dict(store.scan(PRODUCT_POPULARITY))) == ["SKU-00001", "SKU-00003"]
+    assert store.standings([PRODUCT_POPULARITY]) == [Standing("v2", NOW_US, 1)]
 
 
-def half_a_batch(store: PackedStore) -> None:
+def half_a_batch(store: OnlineStore) -> None:
     with store._writing() as connection:
         connection.execute("update entity_rows set event_us = 0")
-        assert store.read(*[[part] for part in KEY])[KEY].event_us == NOW_US
+        assert store.read([PRODUCT_POPULARITY], ["SKU-00001"])[KEY].event_us == NOW_US
         raise RuntimeError("lights out")
 
 
@@ -112,7 +113,7 @@ def test_a_reader_sees_the_old_batch_or_the_new_never_half(tmp_path: Path) -> No
         store.write_rows(PRODUCT_POPULARITY, broken)
     with pytest.raises(RuntimeError, match="lights out"):
         half_a_batch(store)
-    assert store.read(*[[part] for part in KEY])[KEY].event_us == NOW_US
+    assert store.read([PRODUCT_POPULARITY], ["SKU-00001"])[KEY].event_us == NOW_US
 
 
 def test_rows_of_an_older_definition_are_read_by_the_definition_they_were_written_under(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_rows_of_an_older_definition_are_read_by_the_definition_they_were_writte
     older = View(**{**vars(PRODUCT_POPULARITY), "fields": fields})
     store.write_rows(older, [(("SKU-00001",), NOW_US, {"sold_units_28d": 7})])
     store.write_rows(PRODUCT_POPULARITY, [(("SKU-00002",), NOW_US, {"sold_units_28d": 9})])
-    assert [row.values for row in online_store(tmp_path).scan("product_popularity").values()] == [
+    assert [row.values for row in dict(online_store(tmp_path).scan(PRODUCT_POPULARITY)).values()] == [
         {"sold_units_28d": 7},
         {
             "sold_units_7d": None,
@@ -142,4 +143,4 @@ def test_a_frame_without_a_key_or_a_time_is_refused(tmp_path: Path) -> None:
 
 def test_a_store_that_was_never_written_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match=r"found no file\. Run `troth run` first"):
-        online_store(tmp_path).read(["product_popularity"], ["SKU-00001"])
+        online_store(tmp_path).read([PRODUCT_POPULARITY], ["SKU-00001"])

@@ -1,0 +1,238 @@
+"""Columns of features as the values of `packed.py`, and entities as keys: whole columns at a time, no row passes through Python.
+
+Rows come as an Arrow table or a Polars frame. What comes out is Arrow again: a binary column, of which a store takes the buffer as it
+stands or the values one by one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from feature_repo.catalogue import Entity, Field, View
+from feature_repo.errors import FeatureError
+from feature_repo.packed import LIST, TEXTS, Layout, layout_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROWS_AT_A_TIME = 100_000
+_ARROW: dict[str, pa.DataType] = {
+    "text": pa.string(), "bytes": pa.binary(), "integer": pa.int64(), "decimal": pa.float64(), "integer_32": pa.int32(),
+    "decimal_32": pa.float32(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us"),
+}  # fmt: skip
+_NUMPY = {
+    "integer": "<i8",
+    "decimal": "<f8",
+    "timestamp": "<i8",
+    "integer_32": "<i4",
+    "decimal_32": "<f4",
+    "boolean": "u1",
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready to be stored, one an entity: keys (binary), event times in microseconds, values (binary)."""
+
+    keys: pa.Array
+    event_us: NDArray[np.int64]
+    values: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def rows(self) -> "Iterator[tuple[bytes, int, bytes]]":
+        """(key, event microseconds, value) of each."""
+        return zip(self.keys.to_pylist(), self.event_us.tolist(), self.values.to_pylist(), strict=True)
+
+    def take(self, which: NDArray[np.bool_]) -> "Encoded":
+        """Some of the rows."""
+        mask = pa.array(which)
+        return Encoded(self.keys.filter(mask), self.event_us[which], self.values.filter(mask))
+
+    def slice(self, first: int, count: int) -> "Encoded":
+        return Encoded(self.keys.slice(first, count), self.event_us[first : first + count], self.values.slice(first, count))  # fmt: skip
+
+
+def encoded(view: View, rows: "pa.Table | pl.DataFrame") -> Encoded:
+    """The newest row of each entity, in the order of keys; of several of one time the last.
+
+    Raises: FeatureError when a key or an event time is missing, or a column cannot be cast without loss.
+    """
+    table = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
+    for name in (*view.entity.join_keys, view.event_column):
+        if name not in table.column_names or table[name].null_count:
+            raise FeatureError(
+                f"view {view.name}: expected a value of {name} in every row, found none in some. Drop or fix them."
+            )
+    keys = keys_of(view.entity, table)
+    event_us = _whole(_cast(table[view.event_column], Field(view.event_column, "timestamp", "")))
+    ordered = pl.DataFrame({"key": pl.Series(pl.from_arrow(keys)), "event_us": event_us}).with_row_index("row")
+    # Sorting is what costs; rows that come in order, one an entity, as they are published, need none.
+    if not (ordered.height < 2 or (ordered["key"].is_sorted() and ordered["key"].n_unique() == ordered.height)):
+        ordered = ordered.sort("key", "event_us", maintain_order=True).unique("key", keep="last", maintain_order=True)
+        chosen = ordered["row"].to_arrow()
+        table, keys, event_us = table.take(chosen), keys.take(chosen), event_us[ordered["row"].to_numpy()]
+    return Encoded(keys, event_us, values_of(layout_of(view.online_fields), table))
+
+
+def keys_of(entity: Entity, table: pa.Table) -> pa.Array:
+    """The keys of `store.entity_key`, as UTF-8 bytes: all parts but the last carry their length, so that no two entities share one."""
+    *head, last = [_one(table[name]).cast(pa.string()) for name in entity.join_keys]
+    parts: list[Any] = []
+    for each in head:
+        parts += [pc.binary_length(each.cast(pa.binary())).cast(pa.string()), ":", each]
+    found = pc.binary_join_element_wise(*parts, last, "") if parts else last
+    return found.cast(pa.binary())
+
+
+def values_of(layout: Layout, table: pa.Table) -> pa.Array:
+    """Every row as the value `layout.encode` makes of it. Raises: FeatureError for a column that is missing or of another type."""
+    count = table.num_rows
+    columns = {each.name: _column(table, each) for each in layout.fields}
+    heads = np.zeros(
+        count,
+        dtype=[
+            ("id", "<u4"), ("null", "u1", (layout.null_bytes,)), ("bool", "u1", (layout.boolean_bytes,)),
+            *((f"n{place}", _NUMPY[each.type]) for place, each in enumerate(layout.numbers)),
+            *((f"t{place}", "<u4") for place in range(len(layout.tails))),
+        ],
+    )  # fmt: skip
+    heads["id"] = layout.schema_id
+    heads["null"] = _bits([_mask(columns[each.name]) for each in layout.fields], count)
+    heads["bool"] = _bits([_truth(columns[each.name]) for each in layout.booleans], count)
+    for place, each in enumerate(layout.numbers):
+        heads[f"n{place}"] = _whole(columns[each.name])
+    tails = [_tail(columns[each.name], each) for each in layout.tails]
+    for place, tail in enumerate(tails):
+        heads[f"t{place}"] = pc.binary_length(tail).to_numpy()
+    head = _fixed(heads, layout.size)
+    return pc.binary_join_element_wise(head, *tails, b"") if tails else head
+
+
+def _fixed(rows: NDArray[Any], size: int) -> pa.Array:
+    """Rows of equal size as a binary column over the same memory."""
+    offsets = np.arange(0, (len(rows) + 1) * size, size, dtype=np.int64)
+    if len(offsets) and offsets[-1] >= 2**31:
+        raise FeatureError("feature rows: expected fewer at once, found more than two gigabytes of them. Send less.")
+    return pa.Array.from_buffers(
+        pa.binary(), len(rows), [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(rows.tobytes())]
+    )
+
+
+def _bits(columns: Sequence[NDArray[np.bool_]], count: int) -> NDArray[np.uint8]:
+    """Boolean columns as rows of bytes, first column in the lowest bit."""
+    if not columns:
+        return np.zeros((count, 0), dtype="u1")
+    return np.packbits(np.column_stack(columns), axis=1, bitorder="little")
+
+
+def _column(table: pa.Table, field: Field) -> pa.Array:
+    if field.name not in table.column_names:
+        raise FeatureError(
+            f"feature {field.name}: expected a column, found {table.column_names}. Add it or correct the catalogue."
+        )
+    return _cast(table[field.name], field)
+
+
+def _cast(column: pa.ChunkedArray, field: Field) -> pa.Array:
+    """The column in the type of its field, in one piece."""
+    found = _one(column)
+    member = field.type.removesuffix(LIST)
+    wanted = _ARROW[member] if member == field.type else pa.list_(_ARROW[member])
+    try:
+        if pa.types.is_dictionary(found.type):
+            found = found.dictionary_decode()
+        if pa.types.is_null(found.type):
+            return pa.nulls(len(found), wanted)
+        if member == "integer" and pa.types.is_floating(found.type):
+            found = _checked(found, field)
+        if member == "timestamp" and pa.types.is_timestamp(found.type):
+            return pc.cast(found, pa.timestamp("us", found.type.tz), safe=False)  # what is finer is cut off
+        return pc.cast(found, wanted, safe=member not in ("decimal", "decimal_32"))
+    except pa.ArrowException as error:
+        raise FeatureError(
+            f"feature {field.name}: expected {field.type}, found {column.type}. Cast it. ({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _checked(found: pa.Array, field: Field) -> pa.Array:
+    if pc.any(pc.not_equal(pc.floor(found), found)).as_py():
+        raise FeatureError(
+            f"feature {field.name}: expected whole numbers, found fractions. Round it where it is computed."
+        )
+    return found
+
+
+def _one(column: "pa.ChunkedArray | pa.Array") -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column
+
+
+def _mask(column: pa.Array) -> NDArray[np.bool_]:
+    return column.is_null().to_numpy(zero_copy_only=False) if column.null_count else np.zeros(len(column), dtype=np.bool_)  # fmt: skip
+
+
+def _truth(column: pa.Array) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = pc.fill_null(column, fill_value=False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _whole(column: pa.Array) -> NDArray[Any]:
+    """Numbers, and times as numbers; nulls are nought."""
+    if pa.types.is_timestamp(column.type):
+        column = column.view(pa.int64())
+    if column.null_count:
+        column = pc.fill_null(column, pa.scalar(0, column.type))
+    return column.to_numpy()
+
+
+def _tail(column: pa.Array, field: Field) -> pa.Array:
+    """What stands at the end of a value for a text, bytes or list; nothing for null."""
+    if not field.type.endswith(LIST):
+        return pc.fill_null(column.cast(pa.binary()), b"")
+    member, nulls = field.type.removesuffix(LIST), column.is_null() if column.null_count else None
+    if nulls is not None:
+        column = pc.if_else(nulls, pa.scalar([], column.type), column)
+    members, offsets = column.values, column.offsets.to_numpy()
+    first, last = int(offsets[0]), int(offsets[-1])
+    members, offsets = members.slice(first, last - first), offsets - first
+    if members.null_count:
+        raise FeatureError(f"feature {field.name}: expected lists without nulls, found one with. Leave them out.")
+    if member in TEXTS:
+        told = _text_lists(members.cast(pa.binary()), offsets)
+        return told if nulls is None else pc.if_else(nulls, pa.scalar(b""), told)
+    numbers = _truth(members) if member == "boolean" else _whole(members)
+    code = np.dtype(_NUMPY[member])
+    return _cut(numbers.astype(code).tobytes(), offsets * code.itemsize)
+
+
+def _text_lists(members: pa.Array, offsets: NDArray[Any]) -> pa.Array:
+    lengths = pc.binary_length(members).to_numpy()
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    content = b"".join(members.to_pylist()) if members.offset else _content(members, int(ends[-1]))
+    counts = _fixed(np.diff(offsets).astype("<u4"), 4)
+    each = _cut(lengths.astype("<u4").tobytes(), offsets * 4)
+    return pc.binary_join_element_wise(counts, each, _cut(content, ends[offsets]), b"")
+
+
+def _content(members: pa.Array, size: int) -> bytes:
+    """The bytes of all members one after the other."""
+    offsets = np.frombuffer(members.buffers()[1], dtype=np.int32, count=len(members) + 1)
+    data = members.buffers()[2]
+    begin = int(offsets[0])
+    return bytes(data[begin : begin + size]) if data is not None else b""
+
+
+def _cut(content: bytes, offsets: NDArray[Any]) -> pa.Array:
+    """Bytes cut at offsets, as a binary column over the same memory."""
+    return pa.Array.from_buffers(
+        pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(content)]
+    )

@@ -1,0 +1,486 @@
+"""The online store in Redis: a hash for each entity, in it two places for each view, so that a version comes in whole.
+
+A value has a head: event time (8 bytes), and by which publication it came (4 bytes; nought: at once, over the near-time path; the
+highest bit: it goes on being true with later versions). A reader takes, of what is published, the newest. A writer never overwrites
+what is read: a version goes into the other place, and one word in the hash of the project makes all of it be read at once.
+Works on one Redis, behind sentinels, and on a cluster. Needs the extra `redis`. The address may hold a password: no error repeats it.
+"""
+
+import hashlib
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from feature_repo.catalogue import Entity, View
+from feature_repo.errors import FeatureError
+from feature_repo.packed import layout_of
+from feature_repo.redis_scripts import BEGIN, COMMIT, ERASE, SWEEP, WRITE
+from feature_repo.store import Fetched, OnlineStore, Refresh, Standing, StoredRow, Written
+
+if TYPE_CHECKING:
+    from feature_repo.columns import Encoded
+
+T = TypeVar("T")
+HEAD = struct.Struct(">qI")
+FOLLOWS = 1 << 31
+ERASED = b"!"
+IN_FLIGHT = 4  # scripts sent before the first is answered
+LEASE_SECONDS = 60.0  # a publication that says nothing for so long is taken for dead
+_RENEW_SECONDS = 10.0
+_PATIENCE = 10.0
+_NOTHING = Standing()
+_SLOTS = 16384
+
+
+class RedisStore(OnlineStore):
+    """Rows of one project in a Redis. Every thread has a connection of its own to each node."""
+
+    def __init__(self, client: Any, project: str = "troth") -> None:
+        super().__init__()
+        self._client, self._project = client, project
+        self._nodes: _Nodes = _ClusterNodes(client) if hasattr(client, "nodes_manager") else _OneNode(client)
+        self._meta = f"{project}:".encode()
+        self._tails: dict[tuple[str, ...], bytes] = {}
+        self._seen: dict[bytes, tuple[int, Standing]] = {}
+
+    def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
+        for _ in range(2):
+            found, is_current = self._fetched(views, keys)
+            if is_current:
+                break
+        return found
+
+    def _fetched(self, views: Sequence[View], keys: Sequence[str]) -> tuple[Fetched, bool]:
+        """What is published, and whether it was whole: who looked at what is published long before the rows may find both places newer."""
+        names = tuple(view.name for view in views)
+        tail = self._tails.get(names)
+        if tail is None:
+            fields = [field for view in views for field in _places(view)]
+            tail = self._tails[names] = b"".join(_bulk(field) for field in fields)
+        head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + 2 * len(views))
+        prefix = self._prefix(views[0].entity)
+        asked = []
+        for key in keys:
+            name = prefix + key.encode()
+            asked.append((name, b"%b$%d\r\n%b\r\n%b" % (head, len(name), name, tail)))
+        meta = _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
+        told, *answers = self._nodes.ask([(self._meta, meta), *asked])
+        standings = [self._standing(each) for each in told]
+        found, is_current = [], True
+        unpack, size = HEAD.unpack_from, HEAD.size
+        for answer in answers:
+            row: list[tuple[int, bytes] | None] = []
+            for place, (done, standing) in enumerate(standings):
+                best, best_at, hidden = None, 0, 0
+                for value in answer[2 * place : 2 * place + 2]:
+                    if value is None:
+                        continue
+                    at, epoch = unpack(value)
+                    if epoch >= FOLLOWS:
+                        epoch -= FOLLOWS
+                        if epoch <= done and standing.as_of_us is not None and standing.as_of_us > at:
+                            at = standing.as_of_us
+                    if epoch > done:
+                        hidden += 1
+                    elif best is None or at >= best_at:
+                        best, best_at = value, at
+                is_current &= hidden < 2
+                row.append((best_at, best[size:]) if best is not None and len(best) > size else None)
+            found.append(row)
+        return Fetched(found, [standing for _, standing in standings]), is_current
+
+    def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
+        begin = self._prefix(view.entity)
+        for names in self._scanned(begin + prefix.encode()):
+            keys = [name[len(begin) :].decode() for name in names]
+            fetched = self.fetch([view], keys)
+            for key, (row,) in zip(keys, fetched.rows, strict=True):
+                if row is not None:
+                    yield key, StoredRow(row[0], self.decoded(row[1]), fetched.standings[0].version)
+
+    def standings(self, views: Sequence[View]) -> list[Standing]:
+        (told,) = self._nodes.ask(
+            [(self._meta, _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views)))]
+        )
+        return [self._standing(each)[1] for each in told]
+
+    def write(self, view: View, rows: "Encoded") -> Written:
+        self._register(view)
+        told = self._ask(b"HGET", self._meta, b"view:" + _view_id(view))
+        done, standing = self._standing(told)
+        if len(rows):
+            self._ask(b"SADD", self._touched(view), *rows.keys.to_pylist())
+        return self._written(view, rows, 0, done, standing.as_of_us, None)
+
+    @contextmanager
+    def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
+        self._register(view)
+        token = secrets.token_hex(8)
+        touched = self.touched(view)
+        begun = self._script(BEGIN, [self._meta], _view_id(view), token, version, LEASE_SECONDS)
+        if begun[0] == b"busy":
+            raise FeatureError(
+                f"view {view.name}: expected nobody else to publish it, found that somebody does. Wait for them."
+            )
+        epoch, done, left = (int(each) for each in begun[1:4])
+        if left:
+            self._swept(view, left)
+        coming = _Coming(self, view, epoch, done, token, as_of_us)
+        yield coming
+        told = b"%d %d %d %b" % (epoch, as_of_us, rows, version.encode())
+        if self._script(COMMIT, [self._meta], _view_id(view), token, told) != 1:
+            raise FeatureError(
+                f"view {view.name}: expected to publish it alone, found that somebody took over. Publish it again."
+            )
+        if touched:
+            self._ask(b"SREM", self._touched(view), *(each.encode() for each in touched))
+
+    def touched(self, view: View) -> set[str]:
+        return {each.decode() for each in self._ask(b"SMEMBERS", self._touched(view))}
+
+    def keep(self, views: Iterable[View]) -> None:
+        for view in views:
+            self._register(view)
+
+    def drop(self, views: Iterable[View]) -> None:
+        for view in views:
+            fields = _places(view)
+            for names in self._scanned(self._prefix(view.entity)):
+                self._nodes.ask([(name, _command(b"HDEL", name, *fields)) for name in names])
+            self._ask(b"DEL", self._touched(view))
+            self._ask(b"HDEL", self._meta, *(kind + _view_id(view) for kind in (b"view:", b"pending:", b"name:")))
+
+    def erase(self, entity: Entity | None, keys: Sequence[str], erased_us: int) -> int:
+        asked = list(dict.fromkeys(keys))
+        prefixes = [self._prefix(entity)] if entity else sorted(self._prefixes())
+        named = [] if entity else self._naming(asked)
+        removed = 0
+        for name in dict.fromkeys([prefix + key.encode() for prefix in prefixes for key in asked] + named):
+            removed += int(self._script(ERASE, [name], str(erased_us)))
+        return removed
+
+    def destroy(self) -> None:
+        for names in self._scanned(self._meta):
+            self._nodes.ask([(name, _command(b"UNLINK", name)) for name in names])
+        self._layouts.clear()
+
+    def close(self) -> None:
+        self._nodes.close()
+
+    def _written(
+        self, view: View, rows: "Encoded", epoch: int, done: int, as_of_us: int | None, follows: Any
+    ) -> Written:
+        from feature_repo.redis_wire import batches
+
+        prefix, fields = self._prefix(view.entity), _places(view)
+        constants = [*fields, b"%d" % epoch, b"%d" % done, b"%d" % (as_of_us or 0)]
+        sent = batches(rows, prefix, epoch, follows, constants, self._nodes.slots)
+        return sum((Written(*each) for each in self._nodes.run(WRITE, sent)), Written())
+
+    def _standing(self, told: bytes | None) -> tuple[int, Standing]:
+        """The publication that is read, and what it is."""
+        if told is None:
+            return 0, _NOTHING
+        known = self._seen.get(told)
+        if known is None:
+            epoch, as_of_us, rows, version = told.split(b" ", 3)
+            known = int(epoch), Standing(version.decode(), int(as_of_us), int(rows))
+            self._seen = {**self._seen, told: known} if len(self._seen) < 100 else {told: known}
+        return known
+
+    def _register(self, view: View) -> None:
+        """Write down the layout and the name of a view. Raises: FeatureError should two views have one id."""
+        layout = layout_of(view.online_fields)
+        if layout.schema_id in self._layouts and _places(view)[0] in self._layouts:
+            return
+        name = b"name:" + _view_id(view)
+        self._ask(b"HSETNX", self._meta, name, view.name.encode())
+        found = self._ask(b"HGET", self._meta, name)
+        if found != view.name.encode():
+            raise FeatureError(f"view {view.name}: expected an id of its own, found that of {found.decode()}. Rename it.")  # fmt: skip
+        self._ask(b"HSET", self._meta, b"layout:%d" % layout.schema_id, layout.definition.encode())
+        self._ask(b"SADD", self._meta + b"entities", self._prefix(view.entity))
+        self._layouts[layout.schema_id] = layout
+
+    def _definition(self, schema_id: int) -> str | None:
+        told = self._ask(b"HGET", self._meta, b"layout:%d" % schema_id)
+        return told.decode() if told is not None else None
+
+    def _swept(self, view: View, epoch: int) -> None:
+        """Take away what a publication left that never came to its end."""
+        for names in self._scanned(self._prefix(view.entity)):
+            for name in names:
+                self._script(SWEEP, [name], *_places(view), str(epoch))
+
+    def _naming(self, asked: Sequence[str]) -> list[bytes]:
+        """Hashes of other entities of which a value names one of these."""
+        marks = [each.encode() for each in asked]
+        found = []
+        for prefix in self._prefixes():
+            for names in self._scanned(prefix):
+                answers = self._nodes.ask([(name, _command(b"HVALS", name)) for name in names])
+                found += [
+                    name for name, values in zip(names, answers, strict=True)
+                    if any(mark in value for value in values for mark in marks)
+                ]  # fmt: skip
+        return found
+
+    def _scanned(self, prefix: bytes) -> Iterator[list[bytes]]:
+        """Names that begin so, some at a time."""
+        pattern = b"".join(b"\\" + bytes([each]) if each in b"*?[]\\^-" else bytes([each]) for each in prefix) + b"*"
+        batch: list[bytes] = []
+        for name in self._client.scan_iter(match=pattern, count=1000):
+            batch.append(name)
+            if len(batch) == 1000:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _prefixes(self) -> set[bytes]:
+        return set(self._ask(b"SMEMBERS", self._meta + b"entities"))
+
+    def _prefix(self, entity: Entity) -> bytes:
+        return self._meta + "+".join(entity.join_keys).encode() + b":"
+
+    def _touched(self, view: View) -> bytes:
+        return self._meta + b"touched:" + _view_id(view)
+
+    def _ask(self, *words: bytes) -> Any:
+        return self._nodes.ask([(words[1], _command(*words))])[0]
+
+    def _script(self, script: str, keys: Sequence[bytes], *values: Any) -> Any:
+        try:
+            return self._client.eval(script, len(keys), *keys, *values)
+        except _driver().RedisError as fault:
+            raise _lost(fault) from None
+
+
+class _Coming(Refresh):
+    """A version on its way into Redis."""
+
+    def __init__(self, store: RedisStore, view: View, epoch: int, done: int, token: str, as_of_us: int) -> None:
+        super().__init__()
+        self._store, self._view, self._epoch, self._done = store, view, epoch, done
+        self._token, self._as_of_us, self._renewed = token, as_of_us, time.monotonic()
+
+    def write(self, rows: "Encoded", follows: Any = None) -> None:
+        self._renew()
+        before = self._store._standing(
+            self._store._ask(b"HGET", self._store._meta, b"view:" + _view_id(self._view))
+        )[1]  # fmt: skip
+        self.written += self._store._written(self._view, rows, self._epoch, self._done, before.as_of_us, follows)
+
+    def remove(self, keys: Sequence[str]) -> None:
+        import numpy as np
+        import pyarrow as pa
+
+        from feature_repo.columns import Encoded
+
+        gone = Encoded(
+            pa.array([key.encode() for key in keys], pa.binary()), np.full(len(keys), self._as_of_us, dtype=np.int64),
+            pa.array([b""] * len(keys), pa.binary()),
+        )  # fmt: skip
+        self._renew()
+        done = self._store._written(self._view, gone, self._epoch, self._done, None, None)
+        self.written += Written(skipped=done.skipped, removed=done.written)
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > _RENEW_SECONDS:
+            begun = self._store._script(
+                BEGIN, [self._store._meta], _view_id(self._view), self._token, "", LEASE_SECONDS
+            )
+            if begun[0] != b"renewed":
+                raise FeatureError(
+                    f"view {self._view.name}: expected to publish it alone, found that somebody took over. Publish it again."
+                )
+            self._renewed = time.monotonic()
+
+
+class _Nodes:
+    """Commands to whoever keeps their key, many in one round trip. What is asked again changes nothing: so one that is lost is asked again."""
+
+    slots: int | None = None  # how many groups keys fall into that one script may not mix; None: one
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+        """Answers in order, given (key, command as sent)."""
+        raise NotImplementedError
+
+    def run(self, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> Iterator[Any]:
+        """Answers of one script, run for each batch of (a key, what follows `EVALSHA sha` on the wire); a few are on their way at once."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        for connection in vars(self._local).pop("connections", {}).values():
+            connection[1].release(connection[0])
+
+    def _on(self, pool: Any, work: Callable[[Any], T]) -> T:
+        """Some work on this thread's connection to a node. Raises: FeatureError when it is lost twice."""
+        errors = _driver()
+        kept = vars(self._local).setdefault("connections", {})
+        for is_last in (False, True):
+            connection, _ = kept.get(id(pool)) or kept.setdefault(id(pool), (pool.get_connection(), pool))
+            try:
+                return work(connection)
+            except errors.RedisError as fault:
+                connection.disconnect()
+                if is_last or isinstance(fault, errors.ResponseError):
+                    raise
+        raise AssertionError
+
+
+class _OneNode(_Nodes):
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self._pool = client.connection_pool
+
+    def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+        sent = b"".join([command for _, command in commands])
+
+        def work(connection: Any) -> list[Any]:
+            connection.send_packed_command([sent])
+            read = connection.read_response
+            return [read(disable_decoding=True) for _ in commands]
+
+        try:
+            return self._on(self._pool, work)
+        except _driver().RedisError as fault:
+            raise _lost(fault) from None
+
+    def run(self, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> Iterator[Any]:
+        try:
+            yield from self._on(self._pool, lambda connection: _run_all(connection, script, batches))
+        except _driver().RedisError as fault:
+            raise _lost(fault) from None
+
+
+def _run_all(connection: Any, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> list[Any]:
+    """Each batch as a command; no more than a few unanswered."""
+    connection.send_packed_command([_command(b"SCRIPT", b"LOAD", script.encode())])
+    sha = connection.read_response(disable_decoding=True)
+    waiting, answers = 0, []
+    for _, (words, *rest) in batches:
+        connection.send_packed_command([b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (words + 2, sha), *rest])
+        waiting += 1
+        if waiting == IN_FLIGHT:
+            answers.append(connection.read_response(disable_decoding=True))
+            waiting -= 1
+    return answers + [connection.read_response(disable_decoding=True) for _ in range(waiting)]
+
+
+class _ClusterNodes(_Nodes):
+    slots = _SLOTS
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        self._client = client
+
+    def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+        answers: list[Any] = [None] * len(commands)
+
+        def told(numbers: Sequence[int], connection: Any) -> None:
+            connection.send_packed_command([b"".join([commands[each][1] for each in numbers])])
+            for each in numbers:
+                answers[each] = connection.read_response(disable_decoding=True)
+
+        self._by_node([key for key, _ in commands], told)
+        return answers
+
+    def run(self, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> Iterator[Any]:
+        waiting = list(batches)
+        answers: list[Any] = []
+
+        def told(numbers: Sequence[int], connection: Any) -> None:
+            answers.extend(_run_all(connection, script, [waiting[each] for each in numbers]))
+
+        self._by_node([key for key, _ in waiting], told)
+        yield from answers
+
+    def _by_node(self, keys: Sequence[bytes], told: Callable[[Sequence[int], Any], None]) -> None:
+        """Work on each node that keeps some of the keys. A cluster that moved its slots is looked at again."""
+        errors = _driver()
+        left: Sequence[int] = range(len(keys))
+        for is_last in (False, True):
+            groups: dict[int, tuple[Any, list[int]]] = {}
+            for number in left:
+                node = self._client.nodes_manager.get_node_from_slot(self._client.keyslot(keys[number]))
+                pool = self._client.get_redis_connection(node).connection_pool
+                groups.setdefault(id(pool), (pool, []))[1].append(number)
+            failed: list[int] = []
+            for pool, numbers in groups.values():
+                try:
+                    self._on(pool, lambda connection, numbers=numbers: told(numbers, connection))  # type: ignore[misc]
+                except errors.RedisError as fault:
+                    if is_last:
+                        raise _lost(fault) from None
+                    failed += numbers
+            if not failed:
+                return
+            with suppress(errors.RedisError):
+                self._client.nodes_manager.initialize()
+            left = failed
+
+
+def redis_store(address: str, project: str = "troth") -> RedisStore:
+    """The store in a Redis: `redis://host:port/db`, `rediss://...`, `redis+cluster://host:port`, or `redis+sentinel://host:port,host:port/service`.
+
+    Raises: FeatureError when it cannot be reached or there is no driver.
+    """
+    redis = _driver()
+    times = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+    kind = urlsplit(address)
+    try:
+        if kind.scheme == "redis+cluster":
+            client: Any = redis.RedisCluster.from_url("redis://" + address.partition("://")[2], **times)
+        elif kind.scheme == "redis+sentinel":
+            from redis.sentinel import Sentinel
+
+            asked = [(each.rpartition(":")[0], int(each.rpartition(":")[2])) for each in kind.netloc.rpartition("@")[2].split(",")]  # fmt: skip
+            client = Sentinel(asked, password=kind.password, **times).master_for(kind.path.strip("/"), password=kind.password, **times)  # fmt: skip
+        else:
+            client = redis.Redis.from_url(address, **times)
+        client.ping()
+    except redis.RedisError as fault:
+        raise _lost(fault) from None
+    return RedisStore(client, project)
+
+
+def _view_id(view: View) -> bytes:
+    """Eight letters for a view: its name is longer, and stands in every hash."""
+    return hashlib.sha256(view.name.encode()).hexdigest()[:8].encode()
+
+
+def _places(view: View) -> tuple[bytes, bytes]:
+    """The two fields of a view in the hash of an entity."""
+    name = _view_id(view)
+    return name + b"0", name + b"1"
+
+
+def _bulk(word: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(word), word)
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join([_bulk(each) for each in words])
+
+
+def _lost(fault: Exception) -> FeatureError:
+    return FeatureError(f"online store: expected a Redis that works, found {type(fault).__name__}. Try again.")
+
+
+def _driver() -> Any:
+    try:
+        import redis
+    except ImportError:
+        raise FeatureError(
+            "online store: expected redis-py to reach Redis with, found none. Install Troth with its extra `redis`."
+        ) from None
+    return redis

@@ -1,0 +1,91 @@
+"""Rows as Redis takes them off the wire: commands put together by columns, so that no row passes through Python."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from feature_repo.columns import Encoded
+
+ROWS_AT_A_TIME = 500  # of one script: others wait for it a few milliseconds
+FOLLOWS = 1 << 31
+
+
+def batches(
+    rows: "Encoded", prefix: bytes, epoch: int, follows: Any, constants: Sequence[bytes], slots: int | None
+) -> Iterator[tuple[bytes, Sequence[Any]]]:
+    """For each batch: a key of it; how many words follow the script's name, and those words as they are sent.
+
+    The words are how many keys there are, the keys, the constants, and the values, each with its head.
+    """
+    if not len(rows):
+        return
+    names = pc.binary_join_element_wise(pa.scalar(prefix, pa.binary()), rows.keys, b"")
+    order, ends = _order(names, slots)
+    if order is not None:
+        rows, names = _taken(rows, order), names.take(order)
+        follows = None if follows is None else np.asarray(follows)[order]
+    heads = np.empty(len(rows), dtype=[("at", ">i8"), ("by", ">u4")])
+    heads["at"], heads["by"] = rows.event_us, epoch
+    if follows is not None:
+        heads["by"] += np.where(np.asarray(follows), np.uint32(FOLLOWS), np.uint32(0))
+    values = pc.binary_join_element_wise(_fixed(heads), rows.values, b"")
+    keys, values = _bulks(names), _bulks(values)
+    fixed = b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in constants)
+    begin = 0
+    for end in ends:
+        count = end - begin
+        number = b"%d" % count
+        yield (
+            names[begin].as_py(),
+            [
+                1 + 2 * count + len(constants), b"$%d\r\n%b\r\n" % (len(number), number), _between(keys, begin, end), fixed,
+                _between(values, begin, end),
+            ],
+        )  # fmt: skip
+        begin = end
+
+
+def _taken(rows: "Encoded", order: NDArray[np.int64]) -> "Encoded":
+    from feature_repo.columns import Encoded
+
+    return Encoded(rows.keys.take(order), rows.event_us[order], rows.values.take(order))
+
+
+def _order(names: pa.Array, slots: int | None) -> tuple[NDArray[np.int64] | None, list[int]]:
+    """How rows are put in order, and where each batch ends: within one slot of a cluster, and not too long."""
+    if slots is None:
+        return None, [*range(ROWS_AT_A_TIME, len(names), ROWS_AT_A_TIME), len(names)]
+    from redis.crc import key_slot
+
+    slot_of = np.array([key_slot(name) for name in names.to_pylist()])
+    order = np.argsort(slot_of, kind="stable")
+    edges = np.flatnonzero(np.diff(slot_of[order])) + 1
+    ends: list[int] = []
+    begin = 0
+    for end in [*edges.tolist(), len(names)]:
+        ends += [*range(begin + ROWS_AT_A_TIME, end, ROWS_AT_A_TIME), end]
+        begin = end
+    return order, ends
+
+
+def _bulks(column: pa.Array) -> pa.Array:
+    """Each value as a bulk string of the protocol."""
+    lengths = pc.binary_length(column).cast(pa.string()).cast(pa.binary())
+    return pc.binary_join_element_wise(b"$", lengths, b"\r\n", column, b"\r\n", b"")
+
+
+def _between(column: pa.Array, begin: int, end: int) -> memoryview:
+    """The bytes of some values one after the other, where they lie."""
+    offsets = np.frombuffer(column.buffers()[1], dtype=np.int32, count=len(column) + 1 + column.offset)
+    return memoryview(column.buffers()[2])[offsets[begin + column.offset] : offsets[end + column.offset]]
+
+
+def _fixed(heads: NDArray[Any]) -> pa.Array:
+    size = heads.dtype.itemsize
+    offsets = np.arange(0, (len(heads) + 1) * size, size, dtype=np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(heads), [None, pa.py_buffer(offsets), pa.py_buffer(heads.tobytes())])

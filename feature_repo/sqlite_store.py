@@ -1,0 +1,299 @@
+"""The embedded online store: one packed value per entity and view, in one SQLite file.
+
+Writers take the file's one write lock for a whole batch, so a reader sees a batch, or a published version, entirely or not at all.
+"""
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feature_repo.catalogue import Entity, View
+from feature_repo.errors import FeatureError
+from feature_repo.packed import layout_of
+from feature_repo.store import Fetched, OnlineStore, Refresh, Standing, StoredRow, Written
+from troth.sqlite import write_ahead
+
+if TYPE_CHECKING:
+    from feature_repo.columns import Encoded
+
+_NOTHING = Standing()
+VERSION = 2  # of the tables; another is emptied, for whatever is in it is published again
+# How a row came: at once, over the near-time path; with a published version; or so that it goes on being true with later ones.
+AT_ONCE, PUBLISHED, FOLLOWS = 0, 1, 2
+_TABLES = """
+create table if not exists views (
+    view_id integer primary key, name text not null unique, entity text not null, version text, as_of_us integer, row_count integer
+);
+create table if not exists layouts (schema_id integer primary key, definition text not null);
+create table if not exists entity_rows (
+    view_id integer not null, entity text not null, event_us integer not null, came integer not null, value blob not null,
+    primary key (view_id, entity)
+) without rowid;
+create table if not exists tombstones (mark blob primary key, erased_us integer not null) without rowid;
+"""
+# What a row that goes on being true says, it says as of the newest version.
+_AT = "iif(entity_rows.came = 2, max(entity_rows.event_us, coalesce(views.as_of_us, 0)), entity_rows.event_us)"
+# `cross join` keeps SQLite to this order: keys asked for, then one look into the primary key for each.
+_READ = f"""
+select asked_views.key, asked_keys.key, {_AT}, entity_rows.value, views.version, views.as_of_us, views.row_count
+from json_each(?) as asked_views
+cross join views on views.name = asked_views.value
+cross join json_each(?) as asked_keys
+cross join entity_rows on entity_rows.view_id = views.view_id and entity_rows.entity = asked_keys.value
+"""  # noqa: S608 (constants alone)
+_SCAN = f"""
+select entity_rows.entity, {_AT}, entity_rows.value from views join entity_rows using (view_id) where name = ? and entity_rows.entity >= ? and entity_rows.entity < ?
+"""  # noqa: S608 (as above)
+_STANDINGS = "select name, version, as_of_us, row_count from views where name in (select value from json_each(?))"
+_LAYOUT = "select definition from layouts where schema_id = ?"
+_HELD = "select event_us, value, came, entity from entity_rows where view_id = ? and entity in (select value from json_each(?))"
+# The last three values: the newest event time of the version that is read.
+_UPSERT = """
+insert into entity_rows (view_id, entity, event_us, came, value) values (?, ?, ?, ?, ?)
+on conflict (view_id, entity) do update set event_us = excluded.event_us, came = excluded.came, value = excluded.value
+where excluded.event_us >= iif(came = 2, max(event_us, ?), event_us)
+    and not (excluded.value = value and (excluded.event_us = event_us or (excluded.came = 2 and came = 2)))
+"""
+
+
+class SqliteStore(OnlineStore):
+    """Online rows of one home. Each thread has its own connection."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._local = threading.local()
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
+        names = [view.name for view in views]
+        rows: list[list[tuple[int, bytes] | None]] = [[None] * len(names) for _ in keys]
+        standings = [_NOTHING] * len(names)
+        found = self._reader().execute(_READ, (json.dumps(names), json.dumps(keys))).fetchall()
+        for place, number, at, value, version, as_of_us, count in found:
+            rows[number][place] = at, value
+            if standings[place].version != version:
+                standings[place] = Standing(version, as_of_us, count)
+        return Fetched(rows, standings)
+
+    def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
+        (standing,) = self.standings([view])
+        for key, at, value in self._reader().execute(_SCAN, (view.name, prefix, prefix + "\U0010ffff")):
+            yield key, StoredRow(at, self.decoded(value), standing.version)
+
+    def standings(self, views: Sequence[View]) -> list[Standing]:
+        names = [view.name for view in views]
+        found = {
+            name: Standing(version, as_of_us, count or 0)
+            for name, version, as_of_us, count in self._reader().execute(_STANDINGS, (json.dumps(names),))
+        }
+        return [found.get(name, _NOTHING) for name in names]
+
+    def write(self, view: View, rows: "Encoded") -> Written:
+        with self._writing() as connection:
+            return _Writing(connection, view).write(rows, AT_ONCE)
+
+    @contextmanager
+    def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
+        with self._writing() as connection:
+            coming = _Coming(_Writing(connection, view), as_of_us)
+            yield coming
+            connection.execute(
+                "update views set version = ?, as_of_us = ?, row_count = ? where name = ?", (version, as_of_us, rows, view.name)
+            )  # fmt: skip
+
+    def touched(self, view: View) -> set[str]:
+        found = self._reader().execute(
+            "select entity_rows.entity from entity_rows join views using (view_id) where name = ? and came = 0",
+            (view.name,),
+        )
+        return {key for (key,) in found}
+
+    def keep(self, views: Iterable[View]) -> None:
+        with self._writing() as connection:
+            for view in views:
+                _view_id(connection, view)
+
+    def drop(self, views: Iterable[View]) -> None:
+        with self._writing() as connection:
+            for view in views:
+                view_id = _view_id(connection, view)
+                connection.execute("delete from entity_rows where view_id = ?", (view_id,))
+                connection.execute("delete from views where view_id = ?", (view_id,))
+
+    def erase(self, entity: Entity | None, keys: Sequence[str], erased_us: int) -> int:
+        if not self.path.exists():
+            return 0
+        asked = list(dict.fromkeys(keys))
+        kind = "+".join(entity.join_keys) if entity else None
+        with self._writing() as connection:
+            connection.execute("pragma secure_delete = on")
+            connection.executemany(
+                "insert into tombstones values (?, ?) "
+                "on conflict (mark) do update set erased_us = max(erased_us, excluded.erased_us)",
+                [(_mark(key, kind), erased_us) for key in asked],
+            )
+            removed = connection.execute(
+                "delete from entity_rows where exists (select 1 from json_each(?) as gone where entity_rows.entity = gone.value "
+                "or (? is null and instr(entity_rows.value, cast(gone.value as blob)) > 0)) "
+                "and (? is null or view_id in (select view_id from views where entity = ?))",
+                (json.dumps(asked), kind, kind, kind),
+            ).rowcount
+        self._rewrite()
+        return removed
+
+    def _rewrite(self) -> None:
+        """Write the file anew: values that were overwritten or removed are not in it any more."""
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=60)
+        try:
+            connection.execute("vacuum")
+            if connection.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
+                raise FeatureError("online store: expected to empty its journal, found it being read. Try again.")
+        finally:
+            connection.close()
+
+    def destroy(self) -> None:
+        """Remove the file and what SQLite keeps beside it."""
+        self.close()
+        self._layouts.clear()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        connection = self._local.__dict__.pop("reader", None)
+        if connection is not None:
+            connection.close()
+
+    def _definition(self, schema_id: int) -> str | None:
+        found = self._reader().execute(_LAYOUT, (schema_id,)).fetchone()
+        return found[0] if found else None
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = self._local.__dict__.get("reader")
+        if connection is None:
+            if not self.path.exists():
+                raise FeatureError(f"online store: expected {self.path}, found no file. Run `troth run` first.")
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5
+            )
+            if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+                connection.close()
+                raise FeatureError(
+                    f"online store: expected tables of version {VERSION}, found others. Run `troth run`: it publishes again."
+                )
+            self._local.reader = connection
+        return connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside one write transaction; committed at the end, rolled back on any error."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=60)
+        try:
+            write_ahead(connection)
+            connection.execute("pragma synchronous = normal")  # after a power cut the store is published again
+            connection.execute("begin immediate")
+            _prepare(connection)
+            yield connection
+            connection.execute("commit")
+        finally:
+            connection.close()  # an open transaction is rolled back
+
+
+class _Writing:
+    """Rows of one view into an open transaction, under the guard."""
+
+    def __init__(self, connection: sqlite3.Connection, view: View) -> None:
+        layout = layout_of(view.online_fields)
+        self.connection, self._kind = connection, "+".join(view.entity.join_keys)
+        self.view_id = _view_id(connection, view)
+        connection.execute("insert or ignore into layouts values (?, ?)", (layout.schema_id, layout.definition))
+        self._erased = dict(connection.execute("select mark, erased_us from tombstones").fetchall())
+        self._as_of_us = connection.execute("select coalesce(as_of_us, 0) from views where view_id = ?", (self.view_id,)).fetchone()[0]  # fmt: skip
+
+    def write(self, rows: "Encoded", came: int, follows: Sequence[bool] | None = None) -> Written:
+        """Rows that are new, newer or corrected; equal ones are left alone, and older ones never win."""
+        view_id, as_of_us = self.view_id, self._as_of_us
+        keys: list[str] = rows.keys.cast("string").to_pylist()
+        events, values = rows.event_us.tolist(), rows.values.to_pylist()
+        cames = [FOLLOWS if each else came for each in follows] if follows is not None else [came] * len(keys)
+        given = [
+            (view_id, key, at, how, value, as_of_us)
+            for key, at, how, value in zip(keys, events, cames, values, strict=True)
+            if not (self._erased and self._is_erased(key, at))
+        ]
+        before = self.connection.total_changes
+        self.connection.executemany(_UPSERT, given)
+        written = self.connection.total_changes - before
+        unchanged = 0
+        if written < len(given):
+            unchanged = self._unchanged(given) - written
+        return Written(written, len(keys) - written - unchanged, unchanged)
+
+    def remove(self, keys: Sequence[str], as_of_us: int) -> int:
+        """Entities that are gone as of a time; what is newer stays."""
+        before = self.connection.total_changes
+        self.connection.executemany(
+            "delete from entity_rows where view_id = ? and entity = ? and event_us <= ?",
+            [(self.view_id, key, as_of_us) for key in keys],
+        )
+        return self.connection.total_changes - before
+
+    def _unchanged(self, given: Sequence[tuple[Any, ...]]) -> int:
+        """How many of some rows, that were written where they could be, are what is there."""
+        asked = json.dumps([row[1] for row in given])
+        held = {
+            key: (at, value, came) for at, value, came, key in self.connection.execute(_HELD, (self.view_id, asked))
+        }
+        count = 0
+        for _, key, at, how, value, _ in given:
+            was, content, came = held[key]
+            count += content == value and (was == at or (how == FOLLOWS and came == FOLLOWS and was <= at))
+        return count
+
+    def _is_erased(self, key: str, at: int) -> bool:
+        return any(self._erased.get(_mark(key, kind), at - 1) >= at for kind in (None, self._kind))
+
+
+class _Coming(Refresh):
+    """A version on its way into the file."""
+
+    def __init__(self, writing: _Writing, as_of_us: int) -> None:
+        super().__init__()
+        self._writing, self._as_of_us = writing, as_of_us
+
+    def write(self, rows: "Encoded", follows: Sequence[bool] | None = None) -> None:
+        self.written += self._writing.write(rows, PUBLISHED, follows)
+
+    def remove(self, keys: Sequence[str]) -> None:
+        removed = self._writing.remove(keys, self._as_of_us)
+        self.written += Written(skipped=len(keys) - removed, removed=removed)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Tables of this version; those of another are emptied, but for tombstones."""
+    found = connection.execute("pragma user_version").fetchone()[0]
+    if found != VERSION:
+        for table in ("views", "layouts", "entity_rows"):
+            connection.execute(f"drop table if exists {table}")  # a constant
+        connection.execute(f"pragma user_version = {VERSION}")
+        for statement in _TABLES.split(";"):
+            connection.execute(statement)
+
+
+def _view_id(connection: sqlite3.Connection, view: View) -> int:
+    connection.execute("insert or ignore into views (name, entity) values (?, ?)", (view.name, "+".join(view.entity.join_keys)))  # fmt: skip
+    return int(connection.execute("select view_id from views where name = ?", (view.name,)).fetchone()[0])
+
+
+def _mark(key: str, kind: str | None) -> bytes:
+    """What a tombstone knows an entity by: of one kind, or of all."""
+    said = key.encode() if kind is None else kind.encode() + b"\0" + key.encode()
+    return hashlib.sha256(b"troth-online-tombstone-v1\0" + said).digest()[:16]
