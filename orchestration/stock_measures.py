@@ -107,5 +107,6 @@ def draw(found: "Measures", path: Path) -> None:
 def _group(each: "Measured") -> Mapping[str, str]:
     named = {
         "week": each.period_start, "location": each.location_code, "method": each.fulfillment_method, "category": each.category_name,
+        "answer": each.answer_type,
     }  # fmt: skip
     return {name: str(value) for name, value in named.items() if value is not None}

@@ -28,6 +28,7 @@ from serving.intake.routes import Intake
 from serving.keys import Caller, Callers
 from serving.orders import AUDIENCES, NoSuchOrderError
 from serving.problems import ProblemError
+from serving.promising.ages import Ages
 from serving.promising.routes import Promising
 from serving.promising.shop import Shop
 from serving.supply import NoSuchGroupError
@@ -48,8 +49,8 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
     """
     callers = Callers(home)
     callers.known()
-    counter = answers.desk(home)
-    service = Service(counter, callers, clock)
+    counter, ages = answers.desk(home), Ages(home)
+    service = Service(counter, callers, clock, ages)
     consent_hub = hub or Hub(home, clock)
     desk = intake or IntakeDesk(home, consent_hub.clock, consent_hub)
     shop = Shop(home)
@@ -64,7 +65,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
-        *Promising(shop, callers, consent_hub.clock).routes(),
+        *Promising(shop, callers, consent_hub.clock, ages).routes(),
         *Intake(desk, callers).routes(),
         *consent_hub.routes(),
     ]
@@ -80,6 +81,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         await run_in_threadpool(shop.prepare)
         await run_in_threadpool(_prepare, counter.source, clock.now())
         yield
+        ages.close()
         desk.close()
         consent_hub.close()
 
@@ -89,8 +91,9 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
 class Service:
     """The handlers. Features of few are read in place; what reads much, or files, runs beside the event loop."""
 
-    def __init__(self, desk: Desk, callers: Callers, clock: Clock) -> None:
+    def __init__(self, desk: Desk, callers: Callers, clock: Clock, ages: Ages) -> None:
         self._desk = desk
+        self._ages = ages
         self._callers = callers
         self._clock = clock
         self._document = msgspec.json.encode(openapi.document())
@@ -144,14 +147,18 @@ class Service:
     def availability(self, request: Request) -> Response:
         self._caller(request)
         sku, location = requests.text(request, "sku"), requests.optional_text(request, "location")
-        found = answers.ask_availability(self._desk, sku, location, self._clock.now())
+        at = self._clock.now()
+        found = answers.ask_availability(self._desk, sku, location, at)
+        self._ages.note("availability", at, found)
         return encoding.kept(request, found, [_ageless(each) for each in found])
 
     async def availability_batch(self, request: Request) -> Response:
         self._caller(request)
         asked = await requests.availability_request(request)
         pairs = [(pair.sku, pair.location_code) for pair in asked.pairs]
-        found = await run_in_threadpool(answers.ask_availabilities, self._desk, pairs, self._clock.now())
+        at = self._clock.now()
+        found = await run_in_threadpool(answers.ask_availabilities, self._desk, pairs, at)
+        self._ages.note("availability", at, found)
         return encoding.shared(request, found)
 
     def promisable(self, request: Request) -> Response:
@@ -165,7 +172,9 @@ class Service:
             codes = [location] if location is not None else supply.locations_of(self._desk, group or "")
         except NoSuchGroupError as error:
             raise ProblemError(404, "no_such_group", str(error)) from None
-        return encoding.shared(request, supply.ask_promisable(self._desk, sku, codes, now, channel, wanted, group))
+        found = supply.ask_promisable(self._desk, sku, codes, now, channel, wanted, group)
+        self._ages.note("promisable", now, found.places)
+        return encoding.shared(request, found)
 
     def recommendations(self, request: Request) -> Response:
         _allow(self._caller(request), "personalization")

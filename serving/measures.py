@@ -1,19 +1,19 @@
 """How well promises, stock and hands did: the published measures as they are asked for, and the age of what answers rested on.
 
-Read from `fulfilment_measures` and from the book of promises; defined in dbt_project/README.md and nowhere here.
+Read from `fulfilment_measures` and from what services counted; defined in dbt_project/README.md and nowhere here.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
-from math import ceil
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 import msgspec
 import polars as pl
 
-from models.promise.book import Book
 from models.tables import read, versions
 from serving.errors import ServingError
+from serving.promising.ages import BOUNDS, Aged, read_ages
 from troth.home import Home
 
 TABLE = "fulfilment_measures"
@@ -48,6 +48,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     location_code: str | None = None
     fulfillment_method: str | None = None
     category_name: str | None = None
+    answer_type: str | None = None
 
 
 class Measures(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +86,7 @@ def measured(home: Home, by: By | None = None, since: date | None = None) -> Mea
     rows = told.select(*_WHAT, *grain, *_VALUES).sort(*grain, "measure_name", "statistic_type")
     measures = [msgspec.convert(row, Measured) for row in rows.iter_rows(named=True)]
     if by in (None, "week"):
-        measures += _stale(_ages(home), by == "week", monday)
+        measures += _stale(read_ages(home), by == "week", monday)
     return Measures(
         by=by, since=since, table_version=versions(home, [TABLE])[TABLE], measures=measures, left_out=left_out
     )
@@ -98,36 +99,39 @@ def _summed(weeks: pl.DataFrame, grain: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def _ages(home: Home) -> list[tuple[datetime, float]]:
-    """Of promises that were kept in the book: those with a hold. Answers that set nothing aside leave no trace."""
-    path = home.stock / "promises.db"
-    if not path.exists():
-        return []
-    book = Book(path)
-    try:
-        return book.ages()
-    finally:
-        book.close()
-
-
-def _stale(ages: Sequence[tuple[datetime, float]], by_week: bool, monday: date | None) -> Iterator[Measured]:
-    """How old the stock was that promises rested on, when they were given."""
-    found: dict[date | None, list[float]] = {}
-    for given_at, seconds in ages:
-        week = _week_of(given_at)
-        if monday is None or week >= monday:
-            found.setdefault(week if by_week else None, []).append(seconds)
-    for period, each in sorted(found.items(), key=lambda item: item[0] or date.min):
-        each.sort()
-        total = round(sum(each))
-        statistics = {name: each[ceil(share * len(each)) - 1] for name, share in PERCENTILES.items()}
-        for name, value in {"mean": total / len(each), **statistics}.items():
+def _stale(ages: Sequence[Aged], by_week: bool, monday: date | None) -> Iterator[Measured]:
+    """How old the stock was that answers rested on when they were given: of all, and of each kind. A percentile is the upper end of its bucket,
+    and so at most a quarter too high."""
+    counts: dict[tuple[date | None, str | None], Counter[int]] = {}
+    seconds: dict[tuple[date | None, str | None], float] = {}
+    for each in ages:
+        week = _week_of(each.hour)
+        if monday is not None and week < monday:
+            continue
+        for kind in (None, each.kind):
+            group = (week if by_week else None, kind)
+            counts.setdefault(group, Counter())[each.bucket] += each.answers
+            seconds[group] = seconds.get(group, 0.0) + each.seconds
+    for period, kind in sorted(counts, key=lambda group: (group[0] or date.min, group[1] or "")):
+        buckets = counts[period, kind]
+        total = round(seconds[period, kind])
+        mean = {"mean": seconds[period, kind] / buckets.total()}
+        for name, value in (mean | {name: _percentile(buckets, share) for name, share in PERCENTILES.items()}).items():
             yield Measured(
-                measure_name="answer_staleness", statistic_type=name, value=value, unit_type="seconds",
-                numerator=total if name == "mean" else None, denominator=len(each), period_start=period,
+                measure_name="answer_staleness", statistic_type=name, value=value, unit_type="seconds", answer_type=kind,
+                numerator=total if name == "mean" else None, denominator=buckets.total(), period_start=period,
             )  # fmt: skip
 
 
+def _percentile(buckets: Counter[int], share: float) -> float:
+    wanted, seen = share * buckets.total(), 0
+    for bucket in sorted(buckets):
+        seen += buckets[bucket]
+        if seen >= wanted:
+            break
+    return BOUNDS[min(bucket, len(BOUNDS) - 1)]
+
+
 def _week_of(at: datetime) -> date:
-    day = at.astimezone(UTC).date()
+    day = at.date()
     return day - timedelta(days=day.weekday())

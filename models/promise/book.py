@@ -9,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -96,13 +95,6 @@ class Book:
     def of_id(self, promise_id: str) -> Promise | None:
         with self._lock:
             return self._find("promise_id", promise_id)
-
-    def ages(self) -> list[tuple[datetime, float]]:
-        """When each promise was given, and how many seconds old the stock was that it rested on, where that was known."""
-        query = "select given_at, json_extract(cast(body as text), '$.age_seconds') as age from promises where age is not null order by number"
-        with self._lock:
-            rows = self._connection.execute(query).fetchall()
-        return [(datetime.fromisoformat(given_at), float(seconds)) for given_at, seconds in rows]
 
     def load(self, hands: Hands) -> int:
         """Lines promised of some hands, those of other processes as of a moment ago."""

@@ -4,7 +4,7 @@ A promise is about a basket and a place. It names no person, reads no personal f
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
@@ -21,6 +21,7 @@ from models.stock.holds.words import Request as HoldRequest
 from serving import encoding, requests
 from serving.keys import Callers
 from serving.problems import ProblemError
+from serving.promising.ages import Ages
 from serving.promising.shapes import MOST_BYTES, Extension, Held, NewHold, PromiseRequest, RepromiseRequest
 from serving.promising.shop import Shop
 from troth.clock import Clock
@@ -31,8 +32,8 @@ PROMISE_SCOPE, HOLD_SCOPE = "promise", "hold"
 class Promising:
     """The handlers. A promise is reckoned in place, for it takes little more than handing it to a thread; what reads files or writes goes beside the event loop."""
 
-    def __init__(self, shop: Shop, callers: Callers, clock: Clock) -> None:
-        self._shop, self._callers, self._clock = shop, callers, clock
+    def __init__(self, shop: Shop, callers: Callers, clock: Clock, ages: Ages) -> None:
+        self._shop, self._callers, self._clock, self._ages = shop, callers, clock, ages
 
     def routes(self) -> list[Route]:
         return [
@@ -49,7 +50,7 @@ class Promising:
         at, wish = self._clock.now(), asked.hold
         if wish is None:
             once = partial(_answered, lambda: promise(asked, at, self._shop.grounds()))
-            return encoding.private(request, once() if self._shop.is_ready() else await run_in_threadpool(once))
+            return self._told(request, at, once() if self._shop.is_ready() else await run_in_threadpool(once))
         if HOLD_SCOPE not in caller.scopes:
             raise ProblemError(
                 403, "scope_not_allowed", f"API key: expected one of scope {HOLD_SCOPE}, found another. Use one."
@@ -58,7 +59,7 @@ class Promising:
         given = await run_in_threadpool(
             _answered, lambda: give(asked, at, shop.grounds(), wish, shop.holds(), shop.book())
         )
-        return encoding.private(request, given)
+        return self._told(request, at, given)
 
     async def repromise(self, request: Request) -> Response:
         requests.caller_with(request, self._callers, HOLD_SCOPE)
@@ -76,7 +77,7 @@ class Promising:
                 methods=asked.methods,
             )  # fmt: skip
 
-        return encoding.private(request, await run_in_threadpool(_answered, again))
+        return self._told(request, at, await run_in_threadpool(_answered, again))
 
     async def hold(self, request: Request) -> Response:
         requests.caller_with(request, self._callers, HOLD_SCOPE)
@@ -95,6 +96,11 @@ class Promising:
         requests.caller_with(request, self._callers, HOLD_SCOPE)
         hold_id = requests.text(request, "hold_id")
         return _held(lambda: self._shop.holds().release(hold_id, self._clock.now()))
+
+    def _told(self, request: Request, at: datetime, found: Promise) -> Response:
+        if found.asked_at == at:  # else it was given before, and counted then
+            self._ages.note("held_promise" if found.hold_id else "promise", at, (found,))
+        return encoding.private(request, found)
 
 
 def _answered(answer: Callable[[], Promise]) -> Promise:

@@ -1,4 +1,4 @@
-"""Measures as they are asked for: by one dimension, since a day, with the age of what promises rested on."""
+"""Measures as they are asked for: by one dimension, since a day, with the age of what answers rested on."""
 
 import json
 import tempfile
@@ -6,20 +6,18 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from models.promise.book import Book
-from models.promise.promising import promise
 from models.tables import write
 from orchestration.cli import app
-from orchestration.stock_measures import spoken
+from orchestration.stock_measures import for_people, spoken
 from serving.measures import Measured, MeasureError, measured
-from tests.unit.models.promise.high_street import TUESDAY, ask, grounds
+from serving.promising.ages import Ages
+from tests.unit.serving.test_ages import Answer
 from troth.errors import TrothError
 from troth.home import Home
 
@@ -28,7 +26,6 @@ SCHEMA = {
     "fulfillment_method": pl.String, "category_name": pl.String, "numerator": pl.Int64, "denominator": pl.Int64, "value": pl.Float64,
     "unit_type": pl.String,
 }  # fmt: skip
-PROMISE = promise(ask(("TEAPOT", 1)), TUESDAY, grounds({("BROADWAY", "TEAPOT"): 2}))
 FIRST, SECOND = date(2026, 3, 2), date(2026, 3, 9)
 
 
@@ -100,32 +97,31 @@ def test_a_dimension_there_is_none_of_and_a_home_without_measures_are_refused(ho
         measured(Home(tmp_path / "empty"))
 
 
-def test_the_age_of_answers_is_that_of_promises_in_the_book(home: Home) -> None:
-    book = Book(home.stock / "promises.db")
-    given_at = datetime(2026, 3, 10, 12, tzinfo=UTC)
-    for number, age in enumerate([30.0, 10.0, None, 20.0, 40.0]):
-        book.record(msgspec.structs.replace(PROMISE, promise_id=str(number), age_seconds=age, asked_at=given_at), None, {})
-    book.record(
-        msgspec.structs.replace(PROMISE, promise_id="old", age_seconds=500.0, asked_at=given_at - timedelta(days=7)),
-        None,
-        {},
-    )
-    book.close()
+def test_the_age_of_answers_is_told_of_all_and_by_kind_from_what_services_counted(home: Home) -> None:
+    ages = Ages(home)
+    at = datetime(2026, 3, 10, 12, tzinfo=UTC)
+    for age in (30.0, 10.0, 20.0, 40.0):
+        ages.note("promise", at, [Answer(age)])
+    ages.note("availability", at, [Answer(1.0)])
+    ages.note("held_promise", at - timedelta(days=7), [Answer(500.0)])
+    ages.close()
     weeks = {
-        (each.period_start, each.statistic_type): (each.numerator, each.denominator, each.value)
+        (each.period_start, each.answer_type, each.statistic_type): (each.numerator, each.denominator, each.value)
         for each in measured(home, "week").measures
         if each.measure_name == "answer_staleness"
     }
-    assert weeks[SECOND, "mean"] == (100, 4, 25.0)
-    assert [weeks[SECOND, name] for name in ("p50", "p90", "p95")] == [
-        (None, 4, 20.0),
-        (None, 4, 40.0),
-        (None, 4, 40.0),
-    ]
-    assert weeks[FIRST, "p50"] == (None, 1, 500.0)
-    assert told(measured(home, since=SECOND).measures, "answer_staleness")[0] == (None, None, None, 100, 4)
+    assert weeks[SECOND, None, "mean"] == (101, 5, 20.2)
+    assert weeks[SECOND, "promise", "mean"] == (100, 4, 25.0)
+    assert weeks[SECOND, "availability", "p50"] == (None, 1, 1.0)
+    for name, exact in (("p50", 20.0), ("p90", 40.0), ("p95", 40.0)):
+        assert exact <= weeks[SECOND, "promise", name][2] < exact * 1.26
+    assert weeks[FIRST, None, "p50"] == weeks[FIRST, "held_promise", "p50"]
+    assert told(measured(home, since=SECOND).measures, "answer_staleness")[0] == (None, None, None, 101, 5)
+    rows = for_people([each for each in measured(home).measures if each.measure_name == "answer_staleness"])
+    assert [row["answer"] for row in rows] == [None, "availability", "held_promise", "promise"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50), st.integers(0, 8)), min_size=1), st.integers(0, 60))
 def test_weeks_since_the_first_sum_to_what_is_counted_in_one(weeks: list[tuple[int, int, int]], day: int) -> None:
     since = FIRST + timedelta(days=day)
