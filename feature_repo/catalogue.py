@@ -136,6 +136,7 @@ CUSTOMER_ENGAGEMENT = View(
     time_to_live=DAILY,
     is_personal=True,
 )
+_AVAILABLE = "On hand less all that is not to be had: damaged, in quality control, committed, safety, protected. Never below zero; holds are live and not in it."
 SKU_LOCATION_AVAILABILITY = View(
     name="sku_location_availability",
     table="ftr_sku_location_availability",
@@ -143,7 +144,7 @@ SKU_LOCATION_AVAILABILITY = View(
     description="Stock and recent sales of an item at a location. One row per item and location.",
     fields=(
         Field("on_hand_units", "integer", "Units on hand, from movements; negative when more was booked out than in."),
-        Field("available_units", "integer", "On hand less committed less safety, never below zero."),
+        Field("available_units", "integer", _AVAILABLE),
         Field("sold_units_28d", "integer", "Units sold in 28 days."),
         Field("days_since_last_movement", "integer", "Whole days since the last stock movement."),
         Field("has_stock", "boolean", "At least one unit is available."),
@@ -222,7 +223,7 @@ AVAILABILITY = View(
         Field("on_hand_units", "integer", "Units on hand, from movements."),
         Field("committed_units", "integer", "Units of open orders allocated here and not yet picked or shipped."),
         Field("safety_units", "integer", "Units kept back."),
-        Field("available_units", "integer", "On hand less committed less safety, never below zero."),
+        Field("available_units", "integer", _AVAILABLE),
         Field("last_movement_at", "timestamp", "Newest stock movement; null if there was none."),
     ),
     time_to_live=NEAR_TIME,
