@@ -12,20 +12,24 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from feature_repo import catalogue, reads
-from feature_repo.reads import Source
+from feature_repo.reads import Source, read_features
 from serving import answers, encoding, feast_wire, feature_reads, openapi, problems, requests, supply
-from serving.answers import Availability, Desk
+from serving.answers import Availability, Desk, OrderAnswer, Recommendation
 from serving.feast_wire import OnlineRequest
-from serving.feature_reads import FeaturesRequest
+from serving.feature_reads import FeaturesRequest, in_columns
 from serving.hub.routes import Hub
 from serving.intake.desk import IntakeDesk
 from serving.intake.routes import Intake
 from serving.keys import Caller, Callers
+from serving.operations.front import Front
+from serving.operations.post import Post
+from serving.operations.routes import Operations
 from serving.orders import AUDIENCES, NoSuchOrderError
 from serving.problems import ProblemError
 from serving.promising.ages import Ages
@@ -38,19 +42,23 @@ from troth.home import Home
 
 _T = TypeVar("_T")
 _AT_ONCE = 100  # entities read in place
+_STANDING = catalogue.service("standing_v1")
 _USES = {each.name: each for each in catalogue.SERVICES}
 
 
-def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeDesk | None = None) -> Starlette:
+def create_app(
+    home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeDesk | None = None, post: Post | None = None
+) -> Starlette:
     """The service of a home, told the time by a clock.
 
-    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own; the intake goes by its clock. Raises:
-    ServingError when the file of keys is damaged.
+    `hub`: the consent hub, where it is to have a clock, seams or a setting of its own; the intake goes by its clock.
+    `post`: what it watches itself with. Raises: ServingError when the file of keys is damaged.
     """
     callers = Callers(home)
     callers.known()
     counter, ages = answers.desk(home), Ages(home)
-    service = Service(counter, callers, clock, ages)
+    watch = post or Post(home)
+    service = Service(counter, callers, clock, watch, ages)
     consent_hub = hub or Hub(home, clock)
     desk = intake or IntakeDesk(home, consent_hub.clock, consent_hub)
     shop = Shop(home)
@@ -65,6 +73,7 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
         Route("/v1/orders", service.order, methods=["GET"]),
         Route("/v1/health", service.health, methods=["GET"]),
         Route("/openapi.json", service.openapi, methods=["GET"]),
+        *Operations(counter, callers, clock, watch).routes(),
         *Promising(shop, callers, consent_hub.clock, ages).routes(),
         *Intake(desk, callers).routes(),
         *consent_hub.routes(),
@@ -80,20 +89,28 @@ def create_app(home: Home, clock: Clock, hub: Hub | None = None, intake: IntakeD
     async def open_for_business(app: Starlette) -> AsyncIterator[None]:
         await run_in_threadpool(shop.prepare)
         await run_in_threadpool(_prepare, counter.source, clock.now())
+        watch.drain()
         yield
         ages.close()
         desk.close()
         consent_hub.close()
+        watch.close()
 
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=open_for_business)
+    return Starlette(
+        routes=routes,
+        exception_handlers=handlers,
+        middleware=[Middleware(Front, post=watch)],
+        lifespan=open_for_business,
+    )
 
 
 class Service:
     """The handlers. Features of few are read in place; what reads much, or files, runs beside the event loop."""
 
-    def __init__(self, desk: Desk, callers: Callers, clock: Clock, ages: Ages) -> None:
+    def __init__(self, desk: Desk, callers: Callers, clock: Clock, post: Post, ages: Ages) -> None:
         self._desk = desk
         self._ages = ages
+        self._post = post
         self._callers = callers
         self._clock = clock
         self._document = msgspec.json.encode(openapi.document())
@@ -108,6 +125,7 @@ class Service:
         _allow(caller, use.purpose_code)
         at = self._clock.now()
         found = await _read(self._desk.source, 1, lambda: answers.ask_customer(self._desk, who, name, at))
+        self._post.read(request, use, [found])
         return encoding.private(request, found)
 
     async def features(self, request: Request) -> Response:
@@ -125,8 +143,9 @@ class Service:
                 f"entities: expected columns {list(use.entity.join_keys)} of one length, found others. Correct them.",
             )
         at, source = self._clock.now(), self._desk.source
-        found = await _read(source, len(entities), lambda: feature_reads.ask_features(source, use, entities, at))
-        return (encoding.private if use.is_personal else encoding.shared)(request, found)
+        found = await _read(source, len(entities), lambda: read_features(source, use, entities, at))
+        self._post.read(request, use, found)
+        return (encoding.private if use.is_personal else encoding.shared)(request, in_columns(use, found, at))
 
     async def online_features(self, request: Request) -> Response:
         """As Feast's own feature server; problems too are told as its clients read them."""
@@ -138,7 +157,9 @@ class Service:
                 _allow(caller, reading.use.purpose_code)
             at, source = self._clock.now(), self._desk.source
             count = max(map(len, asked.entities.values()))
-            found, _ = await _read(source, count, lambda: feast_wire.ask_online(source, asked, plan, at))
+            found, read = await _read(source, count, lambda: feast_wire.ask_online(source, asked, plan, at))
+            for reading, told in zip(plan, read, strict=True):
+                self._post.read(request, reading.use, told)
             return encoding.private(request, found)
         except (ProblemError, TrothError) as error:
             problem = error if isinstance(error, ProblemError) else problems.unavailable(error)
@@ -182,23 +203,30 @@ class Service:
         count = requests.whole_number(request, "count", 10, answers.MOST_RECOMMENDED)
         popular = requests.truth(request, "allow_popular")
         at = self._clock.now()
-        return encoding.private(
-            request, answers.ask_recommend(self._desk, customer_id, at, count, allow_popular=popular)
-        )
+        found = answers.ask_recommend(self._desk, customer_id, at, count, allow_popular=popular)
+        self._noted(request, catalogue.RECOMMEND_CONTEXT, found)
+        return encoding.private(request, found)
 
     def order(self, request: Request) -> Response:
         _allow(self._caller(request), "service")
         name, audience = requests.text(request, "order"), requests.choice(request, "audience", AUDIENCES)
         try:
-            return encoding.private(request, answers.ask_order(self._desk, name, self._clock.now(), audience))
+            found = answers.ask_order(self._desk, name, self._clock.now(), audience)
         except NoSuchOrderError as error:
             raise ProblemError(404, "no_such_order", str(error)) from None
+        if found.reason_code != reads.NOT_PERSONAL:
+            self._noted(request, _STANDING, found)
+        return encoding.private(request, found)
 
     def health(self, request: Request) -> Response:
         return encoding.shared(request, answers.health(self._desk, self._clock.now()))
 
     def openapi(self, request: Request) -> Response:
         return encoding.kept_bytes(request, self._document, encoding.JSON, self._tag, "public, max-age=300")
+
+    def _noted(self, request: Request, use: catalogue.Service, found: Recommendation | OrderAnswer) -> None:
+        refused = {} if found.is_allowed else {found.reason_code: 1}
+        self._post.told(request, use, refused, int(found.is_allowed), found.evidence.ledger_size, found.age_seconds)
 
     def _caller(self, request: Request) -> Caller:
         return requests.caller(request, self._callers)

@@ -105,8 +105,8 @@ def readings(asked: OnlineRequest) -> list[Reading]:
     return [Reading(_OPEN[name], features) for name, features in wanted.items()]
 
 
-def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at: datetime) -> tuple[OnlineAnswer, list[Answer]]:  # fmt: skip
-    """What Feast's server would answer, and the answers of the gate it was made from. Raises: ProblemError 400."""
+def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at: datetime) -> tuple[OnlineAnswer, list[list[Answer]]]:  # fmt: skip
+    """What Feast's server would answer, and the answers of the gate it was made from, by reading. Raises: ProblemError 400."""
     columns = {name: [str(value) for value in values] for name, values in asked.entities.items()}
     counts = {len(values) for values in columns.values()}
     if len(counts) != 1 or counts == {0}:
@@ -116,14 +116,14 @@ def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at
     vectors = [
         FeatureVector(list(values), [PRESENT] * count, [NEVER] * count) for values in asked.entities.values()
     ]  # as Feast does: what was asked is said again
-    answers: list[Answer] = []
+    answers: list[list[Answer]] = []
     for reading in plan:
         keys = reading.use.entity.join_keys
         if missing := [key for key in keys if key not in columns]:
             raise ProblemError(400, "bad_request", f"entities: expected {list(keys)}, found no {missing}. Add them.")
         rows = [dict(zip(keys, row, strict=True)) for row in zip(*(columns[key] for key in keys), strict=True)]
         found = read_features(source, reading.use, rows, at)
-        answers += found
+        answers.append(found)
         told = [answer.features or {} for answer in found]
         statuses = {
             view.name: [answer.statuses[view.name] if answer.is_allowed else REFUSED for answer in found]

@@ -1,4 +1,4 @@
-"""Features of many entities for one use, in columns: read through the gate once, refused one by one, told together."""
+"""Features of many entities for one use, in columns: what is asked, and what the gate answered, told together."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from feature_repo.catalogue import Service
-from feature_repo.reads import Answer, Evidence, Source, read_features
+from feature_repo.reads import Answer, Evidence
 from serving.requests import MOST_TEXT
 
 MOST_ENTITIES = 1_000
@@ -53,11 +53,6 @@ def rows_of(use: Service, columns: Mapping[str, Sequence[str]]) -> list[dict[str
         name = names[0]
         return [{name: value} for value in columns[name]]
     return [dict(zip(names, values, strict=True)) for values in zip(*(columns[name] for name in names), strict=True)]
-
-
-def ask_features(source: Source, use: Service, entities: Sequence[Mapping[str, str]], at: datetime) -> FeatureColumns:
-    """Features of entities for a use, refusals included. Raises: FeatureError for a home without an online store."""
-    return in_columns(use, read_features(source, use, entities, at), at)
 
 
 def in_columns(use: Service, answers: Sequence[Answer], at: datetime) -> FeatureColumns:

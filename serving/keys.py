@@ -11,7 +11,9 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from math import inf
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -22,36 +24,46 @@ from troth.home import Home, write_atomically
 PREFIX = "troth_"
 ALL_PURPOSES = tuple(dict.fromkeys(each.purpose_code for each in catalogue.SERVICES if each.purpose_code))
 # What a key may do besides reading: report consent events, mint shoppers' links, manage webhooks, send events, ask for promises,
-# hold stock.
-SCOPES = ("capture", "links", "admin", "events", "promise", "hold")
+# hold stock, read what the service counts.
+SCOPES = ("capture", "links", "admin", "events", "promise", "hold", "metrics")
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever holds a key: a name for people, the purposes it may ask for, and what else it may do (`SCOPES`)."""
+    """Whoever holds a key: a name for people, the purposes it may ask for, what else it may do (`SCOPES`), how often it may ask.
+
+    `requests_per_second` is null for the limit of everybody.
+    """
 
     name: str
     key_hash: str
     purposes: tuple[str, ...]
     made_at: datetime
     scopes: tuple[str, ...] = ()
+    requests_per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
     def may(self, purpose_code: str | None) -> bool:
         """What is not personal may be asked by every caller."""
         return purpose_code is None or purpose_code in self.purposes
 
 
-def make_key(home: Home, name: str, purposes: Sequence[str], at: datetime, scopes: Sequence[str] = ()) -> str:
+def make_key(
+    home: Home, name: str, purposes: Sequence[str], at: datetime, scopes: Sequence[str] = (), requests_per_second: float | None = None
+) -> str:  # fmt: skip
     """Make a key for a caller and return it: it cannot be shown again. A caller of the same name loses its old key.
 
-    Raises: ServingError for a purpose that no feature service has, an unknown scope, or a key for nothing.
+    Raises: ServingError for a purpose that no feature service has, an unknown scope, a key for nothing, or a limit that is none.
     """
     unknown = sorted(set(purposes) - set(ALL_PURPOSES))
     if unknown or not (purposes or scopes):
         raise ServingError(f"API key: expected purposes among {list(ALL_PURPOSES)}, found {unknown}. Correct them.")
     if odd := sorted(set(scopes) - set(SCOPES)):
         raise ServingError(f"API key: expected scopes among {list(SCOPES)}, found {odd}. Correct them.")
+    if requests_per_second is not None and not 0 < requests_per_second < inf:
+        raise ServingError("API key: expected a limit above nothing, found another. Correct it, or leave it out.")
     key = PREFIX + secrets.token_urlsafe(32)
-    caller = Caller(name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at, scopes=tuple(scopes))
+    caller = Caller(
+        name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at, scopes=tuple(scopes), requests_per_second=requests_per_second
+    )  # fmt: skip
     with _changing(home):
         _write(home, [*(each for each in callers(home) if each.name != name), caller])
     return key

@@ -12,6 +12,7 @@ from serving.feast_wire import OnlineAnswer, OnlineRequest
 from serving.feature_reads import MOST_ENTITIES, FeatureColumns, FeaturesRequest
 from serving.hub import describe
 from serving.intake import describe as intake
+from serving.operations.readiness import Readiness
 from serving.orders import AUDIENCES
 from serving.problems import ProblemDetails
 from serving.promising import describe as promising
@@ -38,13 +39,14 @@ def document() -> dict[str, Any]:
         FeatureColumns,
         OnlineRequest,
         OnlineAnswer,
+        Readiness,
         *intake.TYPES,
         *promising.TYPES,
         *describe.TYPES,
     ]
     found, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     answer, stock, recommendation, order, health, problem, request, promisable, *others = found
-    features_asked, features, online_asked, online, *others = others
+    features_asked, features, online_asked, online, ready, *others = others
     of_intake, others = others[: len(intake.TYPES)], others[len(intake.TYPES) :]
     of_promising, of_hub = others[: len(promising.TYPES)], others[len(promising.TYPES) :]
     services = [each.name for each in SERVICES if each.entity == CUSTOMER]
@@ -163,10 +165,14 @@ def document() -> dict[str, Any]:
             )
         },
         "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},
+        "/v1/ready": {"get": _ready(ready) | {"security": []}},
+        "/metrics": {"get": _metrics()},
         **intake.paths(of_intake),
         **promising.paths(of_promising),
         **describe.paths(of_hub),
     }
+    for operation in (each for path in paths.values() for each in path.values()):
+        _limit(operation)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -214,6 +220,31 @@ def _operation(
     found = {"200": {"description": "The answer.", "content": {kind: {"schema": schema} for kind in (JSON, *kinds)}}}
     held = {"304": {"description": "What is held still stands, but for its age."}} if is_kept else {}
     return {"operationId": name, "summary": summary, "parameters": parameters, "responses": found | held | problems}
+
+
+def _limit(operation: dict[str, Any]) -> None:
+    """Who needs a key may ask too often, and who sends a body may be too slow with it: told in the way of the other problems."""
+    answers = operation["responses"]
+    if (told := answers.get("401")) is not None:
+        answers["429"] = told
+    if "requestBody" in operation and (told := answers.get("400") or answers.get("404")) is not None:
+        answers["408"] = told
+
+
+def _ready(schema: dict[str, Any]) -> dict[str, Any]:
+    told = {"content": {JSON: {"schema": schema}, MESSAGE_PACK: {"schema": schema}}}
+    responses = {"200": {"description": "Ready.", **told}, "503": {"description": "Not ready, and why.", **told}}
+    return {"operationId": "ready", "summary": "Whether requests should be sent here now.", "responses": responses}
+
+
+def _metrics() -> dict[str, Any]:
+    problems = {str(status): {"$ref": "#/components/responses/Problem"} for status in (401, 403, 503)}
+    forms = {key: {"schema": {"type": "string"}} for key in ("text/plain", "application/openmetrics-text")}
+    return {
+        "operationId": "metrics",
+        "summary": "What the service counts, for Prometheus. Scope `metrics`.",
+        "responses": {"200": {"description": "Metrics.", "content": forms}, **problems},
+    }
 
 
 def _as_feast(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Errors over HTTP as problem details (RFC 9457): expected, found, what to do. Never personal data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -31,8 +31,16 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class ProblemError(Exception):
     """A request that cannot be answered as asked."""
 
-    def __init__(self, status: int, code: str, detail: str, errors: Sequence[FieldProblem] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        errors: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
+        self.headers = headers or ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
         self.details = ProblemDetails(
             type=f"urn:troth:problem:{code}",
             title=code.replace("_", " ").capitalize(),
@@ -44,9 +52,9 @@ class ProblemError(Exception):
 
 def response(problem: ProblemError, told: bytes | None = None, kind: str = "application/problem+json") -> Response:
     """The answer of a problem, as problem details or as it is told otherwise."""
-    status = problem.details.status
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
-    return Response(told or msgspec.json.encode(problem.details), status, headers, media_type=kind)
+    return Response(
+        told or msgspec.json.encode(problem.details), problem.details.status, problem.headers, media_type=kind
+    )
 
 
 def unavailable(error: TrothError) -> ProblemError:

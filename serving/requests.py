@@ -1,12 +1,13 @@
 """What may be asked over HTTP, and how much of it at once."""
 
+import asyncio
 import re
 from base64 import b64decode
 from collections.abc import Sequence
 from datetime import datetime
 from email import message_from_bytes
 from email.policy import HTTP
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -16,9 +17,13 @@ from serving import keys
 from serving.keys import Caller, Callers
 from serving.problems import FieldProblem, ProblemError
 
+if TYPE_CHECKING:
+    from serving.operations.post import Post
+
 MOST_TEXT = 200  # characters of any id
 MOST_PAIRS = 10_000
 MOST_BYTES = 2 * 1024 * 1024  # of a request body: 10,000 pairs of ordinary codes are half of it
+BODY_SECONDS = 30  # for a body to arrive
 MOST_FORM_BYTES = 16 * 1024
 MOST_FORM_FIELDS = 20
 PACKED = ("application/msgpack", "application/vnd.msgpack", "application/x-msgpack")
@@ -94,13 +99,23 @@ def choice(request: Request, name: str, choices: Sequence[str]) -> str:
     return value
 
 
-async def body(request: Request, most: int = MOST_BYTES) -> bytes:
-    """The whole body, given up as soon as it is too long. Raises: ProblemError 413."""
+async def body(request: Request, most: int = MOST_BYTES, seconds: float = BODY_SECONDS) -> bytes:
+    """The whole body, given up as soon as it is too long or too slow. Raises: ProblemError 413 or 408."""
     received = bytearray()
-    async for piece in request.stream():
-        received += piece
-        if len(received) > most:
-            raise ProblemError(413, "too_large", f"body: expected at most {most} bytes, found more. Ask in parts.")
+    try:
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                received += piece
+                if len(received) > most:
+                    raise ProblemError(
+                        413, "too_large", f"body: expected at most {most} bytes, found more. Ask in parts."
+                    )
+    except TimeoutError:
+        raise ProblemError(
+            408,
+            "too_slow",
+            f"body: expected it whole within {seconds} seconds, found it unfinished. Send it again.",
+        ) from None
     return bytes(received)
 
 
@@ -172,11 +187,25 @@ async def form(request: Request) -> dict[str, str]:
 
 
 def caller(request: Request, callers: Callers) -> Caller:
-    """Who calls, by the key, as keys are now. Raises: ProblemError 401."""
+    """Who calls, by the key, as keys are now. Raises: ProblemError 401, or 429 for who asks too often."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     found = keys.caller_of(callers.known(), key.strip()) if scheme.lower() == "bearer" else None
     if found is None:
         raise ProblemError(401, "no_key", "authorization: expected `Bearer <API key>`, found none that is known.")
+    return _admitted(request, found)
+
+
+def _admitted(request: Request, found: Caller) -> Caller:
+    """Whoever was recognised, counted against their limit where the service keeps one."""
+    scope = request.scope
+    scope["troth.caller"] = found.name
+    post: Post | None = scope.get("troth.post")
+    if post is not None:
+        try:
+            scope["troth.rate"] = post.limits.take(found)
+        except ProblemError:
+            scope["troth.is_limited"] = True
+            raise
     return found
 
 
@@ -197,7 +226,7 @@ def writer(request: Request, callers: Callers, scope: str) -> Caller:
     found = keys.caller_of(callers.known(), key)
     if found is None:
         raise ProblemError(401, "no_key", "authorization: expected an API key as user name, found none that is known.")
-    return _scoped(found, scope)
+    return _scoped(_admitted(request, found), scope)
 
 
 def _scoped(found: Caller, scope: str) -> Caller:

@@ -20,6 +20,7 @@ from serving.app import create_app
 from serving.hub import delivery
 from serving.hub.routes import Hub
 from serving.hub.seams import Seams
+from serving.operations.post import Post
 from troth.clock import Clock, FixedClock, SystemClock
 from troth.errors import TrothError
 from troth.home import Home
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 PORT = 8400
+DRAIN_SECONDS = 1.0
 _PAUSE_SECONDS = 0.2
 _MOST_SAID = 2_000  # bytes of a projector's last words
 _PROJECTOR_SECONDS = 5  # for a projector to end; and between two of them
@@ -54,12 +56,14 @@ def serve(
     clock: Clock | None = None,
     rights: Callable[[Home], Seams] | None = None,
     workers: int = 1,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
     """Run the service until it is stopped; this machine only unless told otherwise.
 
     `rights`: who hands out what is held about a person, and takes a request for erasure in; a function of a module.
     `workers`: processes that answer at one address. More than one are started anew, so whoever calls this from a file of their own
     guards it with `if __name__ == "__main__"`. One that dies is replaced; none outlives this process. Projector and webhooks stay with this one.
+    `drain_seconds`: told to stop (SIGTERM), it is not ready from then on, goes on answering for so long, and then lets requests run out.
     A home without keys gets one for every purpose and scope. It is shown once, on standard error, and only its hash is kept.
     """
     told_by = clock or clock_of(home)
@@ -67,7 +71,7 @@ def serve(
     if key:
         sys.stderr.write(f"API key (shown once, keep it): {key}\n")
     hub = _hub(home, hub_clock(home, told_by), rights)
-    run = bound(home, host, port, told_by, hub, rights, workers)
+    run = bound(home, host, port, told_by, hub, rights, workers, drain_seconds)
     sys.stderr.write(f"Troth answers on http://{host}:{port}, described in /openapi.json\n")
     stop = threading.Event()
     telling = threading.Thread(target=tell, args=(hub, stop), name="webhooks", daemon=True)
@@ -87,7 +91,8 @@ def serve(
 
 
 def bound(
-    home: Home, host: str, port: int, told_by: Clock, hub: Hub, rights: Callable[[Home], Seams] | None = None, workers: int = 1
+    home: Home, host: str, port: int, told_by: Clock, hub: Hub, rights: Callable[[Home], Seams] | None = None, workers: int = 1,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> Callable[[], None]:  # fmt: skip
     """The address taken, and what answers there until it is stopped: this process, or so many workers that it starts and looks after."""
     import uvicorn
@@ -95,7 +100,9 @@ def bound(
 
     alone = workers == 1
     config = uvicorn.Config(
-        create_app(home, told_by, hub) if alone else partial(_worker, home, told_by, hub.clock, rights),
+        create_app(home, told_by, hub, post=Post(home, drain_seconds=drain_seconds))
+        if alone
+        else partial(_worker, home, told_by, hub.clock, rights, drain_seconds),
         host=host,
         port=port,
         factory=not alone,
@@ -141,12 +148,14 @@ def _hub(home: Home, clock: Clock, rights: Callable[[Home], Seams] | None) -> Hu
     return hub
 
 
-def _worker(home: Home, told_by: Clock, chosen_at: Clock, rights: Callable[[Home], Seams] | None) -> "Starlette":
+def _worker(
+    home: Home, told_by: Clock, chosen_at: Clock, rights: Callable[[Home], Seams] | None, drain_seconds: float
+) -> "Starlette":
     """The service in a process that another one started; it ends with that one."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent,), name="parent", daemon=True).start()
-    return create_app(home, told_by, _hub(home, chosen_at, rights))
+    return create_app(home, told_by, _hub(home, chosen_at, rights), post=Post(home, drain_seconds=drain_seconds))
 
 
 def _end_after(parent: multiprocessing.process.BaseProcess) -> None:

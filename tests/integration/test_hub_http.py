@@ -141,6 +141,8 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
     operation: APIOperation, mode: GenerationMode, surface: Surface
 ) -> None:
     known = surface.known(operation.path)
+    # Not to be ready is no fault: no projector shows this home's stock on a board.
+    checks = [each for each in CHECKS if operation.path != "/v1/ready" or each is not not_a_server_error]
     ways = [operation.as_strategy(mode, path_parameters=known) if known else operation.as_strategy(mode)]
     if known and mode is GenerationMode.POSITIVE:
         ways.append(operation.as_strategy(mode))  # leads nowhere
@@ -155,7 +157,7 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
         )
         @given(case=way)
         def answered(case: Case) -> None:
-            case.validate_response(surface.ask(case), checks=CHECKS)
+            case.validate_response(surface.ask(case), checks=checks)
 
         answered()
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import uvicorn
@@ -97,3 +98,32 @@ def test_the_first_start_shows_a_key_once_and_listens_to_this_machine_only(tmp_p
     assert [len(lines) for lines in shown] == [2, 1]
     assert shown[0][0].startswith("API key (shown once, keep it): troth_")
     assert f"http://127.0.0.1:{port}" in shown[1][0]
+
+
+def test_a_service_told_to_stop_says_it_is_not_ready_before_it_goes(tmp_path: Path) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+    code = f"from pathlib import Path; from serving.server import serve; from troth.home import Home; serve(Home(Path({str(tmp_path)!r})), port={port}, drain_seconds=2)"
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert run.stderr is not None
+    while "Troth answers" not in run.stderr.readline():
+        assert run.poll() is None
+    until = time.monotonic() + 60
+    assert "stopping" not in asked_until_it_answers(port, until)
+    run.terminate()
+    while "stopping" not in asked_until_it_answers(port, until):
+        time.sleep(0.05)
+    run.communicate(timeout=60)
+    assert run.returncode == 0
+
+
+def asked_until_it_answers(port: int, until: float) -> list[str]:
+    while True:
+        try:
+            with urlopen(f"http://{LOOPBACK}:{port}/v1/ready", timeout=30) as response:
+                return list(json.load(response)["reasons"])
+        except HTTPError as error:
+            return list(json.load(error)["reasons"])
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.05)

@@ -1,0 +1,119 @@
+"""What a running service keeps at hand to watch itself: counts, limits, the log of personal reads, traces, and whether it is being stopped."""
+
+import asyncio
+import signal
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import FrameType
+
+from starlette.requests import Request
+
+from feature_repo.catalogue import Service
+from feature_repo.reads import Answer
+from serving.operations.counts import AGES, Counts
+from serving.operations.limits import Limits
+from serving.operations.read_log import PersonalRead, ReadLog
+from serving.operations.traces import Traces, traces
+from troth.clock import Clock, SystemClock
+from troth.home import Home
+
+ALLOWED = "allowed"
+
+
+class Post:
+    """One service's own. What it needs of the disk is made when first needed."""
+
+    def __init__(
+        self, home: Home, told_by: Traces | None = None, wall: Clock | None = None, drain_seconds: float = 0.0
+    ) -> None:
+        self.folder = home.root / "serving"
+        self.traces = told_by or traces()
+        self._wall = wall or SystemClock()
+        self.read_log = ReadLog(home.root / "logs")
+        self.is_stopping = False
+        self._drain_seconds = drain_seconds
+        self._counts: Counts | None = None
+        self._limits: Limits | None = None
+
+    @property
+    def counts(self) -> Counts:
+        if self._counts is None:
+            self._counts = Counts(self.folder / "counts")
+        return self._counts
+
+    @property
+    def limits(self) -> Limits:
+        if self._limits is None:
+            self._limits = Limits(self.folder / "limits.bin")
+        return self._limits
+
+    def drain(self) -> None:
+        """From the first SIGTERM on say that the service is not ready, and stop it a while later: who sends requests here looks first."""
+        if not self._drain_seconds or threading.current_thread() is not threading.main_thread():
+            return
+        loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+        def told(number: int, frame: FrameType | None) -> None:
+            if callable(stop):
+                if self.is_stopping:
+                    stop(number, frame)
+                else:
+                    loop.call_soon_threadsafe(loop.call_later, self._drain_seconds, stop, number, None)
+            self.is_stopping = True
+
+        signal.signal(signal.SIGTERM, told)
+
+    def close(self) -> None:
+        if self._counts is not None:
+            self._counts.close()
+            self._counts = None
+        self.read_log.close()
+
+    def read(self, request: Request, use: Service, answers: Sequence[Answer]) -> None:
+        """Count what was read for a use and, where it is personal, write it down. Raises: ServingError when that cannot be."""
+        ages = [each.age_seconds for each in answers if each.age_seconds is not None]
+        self.told(
+            request,
+            use,
+            Counter(each.reason_code for each in answers if not each.is_allowed),
+            sum(each.is_allowed for each in answers),
+            answers[0].evidence.ledger_size if answers else None,
+            max(ages, default=None),
+        )
+
+    def told(
+        self,
+        request: Request,
+        use: Service,
+        refused: Mapping[str, int],
+        allowed: int,
+        ledger_size: int | None,
+        oldest_seconds: float | None,
+    ) -> None:
+        """The same of what was counted already."""
+        counts = self.counts
+        if allowed:
+            counts.add(("reads", use.name, ALLOWED), allowed)
+        for reason, count in refused.items():
+            counts.add(("reads", use.name, reason), count)
+        if oldest_seconds is not None:
+            counts.observe(("age", use.name), oldest_seconds, AGES)
+        if use.purpose_code is None:
+            return
+        scope = request.scope
+        self.read_log.write(
+            PersonalRead(
+                at=self._wall.now(),
+                request_id=scope.get("troth.request_id", ""),
+                caller=scope.get("troth.caller", ""),
+                route=scope["route"].path,
+                service=use.name,
+                purpose_code=use.purpose_code,
+                channel_code=use.channel_code,
+                asked=allowed + sum(refused.values()),
+                allowed=allowed,
+                refused=refused,
+                ledger_size=ledger_size,
+            )
+        )

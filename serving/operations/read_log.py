@@ -1,0 +1,94 @@
+"""Which personal data was read, by whom and for what: a line for each request, naming no person. Files that only grow, a new one when one is full.
+
+A line is written before the answer is sent: a read that cannot be written down is not answered. It survives the end of the process;
+what a power cut may take is what the system had not put on the disk yet.
+"""
+
+import fcntl
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from serving.errors import ServingError
+
+FILE_NAME = "personal_reads.jsonl"
+MOST_BYTES = 64 * 1024 * 1024
+
+
+class PersonalRead(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that read a personal view: how many were asked for, allowed, and refused by which reason."""
+
+    at: datetime
+    request_id: str
+    caller: str
+    route: str
+    service: str
+    purpose_code: str
+    channel_code: str
+    asked: int
+    allowed: int
+    refused: Mapping[str, int]
+    ledger_size: int | None
+
+
+class ReadLog:
+    """The log of a home. Threads and processes share it: a line is one write at the end of the file."""
+
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
+        self._path = folder / FILE_NAME
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._close: Callable[[], object] = int  # nothing yet
+        self._encoder = msgspec.json.Encoder()
+
+    def write(self, read: PersonalRead) -> None:
+        """Raises: ServingError when it cannot be written."""
+        line = self._encoder.encode(read) + b"\n"
+        try:
+            with self._lock:
+                if self._descriptor < 0:
+                    self._open()
+                elif os.fstat(self._descriptor).st_size >= self._most_bytes:
+                    self._turn(read.at)
+                written = os.write(self._descriptor, line)
+        except OSError as fault:
+            raise _unwritten(type(fault).__name__) from None
+        if written != len(line):
+            raise _unwritten("no room")
+
+    def close(self) -> None:
+        with self._lock:
+            self._close()
+            self._descriptor = -1
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._close()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._close = weakref.finalize(self, os.close, descriptor)
+        self._descriptor = descriptor
+
+    def _turn(self, at: datetime) -> None:
+        """Put the full file aside, unless another process has, and go on in a new one."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            here, there = os.fstat(self._descriptor), self._path.stat() if self._path.exists() else None
+            if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
+                stamp = f"{at.astimezone(UTC):%Y%m%dT%H%M%S%f}Z"
+                self._path.rename(self._path.with_name(f"personal_reads-{stamp}-{here.st_ino}.jsonl"))
+            self._open()
+        finally:
+            os.close(folder)
+
+
+def _unwritten(found: str) -> ServingError:
+    return ServingError(
+        f"{FILE_NAME}: expected to write down who reads personal data, found {found}. Make room for it."
+    )
