@@ -121,13 +121,15 @@ def _answers(world: _World, policy: Policy) -> pl.DataFrame:
     copies = world.changes.with_row_index("copy").with_columns(
         pl.col("copy").cast(pl.String) + ":", moved=pl.lit(_ONE_INSTANT, pl.Datetime("us", "UTC")) - pl.col("at")
     )
-    events = (
+    told = (
         copies.join(world.heard, on="customer_id")
         .join(world.said, on="subject_id")
         .filter(pl.col("received_at") <= pl.col("at"))
-        .with_columns(_copied("subject_id"), *_moved(TIMES))
-        .select(world.said.columns)
+        .sort("leaf_index")
+        .with_row_index("leaf")  # of its own for every copy, in the same order
+        .with_columns(pl.col("leaf").cast(pl.Int64), _copied("subject_id"), *_moved(TIMES))
     )
+    events = told.drop("leaf_index").rename({"leaf": "leaf_index"}).select(world.said.columns)
     together = (
         copies.join(world.heard, on="customer_id")
         .join(world.together, on="subject_id")
@@ -146,10 +148,12 @@ def _answers(world: _World, policy: Policy) -> pl.DataFrame:
         "link_type",
         "group_ref",
     )
-    found = standing_frame(events, links, policy, _ONE_INSTANT, together=together)
+    leaves = told.select("leaf_index", leaf="leaf")
+    found = standing_frame(events, links, policy, _ONE_INSTANT, together=together).rename({"leaf_index": "leaf"})
     return (
         copies.with_columns(asked=_copied("customer_id"))
         .join(found, left_on="asked", right_on="customer_id")
+        .join(leaves, on="leaf", how="left")
         .with_columns((pl.col(name) - pl.col("moved")).alias(name) for name in ("since_at", "expires_at"))
         .select("customer_id", pl.col("at").alias("from_at"), *_ANSWER)
     )

@@ -108,6 +108,18 @@ def test_a_late_arrival_counts_from_when_it_was_received() -> None:
     assert spans["since_at"][0] == MONDAY
 
 
+def test_what_is_renewed_later_is_renewed_from_then_on_and_not_before() -> None:
+    said = recorded(
+        event(MONDAY), event(MONDAY + DAY, event_type="renew", notice_version=None),
+        event(MONDAY + 2 * DAY, event_type="renew"),
+    )  # fmt: skip
+    links = linked_frame([("cus_alma", ALMA, "hub")])
+    spans = standing_spans(frame_of(said), links, read_policy(), "personalization", "*")
+    assert spans["reason_code"].to_list() == ["granted", "stale_notice", "granted", "expired"]
+    assert spans["leaf_index"].to_list() == [0, 0, 0, 0]
+    assert spans["expires_at"].to_list()[2] == MONDAY + 732 * DAY
+
+
 def test_nobody_and_nothing_said_is_an_empty_table(policy: Policy) -> None:
     empty = standing_spans(frame_of([]), linked_frame([]), policy, "analytics", "*")
     assert dict(empty.schema) == SPAN_SCHEMA
