@@ -31,7 +31,7 @@ from models.stock.board.layout import BoardError
 from models.stock.board.reader import Board
 from models.stock.holds.opening import open_holds
 from serving import keys
-from serving.intake.log import PROJECTOR, open_log
+from serving.event_log.log import PROJECTOR, open_log
 from troth.home import Home
 
 SUMMARY = "Event in to changed availability readable, and intake and projector killed at random."

@@ -62,7 +62,7 @@ def list_dead_letters(
     as_json: JsonOption = False,
 ) -> None:
     """What could not be taken or applied: reason, source, age, how often it was seen."""
-    from serving.intake.letters import STATES
+    from serving.event_log.letters import STATES
 
     if state not in STATES:
         raise typer.BadParameter(f"expected one of {', '.join(STATES)}, found another; correct --state")
@@ -181,9 +181,9 @@ class _Desk:
     """The intake's desk of a home that has a log; a command makes none."""
 
     def __init__(self, home: Home) -> None:
+        from serving.event_log.log import has_log
         from serving.hub.desk import Desk
         from serving.intake.desk import IntakeDesk
-        from serving.intake.log import has_log
 
         if not has_log(home):
             raise RunError(

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from models.stock.base import announce
 from orchestration import taking
 from orchestration.catalog import SOURCES
+from serving.event_log.log import LANDING, has_log, open_log
 from serving.intake.landing import Landed, land
-from serving.intake.log import LANDING, has_log, open_log
 from troth.home import Home
 
 KEPT = timedelta(hours=48)  # events stay in the log that long after everybody had them, for who looks

@@ -13,9 +13,9 @@ from orchestration import taking
 from orchestration.catalog import SOURCES
 from orchestration.rights.landed import stripped_json
 from orchestration.rights.traces import Find, Traces
-from serving.intake.events import Event
+from serving.event_log.events import Event
+from serving.event_log.log import LANDING, Log, has_log, open_log
 from serving.intake.landing import land
-from serving.intake.log import LANDING, Log, has_log, open_log
 from troth.home import Home
 
 PLACE = "event log"

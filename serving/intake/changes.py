@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from models.stock.stream import Change, GivenUp, Gone, Moved, Ordered
-from serving.intake.events import Event
+from serving.event_log.events import Event
 from serving.intake.orders import BY_CODE, HOLD_ATTRIBUTE
 from serving.intake.plain import Movement, Pick
 from troth.clock import microseconds

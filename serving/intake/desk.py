@@ -10,12 +10,12 @@ from typing import Literal
 
 import msgspec
 
+from serving.event_log.events import LogFullError, NewEvent
+from serving.event_log.letters import Letter, NewLetter
+from serving.event_log.log import Bounds, Log, Verdict, open_log
 from serving.hub.capture import read_batch
 from serving.hub.desk import Desk as HubDesk
 from serving.intake import plain, segment, shopify
-from serving.intake.events import LogFullError, NewEvent
-from serving.intake.letters import Letter, NewLetter
-from serving.intake.log import Bounds, Log, Verdict, open_log
 from serving.intake.plain import UnreadConsent
 from serving.intake.shops import Shop, Shops
 from serving.intake.terms import UnreadableError

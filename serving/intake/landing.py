@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from serving.intake.events import Event
-from serving.intake.log import LANDING, Log
+from serving.event_log.events import Event
+from serving.event_log.log import LANDING, Log
 from serving.intake.plain import Pick
 from troth.clock import microseconds
 from troth.home import Home, sync, write_atomically

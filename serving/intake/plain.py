@@ -10,9 +10,9 @@ from typing import Annotated
 
 import msgspec
 
+from serving.event_log.events import NewEvent
 from serving.hub.capture import Instant, Said
 from serving.intake import orders
-from serving.intake.events import NewEvent
 from serving.intake.orders import Order, Refund
 from serving.intake.terms import Ident, Pieces, Sent, SignedPieces, SomePieces, SourceName, UnreadableError, check_time
 from serving.problems import ProblemError

@@ -27,11 +27,11 @@ from models.stock.base import Announced, Believed, announced, belief_version, pl
 from models.stock.board.writer import BoardWriter
 from models.stock.holds.store import HoldStore
 from models.stock.stream import Base, Place, Stream, Told
+from serving.event_log.events import Event
+from serving.event_log.letters import NewLetter
+from serving.event_log.log import PROJECTOR, Log
 from serving.intake.changes import MeaninglessError, Places, changes, hold_of
 from serving.intake.drift import report
-from serving.intake.events import Event
-from serving.intake.letters import NewLetter
-from serving.intake.log import PROJECTOR, Log
 from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     from models.stock.holds.opening import open_holds
     from serving.answers import clock_of
-    from serving.intake.log import open_log
+    from serving.event_log.log import open_log
     from serving.server import hub_clock
 
     home, parent = Home(Path(arguments[0])), int(arguments[1]) if len(arguments) > 1 else os.getppid()

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import problems, requests
+from serving.event_log.events import LogFullError
 from serving.intake import segment, shopify
 from serving.intake.desk import IntakeDesk
-from serving.intake.events import LogFullError
 from serving.intake.shops import is_signed
 from serving.keys import Callers
 from serving.problems import ProblemError

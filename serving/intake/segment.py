@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from serving.intake.events import NewEvent
+from serving.event_log.events import NewEvent
 from serving.intake.terms import MOST_AHEAD, UnreadableError
 from serving.requests import decoded
 

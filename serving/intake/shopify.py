@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from serving.intake.events import NewEvent
+from serving.event_log.events import NewEvent
 from serving.intake.shops import Shop
 from serving.intake.terms import UnreadableError, check_time
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from benchmarks.stock_floor import NOON
-from serving.intake.events import NewEvent
+from serving.event_log.events import NewEvent
 
 
 def movement(number: int, location: str, sku: str, units: int, movement_id: str | None = None) -> NewEvent:

@@ -43,10 +43,10 @@ from orchestration.rights.held import KEPT, Held, held
 from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces, search
 from orchestration.stages import append_consents
-from serving.intake.events import NewEvent
+from serving.event_log.events import NewEvent
+from serving.event_log.letters import NewLetter
+from serving.event_log.log import open_log
 from serving.intake.landing import land as land_events
-from serving.intake.letters import NewLetter
-from serving.intake.log import open_log
 from tests.integration.taken_home import (
     TakenHome,
     keep_receipts,

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving.intake.databases import PostgresDatabase, SQLiteDatabase
-from serving.intake.events import LogError
-from serving.intake.letters import NewLetter
-from serving.intake.log import LANDING, PROJECTOR, Log, open_log
+from serving.event_log.databases import PostgresDatabase, SQLiteDatabase
+from serving.event_log.events import LogError
+from serving.event_log.letters import NewLetter
+from serving.event_log.log import LANDING, PROJECTOR, Log, open_log
 from tests.unit.serving.test_event_log import NOON, sale
 from troth.errors import TrothError
 from troth.home import Home

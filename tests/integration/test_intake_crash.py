@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from serving import keys
+from serving.event_log.log import open_log
 from serving.intake.landing import land
-from serving.intake.log import open_log
 from tests.integration.intake_process import IntakeProcess, Sender
 from troth.home import Home
 

@@ -20,8 +20,8 @@ from models.stock.holds.opening import open_holds
 from models.stock.holds.store import HoldStore
 from models.stock.holds.words import Hold, Line, Refusal, Request
 from models.tables import write
+from serving.event_log.log import PROJECTOR, Log, open_log
 from serving.intake.drift import reports
-from serving.intake.log import PROJECTOR, Log, open_log
 from serving.intake.projector import BASE, Projector
 from tests.integration.shop_floor import movement, order, pick, refund
 from troth.clock import FixedClock
@@ -192,7 +192,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from models.stock.holds.opening import open_holds
-from serving.intake.log import open_log
+from serving.event_log.log import open_log
 from serving.intake.projector import Projector
 from troth.clock import SystemClock
 from troth.home import Home

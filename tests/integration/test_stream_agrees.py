@@ -17,10 +17,10 @@ from orchestration import stages, taking
 from orchestration.catalog import SOURCES
 from orchestration.near_time import known_offset, land_log
 from orchestration.warehouse import publish_tables
+from serving.event_log.events import NewEvent
+from serving.event_log.log import Log, open_log
 from serving.intake import plain, shopify
 from serving.intake.drift import reports
-from serving.intake.events import NewEvent
-from serving.intake.log import Log, open_log
 from serving.intake.projector import Projector
 from simulator import TINY, simulate
 from tests.builders import build_marts

@@ -9,9 +9,9 @@ import pytest
 
 from orchestration.rights.logged import bring_in, erase_logged, search_logged
 from orchestration.rights.traces import Traces
-from serving.intake.events import NewEvent
-from serving.intake.letters import NewLetter
-from serving.intake.log import LANDING, open_log
+from serving.event_log.events import NewEvent
+from serving.event_log.letters import NewLetter
+from serving.event_log.log import LANDING, open_log
 from tests.unit.serving.test_event_log import NOON, sale
 from troth.home import Home
 

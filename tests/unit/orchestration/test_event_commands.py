@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from orchestration.cli import app
 from orchestration.errors import MISUSE, RunError
-from serving.intake.log import PROJECTOR, open_log
+from serving.event_log.log import PROJECTOR, open_log
 from serving.intake.shops import Shops
 from tests.unit.serving.test_intake_events import SALE, OpenIntake
 from troth.home import Home

@@ -11,10 +11,10 @@ from orchestration import taking
 from orchestration.catalog import SOURCES, contract_of
 from orchestration.raw import raw_rows
 from orchestration.sources.ecommerce import ORDERS, REFUND_LINES
+from serving.event_log.events import NewEvent
+from serving.event_log.log import open_log
 from serving.intake import orders, plain, shopify
-from serving.intake.events import NewEvent
 from serving.intake.landing import land
-from serving.intake.log import open_log
 from troth.home import Home
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

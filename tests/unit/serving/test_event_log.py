@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.intake.databases import SQLiteDatabase
-from serving.intake.events import EventConflictError, LogError, LogFullError, NewEvent
-from serving.intake.log import LANDING, PROJECTOR, Bounds, Log, open_log
+from serving.event_log.databases import SQLiteDatabase
+from serving.event_log.events import EventConflictError, LogError, LogFullError, NewEvent
+from serving.event_log.log import LANDING, PROJECTOR, Bounds, Log, open_log
 from troth.home import Home
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

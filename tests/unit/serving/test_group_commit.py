@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.intake.group import GroupCommit
+from serving.event_log.group import GroupCommit
 
 
 class Slow:

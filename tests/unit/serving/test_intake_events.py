@@ -8,9 +8,9 @@ import pytest
 
 from serving import keys
 from serving.app import create_app
+from serving.event_log.log import PROJECTOR, Bounds, open_log
 from serving.hub.routes import Hub
 from serving.intake.desk import IntakeDesk
-from serving.intake.log import PROJECTOR, Bounds, open_log
 from tests.unit.serving.open_hub import MONDAY
 from tests.unit.serving.open_shop import Caller
 from troth.clock import FixedClock

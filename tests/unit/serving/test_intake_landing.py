@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.intake.databases import SQLiteDatabase
-from serving.intake.events import NewEvent
+from serving.event_log.databases import SQLiteDatabase
+from serving.event_log.events import NewEvent
+from serving.event_log.log import LANDING, PROJECTOR, Log, open_log
 from serving.intake.landing import land
-from serving.intake.log import LANDING, PROJECTOR, Log, open_log
 from tests.unit.serving.test_event_log import NOON, sale
 from troth.home import Home
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.stock.stream import Base, Stream, Told
+from serving.event_log.events import Event, NewEvent
 from serving.intake import plain, shopify
 from serving.intake.changes import Places, changes, hold_of
-from serving.intake.events import Event, NewEvent
 from tests.unit.serving.open_hub import MONDAY
 from tests.unit.serving.test_intake_events import OpenIntake, statuses
 

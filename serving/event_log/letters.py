@@ -9,8 +9,8 @@ from hashlib import blake2b
 
 import msgspec
 
-from serving.intake.databases import Database
-from serving.intake.events import NewEvent
+from serving.event_log.databases import Database
+from serving.event_log.events import NewEvent
 from troth.clock import microseconds, moment
 
 STATES = ("waiting", "replayed", "dropped")

@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from serving.intake.databases import RETRY_SECONDS, Database, PostgresDatabase, SQLiteDatabase
-from serving.intake.events import EVENT_TYPES, Event, EventConflictError, LogError, LogFullError, NewEvent
-from serving.intake.group import GroupCommit
-from serving.intake.letters import Letters, NewLetter
+from serving.event_log.databases import RETRY_SECONDS, Database, PostgresDatabase, SQLiteDatabase
+from serving.event_log.events import EVENT_TYPES, Event, EventConflictError, LogError, LogFullError, NewEvent
+from serving.event_log.group import GroupCommit
+from serving.event_log.letters import Letters, NewLetter
 from troth.clock import microseconds, moment
 from troth.home import Home
 from troth.settings import given_log

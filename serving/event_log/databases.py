@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from serving.intake.events import LogError, LogFullError
+from serving.event_log.events import LogError, LogFullError
 from troth.sqlite import write_ahead
 
 VERSION = 1
