@@ -89,6 +89,7 @@ def create_app(
     async def open_for_business(app: Starlette) -> AsyncIterator[None]:
         await run_in_threadpool(shop.prepare)
         await run_in_threadpool(_prepare, counter.source, clock.now())
+        await run_in_threadpool(watch.tokens.prepare)
         watch.drain()
         yield
         ages.close()

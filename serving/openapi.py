@@ -21,6 +21,7 @@ from serving.supply import Promisable
 
 _PROBLEM = "application/problem+json"
 VERSION = "1.0.0"
+_BEARER = "An API key, or a token (JWT) of the identity provider that the operator named."
 _REF = "#/components/schemas/{name}"
 
 
@@ -185,7 +186,7 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}, **intake.SCHEMES},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": _BEARER}, **intake.SCHEMES},
             "responses": {"Problem": {"description": "RFC 9457.", "content": {_PROBLEM: {"schema": problem}}}},
         },
     }

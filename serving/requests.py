@@ -187,9 +187,14 @@ async def form(request: Request) -> dict[str, str]:
 
 
 def caller(request: Request, callers: Callers) -> Caller:
-    """Who calls, by the key, as keys are now. Raises: ProblemError 401, or 429 for who asks too often."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    found = keys.caller_of(callers.known(), key.strip()) if scheme.lower() == "bearer" else None
+    """Who calls, by the key, as keys are now, or by a token. Raises: ProblemError 401, or 429 for who asks too often."""
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    found, key = None, given.strip()
+    if scheme.lower() == "bearer":
+        found = keys.caller_of(callers.known(), key)
+        post: Post | None = request.scope.get("troth.post")
+        if found is None and post is not None:
+            found = post.tokens.caller(key)
     if found is None:
         raise ProblemError(401, "no_key", "authorization: expected `Bearer <API key>`, found none that is known.")
     return _admitted(request, found)

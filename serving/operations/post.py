@@ -14,6 +14,7 @@ from feature_repo.reads import Answer
 from serving.operations.counts import AGES, Counts
 from serving.operations.limits import Limits
 from serving.operations.read_log import PersonalRead, ReadLog
+from serving.operations.tokens import Tokens
 from serving.operations.traces import Traces, traces
 from troth.clock import Clock, SystemClock
 from troth.home import Home
@@ -31,6 +32,7 @@ class Post:
         self.traces = told_by or traces()
         self._wall = wall or SystemClock()
         self.read_log = ReadLog(home.root / "logs")
+        self.tokens = Tokens(home, self._wall)
         self.is_stopping = False
         self._drain_seconds = drain_seconds
         self._counts: Counts | None = None
