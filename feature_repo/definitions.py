@@ -17,6 +17,7 @@ from troth.settings import given_online
 
 PROJECT = "troth"
 ONLINE_STORE = "feature_repo.online_store.PackedSqliteOnlineStore"
+OFFLINE_STORE = "feature_repo.historical.offline_store.AsofOfflineStore"
 REDIS_STORE = "feature_repo.online_store.PackedRedisOnlineStore"
 ENGINE = "feature_repo.engine.PackedComputeEngine"
 # Feast has one join key per entity: an item at a location is a product and a location.
@@ -78,7 +79,7 @@ def feature_store(home: Home) -> Any:
             registry={"path": str(home.features / _REGISTRY)},
             online_store=online,
             batch_engine={"type": ENGINE},
-            offline_store={"type": "file"},
+            offline_store={"type": OFFLINE_STORE, "home": str(home.root)},
             entity_key_serialization_version=3,
         )
     )
