@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_repo import catalogue
 from feature_repo.packed import to_microseconds
-from feature_repo.reads import readable_size
+from feature_repo.reads import projection
 from serving.answers import Desk
 from serving.operations.counts import AGES, BOUNDS, LAST, Labels
 
@@ -65,12 +65,10 @@ def exposition(counts: Mapping[Labels, float], desk: Desk, at: "datetime", accep
 
 def standing_now(desk: Desk, at: "datetime") -> Iterable[tuple[str, str, str | None, list[tuple[str, float]]]]:
     """Gauges: name, meaning, label, values. What cannot be read is left out, so that its absence can be alarmed on."""
-    store, size = desk.source.store, readable_size(desk.source)
-    row = store.any_row(catalogue.SUBJECT_STANDING)
-    seen = None if row is None else row.values.get("ledger_size")
+    _, size, seen = projection(desk.source, at)
     now = to_microseconds(at)
     views = (*catalogue.VIEWS, *catalogue.INDEXES)
-    stand = zip(views, store.standings(views), strict=True)
+    stand = zip(views, desk.source.store.standings(views), strict=True)
     lags = [(view.name, (now - each.as_of_us) / 1e6) for view, each in stand if each.as_of_us]
     yield "troth_view_lag_seconds", "Since the newest row of a published view was true.", "view", lags
     if size is not None:

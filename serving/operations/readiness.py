@@ -4,8 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from feature_repo.catalogue import SUBJECT_STANDING
-from feature_repo.reads import is_fresh, readable_size
+from feature_repo.reads import projection
 from serving.answers import Desk
 
 STOPPING, BOARD_MISSING = "stopping", "board_missing"
@@ -30,18 +29,9 @@ def readiness(desk: Desk, at: datetime, *, is_stopping: bool = False) -> Readine
 
 
 def _of_standing(desk: Desk, at: datetime) -> list[str]:
-    size, row = readable_size(desk.source), desk.source.store.any_row(SUBJECT_STANDING)
-    if size is None:
-        return ["ledger_unreadable"]
-    if row is None:
-        return ["projection_missing"]
-    seen = row.values.get("ledger_size")
-    if seen is not None and seen > size:
-        return ["projection_ahead"]
-    if not is_fresh(SUBJECT_STANDING, row.event_us, at):
-        return ["projection_stale"]
-    heard = desk.source.heard
-    is_behind = seen is None or seen < size
-    if is_behind and (heard is None or heard.answer("", size, at, "service", "*") is None):
-        return ["projection_behind"]
-    return []
+    source = desk.source
+    reason, size, _ = projection(source, at)
+    if reason == "projection_behind" and source.heard is not None and size is not None:
+        has_heard = source.heard.answer("", size, at, "service", "*") is not None
+        reason = None if has_heard else reason
+    return [] if reason is None else [reason]
