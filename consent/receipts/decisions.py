@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -20,7 +20,7 @@ import polars as pl
 from consent.errors import ConsentError
 from consent.log import merkle
 from consent.log.entry import subject_key
-from consent.log.merkle import CompactRange, VerificationError, canonical
+from consent.log.merkle import VerificationError, canonical
 from consent.log.note import Signer, Verifier, checkpoint_unverified, open_note, sign_note, split_unverified
 from consent.receipts import verifier
 from consent.receipts.shopper import moment, policy_hash
@@ -263,7 +263,7 @@ def show_one(folder: Path, number: int, key: Verifier, subject_id: str) -> dict[
         raise ConsentError(
             f"decision {number}: expected one about this subject, found none. It was not among those asked for."
         )
-    hashes = list(_leaf_hashes(rows, secret))
+    hashes = _leaf_hashes(rows, secret)
     return {
         "format": SHOWN,
         "receipt": _path(folder, number).read_bytes().decode(),
@@ -294,11 +294,14 @@ def _rows(decisions: pl.DataFrame) -> pl.DataFrame:
     return rows.sort("subject_key")
 
 
-def _leaf_hashes(rows: pl.DataFrame, secret: bytes) -> Iterator[bytes]:
+def _leaf_hashes(rows: pl.DataFrame, secret: bytes) -> list[bytes]:
     """SHA-256(0x00 || salt || row) of every row, the row in canonical JSON."""
-    texts = rows.select(pl.struct(_ROW).struct.json_encode()).to_series()
-    for key, text in zip(rows["subject_key"], texts, strict=True):
-        yield sha256(b"\0" + _salt(secret, bytes.fromhex(key)) + text.encode()).digest()
+    texts = rows.select(pl.struct(_ROW).struct.json_encode().cast(pl.Binary)).to_series()
+    keys = rows["subject_key"].str.decode("hex")
+    return [
+        sha256(b"\0" + _salt(secret, key) + text).digest()
+        for key, text in zip(keys.to_list(), texts.to_list(), strict=True)
+    ]
 
 
 def _salt(secret: bytes, key: bytes) -> bytes:
@@ -307,9 +310,8 @@ def _salt(secret: bytes, key: bytes) -> bytes:
 
 
 def _root(rows: pl.DataFrame, secret: bytes) -> str:
-    tree = CompactRange()
-    tree.extend(_leaf_hashes(rows, secret))
-    return tree.root().hex()
+    hashes = _leaf_hashes(rows, secret)
+    return merkle.tree_root(len(hashes), _node(hashes)).hex()
 
 
 def _node(hashes: Sequence[bytes]) -> merkle.Node:

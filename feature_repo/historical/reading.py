@@ -6,6 +6,7 @@ Personal features are read for a service of the catalogue or not at all, and a r
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -116,10 +117,13 @@ def read(
         spans = training_spans(home, clock)
         people = entities.table.column(SUBJECT)
         found = judged(asked, spans.path, current(home, CUSTOMERS), moment)
-        asked.keep(found.kept)
-        rows = joined(asked, views)
-    receipt = _keep_receipt(home, name, views, people, spans, moment, clock)
-    return TrainingRows(rows, name, entities.table.num_rows, found.left_out, moment, spans.basis.ledger_size, receipt)
+        with ThreadPoolExecutor(1) as pool:  # hashed in Python while DuckDB joins
+            receipt = pool.submit(_keep_receipt, home, name, views, people, spans, moment, clock)
+            asked.keep(found.kept)
+            rows = joined(asked, views)
+    return TrainingRows(
+        rows, name, entities.table.num_rows, found.left_out, moment, spans.basis.ledger_size, receipt.result()
+    )
 
 
 def refuse_unasked(use: Service) -> None:
