@@ -5,7 +5,7 @@ Needs the extra `postgresql`. The address may hold a password: no error repeats 
 
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import Any
 
 from consent.errors import LedgerError
 from consent.ledger.databases import AGAIN, CLOSED, HEAD, IN_USE, migrate, other_version
+from troth.postgres import WriterAndReader, connect, driver
 
 _CHECK = "Check that it runs, and its address."
 _PATIENCE = 2  # seconds a reader waits for a server before it knows nothing
 _OPEN = "(hashtext('troth ledger open'), hashtext(current_schema()))"  # a lock that all who may write hold together
 
 
-class PostgresDatabase:
-    """A PostgreSQL schema. Writers of all processes take turns by an advisory lock; synchronous_commit is on.
+class PostgresDatabase(WriterAndReader):
+    """A PostgreSQL schema, written in turns."""
 
-    A connection that was lost is made anew by whoever needs it next.
-    """
+    turn = "troth ledger"
 
     def __init__(self, url: str, keks: Collection[bytes] | None = None, *, alone: bool = False) -> None:
         """`url`: `postgresql://...` as libpq takes it; `?options=-csearch_path%3D<schema>` names the schema.
@@ -32,43 +32,14 @@ class PostgresDatabase:
         else has it open, and whoever opens it meanwhile waits.
         Raises: LedgerError for these, when there is no database, its schema is of another version, or there is no driver.
         """
-        self._psycopg = driver()
-        self._url = url
         self._keks = keks
-        self._is_alone = alone
-        self._writer_lock, self._reader_lock = threading.RLock(), threading.RLock()
-        self._writer_thread: int | None = None
-        self._has_snapshot = self._is_closed = False
-        self._writer = self._connect()
-        try:
-            with self._refusing("read"):
-                self._prepare()
-                self._take_part()
-            self._reader = self._connect()
-        except BaseException:
-            self._writer.close()
-            raise
+        self._is_alone, self._is_closed = alone, False
+        super().__init__(driver("ledger", LedgerError), url)
 
     def close(self) -> None:
         with self._writer_lock, self._reader_lock:
             self._is_closed = True
-            self._reader.close()
-            self._writer.close()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._writer_lock, self._refusing("written"):
-            try:
-                self._begin_writing()
-                self._writer_thread = threading.get_ident()
-                yield
-                self._writer.execute("commit")
-            except BaseException:
-                with suppress(self._psycopg.Error):
-                    self._writer.rollback()
-                raise
-            finally:
-                self._writer_thread = None
+            super().close()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -88,41 +59,14 @@ class PostgresDatabase:
                 with suppress(self._psycopg.Error):
                     self._reader.rollback()
 
-    def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        with self._refusing("read"):
-            if self._writer_thread == threading.get_ident():
-                return _rows(self._writer, query, values)
-            with self._reader_lock:
-                try:
-                    return _rows(self._reader, query, values)
-                except self._psycopg.OperationalError:
-                    if self._has_snapshot or not self._reader.closed:
-                        raise
-                    self._reader = self._connect()
-                    return _rows(self._reader, query, values)
-
-    def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        if len(rows) == 1:
-            self._writer.execute(_percent(statement), rows[0], binary=True)
-        elif rows:
-            with self._writer.cursor(binary=True) as cursor:
-                cursor.executemany(_percent(statement), rows)
-
     def shred(self) -> None:
-        """Rewrite the table of keys, so that no dead row of it is left; the server's log recycles itself."""
-        with self._writer_lock, self._refusing("written"):
-            self._writer.execute("vacuum (full) subject_keys")
+        self._vacuum("subject_keys")
 
     def _connect(self) -> Any:
         if self._is_closed:
             raise LedgerError(CLOSED)
         with _refusing_address(self._psycopg):
-            connection = self._psycopg.connect(self._url, autocommit=True)
-            try:
-                connection.execute("set synchronous_commit = on")
-            except BaseException:
-                connection.close()
-                raise
+            connection = connect(self._psycopg, self._address)
         # Who lets go of an open ledger leaves no connection behind. Not at exit: in a forked process it is the parent's.
         weakref.finalize(self, connection.close).atexit = False  # type: ignore[misc]  # it is a property
         return connection
@@ -142,19 +86,6 @@ class PostgresDatabase:
                 "Give that one; if it was rotated meanwhile, start again."
             )
 
-    def _begin_writing(self) -> None:
-        """A transaction whose statements see what writers before it did, however the server is set up."""
-        begin = "begin isolation level read committed read write"
-        try:
-            self._writer.execute(begin)
-        except self._psycopg.OperationalError:
-            if not self._writer.closed:
-                raise
-            self._writer = self._connect()
-            self._take_part()
-            self._writer.execute(begin)
-        self._writer.execute("select pg_advisory_xact_lock(hashtext('troth ledger'), hashtext(current_schema()))")
-
     @contextmanager
     def _refusing(self, verb: str) -> Iterator[None]:
         """Faults of the database as those of the ledger; without the driver's words, which may repeat values."""
@@ -165,10 +96,12 @@ class PostgresDatabase:
             raise LedgerError(f"ledger: {found}. Check that it runs. {AGAIN}") from None
 
     def _prepare(self) -> None:
-        if self._version() is None:
-            migrate("postgresql+psycopg://", creator=partial(self._psycopg.connect, self._url))
-        if (found := self._version()) != HEAD:
-            raise LedgerError(other_version(found))
+        with self._refusing("read"):
+            if self._version() is None:
+                migrate("postgresql+psycopg://", creator=partial(self._psycopg.connect, self._address))
+            if (found := self._version()) != HEAD:
+                raise LedgerError(other_version(found))
+            self._take_part()
 
     def _version(self) -> str | None:
         if self._writer.execute("select to_regclass('alembic_version')").fetchone() == (None,):
@@ -185,7 +118,7 @@ class PostgresReader:
 
     def __init__(self, url: str, mark: Path) -> None:
         """`mark`: file with a checkpoint the ledger must hold; asked for at every new connection, where there is one."""
-        self._psycopg = driver()
+        self._psycopg = driver("ledger", LedgerError)
         self._url = url
         self._mark = mark
         self._lock = threading.Lock()
@@ -252,17 +185,6 @@ class PostgresReader:
             )
 
 
-def driver() -> Any:
-    """psycopg. Raises: LedgerError where it is not installed."""
-    try:
-        import psycopg
-    except ImportError:
-        raise LedgerError(
-            "ledger: expected psycopg to reach PostgreSQL with, found none. Install Troth with its extra `postgresql`."
-        ) from None
-    return psycopg
-
-
 @contextmanager
 def _refusing_address(psycopg: Any) -> Iterator[None]:
     """Faults of the driver as those of the ledger; without its words, which may repeat the address and the user."""
@@ -270,12 +192,3 @@ def _refusing_address(psycopg: Any) -> Iterator[None]:
         yield
     except psycopg.Error as fault:
         raise LedgerError(f"ledger: expected a PostgreSQL database, found {type(fault).__name__}. {_CHECK}") from None
-
-
-def _rows(connection: Any, query: str, values: Sequence[object]) -> list[Any]:
-    cursor = connection.execute(_percent(query), values, binary=True)
-    return list(cursor.fetchall()) if cursor.description else []
-
-
-def _percent(statement: str) -> str:
-    return statement.replace("?", "%s")

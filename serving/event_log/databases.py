@@ -10,11 +10,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from serving.event_log.events import LogError, LogFullError
+from troth.postgres import WriterAndReader, connect, driver
 from troth.sqlite import write_ahead
 
 VERSION = 1
@@ -199,102 +200,31 @@ class SQLiteDatabase:
         check_version(self)
 
 
-class PostgresDatabase:
-    """A PostgreSQL schema, synchronous_commit on. Writers of all processes take turns by an advisory lock, which the server
-    lets go of after what was written can be seen: no reader meets a gap that is filled later.
+class PostgresDatabase(WriterAndReader):
+    """A PostgreSQL schema. What was written is seen in the order of its turns: no reader meets a gap that is filled later."""
 
-    A connection that was lost is made anew by whoever needs it next. No error repeats the address, nor the driver's words.
-    """
+    turn = "troth event log"
 
     def __init__(self, address: str) -> None:
         """`address`: `postgresql://...` as libpq takes it. Raises: LogError where there is no database or no driver."""
-        try:
-            import psycopg
-        except ImportError:
-            raise LogError("TROTH_LOG: expected the extra `postgresql` installed, found none. Install it.") from None
-        self._psycopg: Any = psycopg
-        self._address = address
-        self._writer_lock, self._reader_lock = threading.RLock(), threading.RLock()
-        self._writer_thread: int | None = None
-        self._writer = self._connect()
-        try:
-            with self.writing():
-                self._make_tables()
-            self._reader = self._connect()
-        except BaseException:
-            self._writer.close()
-            raise
-
-    def close(self) -> None:
-        with self._writer_lock, self._reader_lock:
-            self._reader.close()
-            self._writer.close()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._writer_lock, self._refusing("written"):
-            if self._writer.closed:
-                self._writer = self._connect()
-            try:
-                self._begin()
-                self._writer_thread = threading.get_ident()
-                yield
-                self._writer.execute("commit")
-            except BaseException:
-                with suppress(self._psycopg.Error):
-                    self._writer.rollback()
-                raise
-            finally:
-                self._writer_thread = None
-
-    def read(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        with self._refusing("read"):
-            if self._writer_thread == threading.get_ident():
-                return self._rows(self._writer, query, values)
-            with self._reader_lock:
-                if self._reader.closed:
-                    self._reader = self._connect()
-                return self._rows(self._reader, query, values)
-
-    def write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        if rows:
-            with self._writer.cursor() as cursor:
-                cursor.executemany(_percent(statement), rows)
+        super().__init__(driver("TROTH_LOG", LogError), address)
 
     def free_bytes(self) -> int | None:
         return None  # the server's own business; a full disk is refused when it is met
 
     def shred(self) -> None:
-        """Rewrite the tables that held payloads, so that no dead row of them is left; the server's log recycles itself."""
-        with self._writer_lock, self._refusing("written"):
-            for table in ("events", "dead_letters"):
-                self._writer.execute(f"vacuum (full) {table}")
-
-    def _begin(self) -> None:
-        begin = "begin isolation level read committed read write"
-        try:
-            self._writer.execute(begin)
-        except self._psycopg.OperationalError:
-            if not self._writer.closed:
-                raise
-            self._writer = self._connect()
-            self._writer.execute(begin)
-        self._writer.execute("select pg_advisory_xact_lock(hashtext('troth event log'), hashtext(current_schema()))")
-
-    def _rows(self, connection: Any, query: str, values: Sequence[object]) -> list[Any]:
-        with connection.cursor(binary=True) as cursor:
-            rows: list[Any] = cursor.execute(_percent(query), values).fetchall()
-        return rows
+        self._vacuum("events", "dead_letters")
 
     def _connect(self) -> Any:
         try:
-            connection = self._psycopg.connect(self._address, autocommit=True)
-            connection.execute("set synchronous_commit = on")
+            return connect(self._psycopg, self._address)
         except self._psycopg.Error:
             raise LogError(
                 "TROTH_LOG: expected a PostgreSQL that answers, found none. Check that it runs, and its address."
             ) from None
-        return connection
+
+    def _take_part(self) -> None:
+        """Nothing: whoever comes may write."""
 
     @contextmanager
     def _refusing(self, verb: str) -> Iterator[None]:
@@ -307,14 +237,15 @@ class PostgresDatabase:
                 f"event log: expected a database that can be {verb}, found {type(fault).__name__}. {_AGAIN}"
             ) from None
 
-    def _make_tables(self) -> None:
-        if self.read("select to_regclass('log_version')")[0][0] is None:
-            tables = _TABLES.format(
-                rowid="bigint", blob="bytea", serial="bigint generated by default as identity primary key", clustered=""
-            )
-            for statement in tables.strip().rstrip(";").split(";"):
-                self._writer.execute(statement)
-        check_version(self)
+    def _prepare(self) -> None:
+        with self.writing():
+            if self.read("select to_regclass('log_version')")[0][0] is None:
+                tables = _TABLES.format(
+                    rowid="bigint", blob="bytea", serial="bigint generated by default as identity primary key", clustered=""
+                )  # fmt: skip
+                for statement in tables.strip().rstrip(";").split(";"):
+                    self._writer.execute(statement)
+            check_version(self)
 
 
 _NO_ROOM = "event log: expected room on the disk, found none. Make room; then send it again."
@@ -329,7 +260,3 @@ def check_version(database: Database) -> None:
         raise LogError(
             f"event log: expected schema version {VERSION}, found {found[0][0]}. Use the release that wrote it."
         )
-
-
-def _percent(statement: str) -> str:
-    return statement.replace("%", "%%").replace("?", "%s")

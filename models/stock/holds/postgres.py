@@ -13,6 +13,7 @@ from models.stock.holds.connections import Connections
 from models.stock.holds.store import Holds, Joined, Keeper
 from models.stock.holds.tables import SCHEMA, Again, Tables, prepare
 from models.stock.holds.words import HoldsError, Limits
+from troth.postgres import connect, driver
 
 T = TypeVar("T")
 _TRIES = 8
@@ -58,7 +59,7 @@ class PostgresPlace:
     """A PostgreSQL schema. `synchronous_commit` is on, whatever the server says."""
 
     def __init__(self, address: str, connections: int = 8, patience: float = _PATIENCE) -> None:
-        self._psycopg = _driver()
+        self._psycopg = driver("holds", HoldsError)
         self._address = address
         self._patience = patience
         self._connections = Connections(self._connect, connections)
@@ -106,13 +107,7 @@ class PostgresPlace:
         raise HoldsError(f"holds: expected a turn within {_TRIES} tries, found others faster. {_AGAIN}")
 
     def _connect(self) -> Any:
-        connection = self._psycopg.connect(self._address, autocommit=True)
-        try:
-            connection.execute(f"set synchronous_commit = on; set lock_timeout = {round(1000 * self._patience)}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return connect(self._psycopg, self._address, f"; set lock_timeout = {round(1000 * self._patience)}")
 
 
 def _make(session: PostgresSession) -> None:
@@ -126,16 +121,6 @@ def _wait(again: int) -> None:
 
 def _unusable(fault: Exception) -> HoldsError:
     return HoldsError(f"holds: expected a PostgreSQL database that works, found {type(fault).__name__}. {_AGAIN}")
-
-
-def _driver() -> Any:
-    try:
-        import psycopg
-    except ImportError:
-        raise HoldsError(
-            "holds: expected psycopg to reach PostgreSQL with, found none. Install Troth with its extra `postgresql`."
-        ) from None
-    return psycopg
 
 
 def postgres_holds(
