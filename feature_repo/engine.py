@@ -118,6 +118,7 @@ class _Rows:
         found = connection.execute(
             f"select count(*), approx_count_distinct(({keys})) {self._from}", self._given
         ).fetchone()  # fmt: skip
+        self.count: int
         self.count, entities = found if found else (0, 0)
         # Where an entity has several rows only the newest is wanted, and to find it its rows must meet.
         self._is_single = self.count <= 1.1 * entities and self._created is None

@@ -97,7 +97,8 @@ class Told:
             members.SetInParent()
             members.val.extend([_seconds(each) for each in stored] if self.field.type == "timestamp_list" else stored)
             return value
-        return Value(**{self.attribute: _seconds(stored) if self.field.type == "timestamp" else stored})
+        told: dict[str, Any] = {self.attribute: _seconds(stored) if self.field.type == "timestamp" else stored}
+        return Value(**told)
 
 
 @dataclass(frozen=True)

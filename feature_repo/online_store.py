@@ -132,8 +132,8 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
                 protos = {name: bound.told[name].proto(value) for name, value in zip(names, row, strict=True)}
                 answers.append((from_microseconds(at), protos))
             else:
-                when = {_NOT_FOUND: None, _REFUSED: _REFUSED_AT}.get(status, from_microseconds(at))
-                answers.append((when, None if status == _NOT_FOUND else {}))
+                when = _REFUSED_AT if status == _REFUSED else from_microseconds(at)
+                answers.append((None, None) if status == _NOT_FOUND else (when, {}))
         return answers
 
     def get_online_features(self, config: Any, features: Any, *arguments: Any, **options: Any) -> Any:
@@ -201,7 +201,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
 
     def _read(
         self, config: Any, parts: "Sequence[_Part]", keys: Sequence[str], use: Service | None
-    ) -> "list[list[tuple[int, int, tuple[Any, ...]]]]":
+    ) -> "list[list[tuple[Any, int, tuple[Any, ...]]]]":
         """For each part of an answer, by key: status, event time in microseconds, and the features asked for."""
         source, at = self._source(config), _answer_at(config)
         views = [part.bound.view for part in parts]
@@ -320,7 +320,7 @@ class PackedResponse(OnlineResponse):  # type: ignore[misc]
     """Feast's response, of columns; its protobuf is made when it is asked for."""
 
     def __init__(
-        self, plan: _Plan, keys: Mapping[str, list[Any]], parts: Sequence[Sequence[tuple[int, int, tuple[Any, ...]]]]
+        self, plan: _Plan, keys: Mapping[str, list[Any]], parts: Sequence[Sequence[tuple[Any, int, tuple[Any, ...]]]]
     ) -> None:
         self._plan, self._keys, self._parts = plan, keys, parts
         self._feature_types = {
@@ -348,7 +348,7 @@ class PackedResponse(OnlineResponse):  # type: ignore[misc]
         return found
 
     def _made(self) -> Any:
-        from google.protobuf.timestamp_pb2 import Timestamp
+        from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 
         proto = GetOnlineFeaturesResponse()
         for name, values in self._keys.items():
@@ -397,8 +397,8 @@ def _planned(
             return None
         bound = store.bound(config, table)
         shown = projection.name_to_use()
-        names = sorted(names, key=lambda name: order.get(f"{shown}:{name}", len(order)))
-        parts.append(_Part(bound, names, [f"{shown}__{name}" if full_names else name for name in names]))
+        asked = sorted(names, key=lambda name: order.get(f"{shown}:{name}", len(order)))
+        parts.append(_Part(bound, asked, [f"{shown}__{name}" if full_names else name for name in asked]))
         _gate(bound.view, config, use)
     parts.sort(key=lambda part: min((order.get(f"{part.bound.view.name}:{name}", len(order)) for name in part.names), default=0))  # fmt: skip
     if len({part.bound.view.entity.join_keys for part in parts}) != 1:
@@ -412,8 +412,8 @@ def _columns(rows: Any, join_keys: Sequence[str]) -> dict[str, list[Any]]:
     if isinstance(rows, list):
         try:
             return {name: [row[name] for row in rows] for name in join_keys}
-        except KeyError as missing:
-            raise FeatureError(f"entity rows: expected {list(join_keys)} in each, found one without {missing}. Add it.") from None  # fmt: skip
+        except KeyError as fault:
+            raise FeatureError(f"entity rows: expected {list(join_keys)} in each, found one without {fault}. Add it.") from None  # fmt: skip
     given = {name: getattr(values, "val", values) for name, values in rows.items()}
     missing = [name for name in join_keys if name not in given]
     if missing:

@@ -124,7 +124,7 @@ def decided(
     oldest = now - int(SUBJECT_STANDING.time_to_live.total_seconds() * 1e6)
     layout_of, heard = from_where.store.layout, from_where.heard
 
-    def decide(key: str, row: tuple[int, bytes] | None) -> tuple[bool, str]:
+    def decide(key: str, row: tuple[int, bytes] | None) -> tuple[bool, str]:  # noqa: PLR0911 (a reason each)
         if slot is None:
             return False, "unknown_purpose"
         if ledger_size is None:

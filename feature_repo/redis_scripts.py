@@ -3,13 +3,14 @@
 In each value: event time (8 bytes, big-endian), publication (4 bytes; the highest bit: it follows later versions), then the row.
 """
 
-# KEYS: entities. ARGV: both places, the publication that writes (nought: at once), the one that is read, its newest event time; then the values.
+# KEYS: entities. ARGV: both places, the publication that writes (nought: at once), the one that is read, for what is written at once
+# its newest event time; then the values. Returns how many were written, how many are there already, and which are older than what is there.
 WRITE = """
 local call, unpack = redis.call, struct.unpack
 local f0, f1 = ARGV[1], ARGV[2]
 local epoch, done, asof = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local FOLLOWS = 2147483648
-local written, skipped, same = 0, 0, 0
+local written, same, skipped = 0, 0, {}
 for i = 1, #KEYS do
   local key, new = KEYS[i], ARGV[i + 5]
   local had = call('HMGET', key, f0, f1, '!')
@@ -21,7 +22,9 @@ for i = 1, #KEYS do
     end
   else
     local at, how = unpack('>i8I4', new)
-    local best, best_at, place, free = nil, nil, nil, f0
+    local skip = false
+    -- What is read: of two publications the later; of a publication and what was written at once, the newer.
+    local best, best_at, best_by, place, other = nil, nil, nil, nil, nil
     for slot = 1, 2 do
       local value = slot == 1 and a or slot == 2 and b
       if value then
@@ -30,16 +33,30 @@ for i = 1, #KEYS do
         if follows then by = by - FOLLOWS end
         if by <= done then
           if follows and asof > was then was = asof end
-          if not best or was >= best_at then best, best_at, place = value, was, slot end
+          local wins = not best
+          if best then
+            if by > 0 and best_by > 0 then wins = by > best_by else wins = was > best_at or (was == best_at and by > best_by) end
+            other = wins and place or slot
+          end
+          if wins then best, best_at, best_by, place = value, was, by, slot end
         elseif epoch > 0 and by == epoch and was > at then
-          best, best_at, place = value, was, 0
+          skip = true
         end
       end
     end
-    if gone and at <= tonumber(gone) then
-      skipped = skipped + 1
+    if best and #best <= 12 then -- taken away by a version: as if nothing had been there
+      call('HDEL', key, place == 1 and f0 or f1)
+      if place == 1 then a = false else b = false end
+      if other then
+        call('HDEL', key, other == 1 and f0 or f1)
+        if other == 1 then a = false else b = false end
+      end
+      best, place, other = nil, nil, nil
+    end
+    if skip or (gone and at <= tonumber(gone)) then
+      skipped[#skipped + 1] = i
     elseif best and best_at > at then
-      skipped = skipped + 1
+      skipped[#skipped + 1] = i
     elseif best and string.sub(best, 13) == string.sub(new, 13) and (best_at == at or (how >= FOLLOWS and unpack('>I4', best, 9) >= FOLLOWS)) then
       same = same + 1
     elseif not best and #new <= 12 then
@@ -48,16 +65,16 @@ for i = 1, #KEYS do
       local target
       if epoch == 0 then
         target = (place == 1 and f0) or (place == 2 and f1) or (a and f1) or f0
+        if other then call('HDEL', key, other == 1 and f0 or f1) end
       else
-        target = (place == 1 and f1) or (place == 2 and f0) or f0
-        if place == nil and a and b == false then target = f0 end
+        target = (place == 1 and f1) or f0
       end
       call('HSET', key, target, new)
       written = written + 1
     end
   end
 end
-return {written, skipped, same}
+return {written, same, skipped}
 """
 
 # KEYS: the project. ARGV: view, token, version, seconds after which a silent publication counts as dead.
@@ -95,6 +112,14 @@ local before = redis.call('HGET', KEYS[1], field)
 if not before or string.match(before, '^%S+') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'view:' .. ARGV[1], ARGV[3])
 redis.call('HDEL', KEYS[1], field)
+return 1
+"""
+
+# KEYS: the project. ARGV: view, token. A publication that failed: whoever comes next need not wait for it.
+FAILED = """
+local field = 'pending:' .. ARGV[1]
+local token, number, at, version = string.match(redis.call('HGET', KEYS[1], field) or '', '^(%S+) (%d+) (%S+) (.*)$')
+if token == ARGV[2] then redis.call('HSET', KEYS[1], field, token .. ' ' .. number .. ' 0 ' .. version) end
 return 1
 """
 

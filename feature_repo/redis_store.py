@@ -1,8 +1,8 @@
 """The online store in Redis: a hash for each entity, in it two places for each view, so that a version comes in whole.
 
 A value has a head: event time (8 bytes), and by which publication it came (4 bytes; nought: at once, over the near-time path; the
-highest bit: it goes on being true with later versions). A reader takes, of what is published, the newest. A writer never overwrites
-what is read: a version goes into the other place, and one word in the hash of the project makes all of it be read at once.
+highest bit: it goes on being true with later versions). A reader takes, of what is published, the latest publication, and beside one
+written at once the newer. A writer never overwrites what is read: a version goes into the other place, and one word in the hash of the project makes all of it be read at once.
 Works on one Redis, behind sentinels, and on a cluster. Needs the extra `redis`. The address may hold a password: no error repeats it.
 """
 
@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
 from feature_repo.packed import layout_of
-from feature_repo.redis_scripts import BEGIN, COMMIT, ERASE, SWEEP, WRITE
+from feature_repo.redis_scripts import BEGIN, COMMIT, ERASE, FAILED, SWEEP, WRITE
 from feature_repo.store import Fetched, OnlineStore, Refresh, Standing, StoredRow, Written
 
 if TYPE_CHECKING:
     from feature_repo.columns import Encoded
+    from feature_repo.redis_wire import Batch
 
 T = TypeVar("T")
 HEAD = struct.Struct(">qI")
@@ -47,6 +48,7 @@ class RedisStore(OnlineStore):
         self._meta = f"{project}:".encode()
         self._tails: dict[tuple[str, ...], bytes] = {}
         self._seen: dict[bytes, tuple[int, Standing]] = {}
+        self._registered: set[tuple[str, int]] = set()
 
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         for _ in range(2):
@@ -76,19 +78,19 @@ class RedisStore(OnlineStore):
         for answer in answers:
             row: list[tuple[int, bytes] | None] = []
             for place, (done, standing) in enumerate(standings):
-                best, best_at, hidden = None, 0, 0
+                best, best_at, best_by, hidden = None, 0, 0, 0
                 for value in answer[2 * place : 2 * place + 2]:
                     if value is None:
                         continue
-                    at, epoch = unpack(value)
-                    if epoch >= FOLLOWS:
-                        epoch -= FOLLOWS
-                        if epoch <= done and standing.as_of_us is not None and standing.as_of_us > at:
+                    at, by = unpack(value)
+                    if by >= FOLLOWS:
+                        by -= FOLLOWS
+                        if standing.as_of_us is not None and standing.as_of_us > at:
                             at = standing.as_of_us
-                    if epoch > done:
+                    if by > done:
                         hidden += 1
-                    elif best is None or at >= best_at:
-                        best, best_at = value, at
+                    elif best is None or (by > best_by if by and best_by else (at, by) > (best_at, best_by)):
+                        best, best_at, best_by = value, at, by
                 is_current &= hidden < 2
                 row.append((best_at, best[size:]) if best is not None and len(best) > size else None)
             found.append(row)
@@ -111,37 +113,49 @@ class RedisStore(OnlineStore):
 
     def write(self, view: View, rows: "Encoded") -> Written:
         self._register(view)
-        told = self._ask(b"HGET", self._meta, b"view:" + _view_id(view))
+        if not len(rows):
+            return Written()
+        told, _ = self._nodes.ask([
+            (self._meta, _command(b"HGET", self._meta, b"view:" + _view_id(view))),
+            (self._touched(view)[0], _command(b"SADD", self._touched(view)[0], *rows.keys.to_pylist())),
+        ])  # fmt: skip
         done, standing = self._standing(told)
-        if len(rows):
-            self._ask(b"SADD", self._touched(view), *rows.keys.to_pylist())
-        return self._written(view, rows, 0, done, standing.as_of_us, None)
+        return self._written(view, rows, 0, done, standing.as_of_us, None)[0]
 
     @contextmanager
     def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
         self._register(view)
         token = secrets.token_hex(8)
-        touched = self.touched(view)
         begun = self._script(BEGIN, [self._meta], _view_id(view), token, version, LEASE_SECONDS)
         if begun[0] == b"busy":
             raise FeatureError(
                 f"view {view.name}: expected nobody else to publish it, found that somebody does. Wait for them."
             )
         epoch, done, left = (int(each) for each in begun[1:4])
-        if left:
-            self._swept(view, left)
-        coming = _Coming(self, view, epoch, done, token, as_of_us)
-        yield coming
+        try:
+            if left:
+                self._swept(view, left)
+            # Who is written from now on counts for the next version; those so far, as long as this one has not settled them.
+            current, before = self._touched(view)
+            self._ask(b"SUNIONSTORE", before, before, current)
+            self._ask(b"DEL", current)
+            coming = _Coming(self, view, epoch, done, token, as_of_us)
+            yield coming
+        except BaseException:
+            with suppress(FeatureError):
+                self._script(FAILED, [self._meta], _view_id(view), token)
+            raise
         told = b"%d %d %d %b" % (epoch, as_of_us, rows, version.encode())
         if self._script(COMMIT, [self._meta], _view_id(view), token, told) != 1:
             raise FeatureError(
                 f"view {view.name}: expected to publish it alone, found that somebody took over. Publish it again."
             )
-        if touched:
-            self._ask(b"SREM", self._touched(view), *(each.encode() for each in touched))
+        self._ask(b"DEL", before)
+        if coming.skipped:
+            self._ask(b"SADD", current, *(each.encode() for each in coming.skipped))
 
     def touched(self, view: View) -> set[str]:
-        return {each.decode() for each in self._ask(b"SMEMBERS", self._touched(view))}
+        return {each.decode() for each in self._ask(b"SUNION", *self._touched(view))}
 
     def keep(self, views: Iterable[View]) -> None:
         for view in views:
@@ -152,35 +166,46 @@ class RedisStore(OnlineStore):
             fields = _places(view)
             for names in self._scanned(self._prefix(view.entity)):
                 self._nodes.ask([(name, _command(b"HDEL", name, *fields)) for name in names])
-            self._ask(b"DEL", self._touched(view))
+            self._ask(b"DEL", *self._touched(view))
             self._ask(b"HDEL", self._meta, *(kind + _view_id(view) for kind in (b"view:", b"pending:", b"name:")))
+        self._registered.clear()
 
     def erase(self, entity: Entity | None, keys: Sequence[str], erased_us: int) -> int:
         asked = list(dict.fromkeys(keys))
         prefixes = [self._prefix(entity)] if entity else sorted(self._prefixes())
         named = [] if entity else self._naming(asked)
+        self._ask(b"HINCRBY", self._meta, b"erasures", b"1")
         removed = 0
         for name in dict.fromkeys([prefix + key.encode() for prefix in prefixes for key in asked] + named):
             removed += int(self._script(ERASE, [name], str(erased_us)))
         return removed
 
+    def erasures(self) -> int:
+        return int(self._ask(b"HGET", self._meta, b"erasures") or 0)
+
     def destroy(self) -> None:
         for names in self._scanned(self._meta):
             self._nodes.ask([(name, _command(b"UNLINK", name)) for name in names])
         self._layouts.clear()
+        self._registered.clear()
 
     def close(self) -> None:
         self._nodes.close()
 
     def _written(
         self, view: View, rows: "Encoded", epoch: int, done: int, as_of_us: int | None, follows: Any
-    ) -> Written:
-        from feature_repo.redis_wire import batches
+    ) -> tuple[Written, list[str]]:
+        """What became of some rows, and the keys of those that are older than what is there."""
+        from feature_repo.redis_wire import Batch, batches
 
         prefix, fields = self._prefix(view.entity), _places(view)
         constants = [*fields, b"%d" % epoch, b"%d" % done, b"%d" % (as_of_us or 0)]
-        sent = batches(rows, prefix, epoch, follows, constants, self._nodes.slots)
-        return sum((Written(*each) for each in self._nodes.run(WRITE, sent)), Written())
+        sent: list[Batch] = list(batches(rows, prefix, epoch, follows, constants, self._nodes.slots))
+        found, skipped = Written(), list[str]()
+        for batch, (written, same, older) in zip(sent, self._nodes.run(WRITE, sent), strict=True):
+            found += Written(written, len(older), same)
+            skipped += [batch.names[place - 1].as_py()[len(prefix) :].decode() for place in older]
+        return found, skipped
 
     def _standing(self, told: bytes | None) -> tuple[int, Standing]:
         """The publication that is read, and what it is."""
@@ -196,7 +221,7 @@ class RedisStore(OnlineStore):
     def _register(self, view: View) -> None:
         """Write down the layout and the name of a view. Raises: FeatureError should two views have one id."""
         layout = layout_of(view.online_fields)
-        if layout.schema_id in self._layouts and _places(view)[0] in self._layouts:
+        if (view.name, layout.schema_id) in self._registered:
             return
         name = b"name:" + _view_id(view)
         self._ask(b"HSETNX", self._meta, name, view.name.encode())
@@ -206,6 +231,7 @@ class RedisStore(OnlineStore):
         self._ask(b"HSET", self._meta, b"layout:%d" % layout.schema_id, layout.definition.encode())
         self._ask(b"SADD", self._meta + b"entities", self._prefix(view.entity))
         self._layouts[layout.schema_id] = layout
+        self._registered.add((view.name, layout.schema_id))
 
     def _definition(self, schema_id: int) -> str | None:
         told = self._ask(b"HGET", self._meta, b"layout:%d" % schema_id)
@@ -248,8 +274,10 @@ class RedisStore(OnlineStore):
     def _prefix(self, entity: Entity) -> bytes:
         return self._meta + "+".join(entity.join_keys).encode() + b":"
 
-    def _touched(self, view: View) -> bytes:
-        return self._meta + b"touched:" + _view_id(view)
+    def _touched(self, view: View) -> tuple[bytes, bytes]:
+        """Names of two sets, in one slot of a cluster: who was written since a version began to come in, and before."""
+        name = self._meta + b"touched:{%b}" % _view_id(view)
+        return name, name + b":before"
 
     def _ask(self, *words: bytes) -> Any:
         return self._nodes.ask([(words[1], _command(*words))])[0]
@@ -271,10 +299,9 @@ class _Coming(Refresh):
 
     def write(self, rows: "Encoded", follows: Any = None) -> None:
         self._renew()
-        before = self._store._standing(
-            self._store._ask(b"HGET", self._store._meta, b"view:" + _view_id(self._view))
-        )[1]  # fmt: skip
-        self.written += self._store._written(self._view, rows, self._epoch, self._done, before.as_of_us, follows)
+        written, skipped = self._store._written(self._view, rows, self._epoch, self._done, None, follows)
+        self.written += written
+        self.skipped += skipped
 
     def remove(self, keys: Sequence[str]) -> None:
         import numpy as np
@@ -287,8 +314,9 @@ class _Coming(Refresh):
             pa.array([b""] * len(keys), pa.binary()),
         )  # fmt: skip
         self._renew()
-        done = self._store._written(self._view, gone, self._epoch, self._done, None, None)
-        self.written += Written(skipped=done.skipped, removed=done.written)
+        done, newer = self._store._written(self._view, gone, self._epoch, self._done, None, None)
+        self.written += Written(removed=done.written)
+        self.skipped += newer
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > _RENEW_SECONDS:
@@ -314,8 +342,8 @@ class _Nodes:
         """Answers in order, given (key, command as sent)."""
         raise NotImplementedError
 
-    def run(self, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> Iterator[Any]:
-        """Answers of one script, run for each batch of (a key, what follows `EVALSHA sha` on the wire); a few are on their way at once."""
+    def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
+        """Answers of one script, run for each batch in their order; a few are on their way at once."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -355,25 +383,26 @@ class _OneNode(_Nodes):
         except _driver().RedisError as fault:
             raise _lost(fault) from None
 
-    def run(self, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> Iterator[Any]:
+    def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
         try:
-            yield from self._on(self._pool, lambda connection: _run_all(connection, script, batches))
+            return self._on(self._pool, lambda connection: _run_all(connection, script, batches))
         except _driver().RedisError as fault:
             raise _lost(fault) from None
 
 
-def _run_all(connection: Any, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> list[Any]:
-    """Each batch as a command; no more than a few unanswered."""
+def _run_all(connection: Any, script: str, batches: "Sequence[Batch]") -> list[Any]:
+    """Each batch as a command; no more than a few unanswered. The script goes ahead of them, for a server that was started anew has forgotten it."""
+    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
     connection.send_packed_command([_command(b"SCRIPT", b"LOAD", script.encode())])
-    sha = connection.read_response(disable_decoding=True)
     waiting, answers = 0, []
-    for _, (words, *rest) in batches:
-        connection.send_packed_command([b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (words + 2, sha), *rest])
+    for batch in batches:
+        connection.send_packed_command([b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (batch.words + 2, sha), *batch.sent])
         waiting += 1
         if waiting == IN_FLIGHT:
             answers.append(connection.read_response(disable_decoding=True))
             waiting -= 1
-    return answers + [connection.read_response(disable_decoding=True) for _ in range(waiting)]
+    answers += [connection.read_response(disable_decoding=True) for _ in range(waiting + 1)]
+    return answers[1:]  # the first is about the script itself
 
 
 class _ClusterNodes(_Nodes):
@@ -394,15 +423,17 @@ class _ClusterNodes(_Nodes):
         self._by_node([key for key, _ in commands], told)
         return answers
 
-    def run(self, script: str, batches: Iterable[tuple[bytes, Sequence[Any]]]) -> Iterator[Any]:
-        waiting = list(batches)
-        answers: list[Any] = []
+    def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
+        answers: list[Any] = [None] * len(batches)
 
         def told(numbers: Sequence[int], connection: Any) -> None:
-            answers.extend(_run_all(connection, script, [waiting[each] for each in numbers]))
+            for number, answer in zip(
+                numbers, _run_all(connection, script, [batches[each] for each in numbers]), strict=True
+            ):
+                answers[number] = answer
 
-        self._by_node([key for key, _ in waiting], told)
-        yield from answers
+        self._by_node([batch.names[0].as_py() for batch in batches], told)
+        return answers
 
     def _by_node(self, keys: Sequence[bytes], told: Callable[[Sequence[int], Any], None]) -> None:
         """Work on each node that keeps some of the keys. A cluster that moved its slots is looked at again."""
@@ -444,7 +475,8 @@ def redis_store(address: str, project: str = "troth") -> RedisStore:
             from redis.sentinel import Sentinel
 
             asked = [(each.rpartition(":")[0], int(each.rpartition(":")[2])) for each in kind.netloc.rpartition("@")[2].split(",")]  # fmt: skip
-            client = Sentinel(asked, password=kind.password, **times).master_for(kind.path.strip("/"), password=kind.password, **times)  # fmt: skip
+            client = Sentinel(  # type: ignore[no-untyped-call]
+                asked, password=kind.password, **times).master_for(kind.path.strip("/"), password=kind.password, **times)  # fmt: skip
         else:
             client = redis.Redis.from_url(address, **times)
         client.ping()

@@ -1,6 +1,7 @@
 """Rows as Redis takes them off the wire: commands put together by columns, so that no row passes through Python."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,19 @@ ROWS_AT_A_TIME = 500  # of one script: others wait for it a few milliseconds
 FOLLOWS = 1 << 31
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one script: names of their keys, and how many words follow the script's own name as they are sent."""
+
+    names: pa.Array
+    words: int
+    sent: Sequence[Any]
+
+
 def batches(
     rows: "Encoded", prefix: bytes, epoch: int, follows: Any, constants: Sequence[bytes], slots: int | None
-) -> Iterator[tuple[bytes, Sequence[Any]]]:
-    """For each batch: a key of it; how many words follow the script's name, and those words as they are sent.
-
-    The words are how many keys there are, the keys, the constants, and the values, each with its head.
-    """
+) -> Iterator[Batch]:
+    """The rows in batches. The words are how many keys there are, the keys, the constants, and the values, each with its head."""
     if not len(rows):
         return
     names = pc.binary_join_element_wise(pa.scalar(prefix, pa.binary()), rows.keys, b"")
@@ -34,19 +41,14 @@ def batches(
     if follows is not None:
         heads["by"] += np.where(np.asarray(follows), np.uint32(FOLLOWS), np.uint32(0))
     values = pc.binary_join_element_wise(_fixed(heads), rows.values, b"")
-    keys, values = _bulks(names), _bulks(values)
+    keys, values = bulks(names), bulks(values)
     fixed = b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in constants)
     begin = 0
     for end in ends:
         count = end - begin
         number = b"%d" % count
-        yield (
-            names[begin].as_py(),
-            [
-                1 + 2 * count + len(constants), b"$%d\r\n%b\r\n" % (len(number), number), _between(keys, begin, end), fixed,
-                _between(values, begin, end),
-            ],
-        )  # fmt: skip
+        sent = [b"$%d\r\n%b\r\n" % (len(number), number), between(keys, begin, end), fixed, between(values, begin, end)]
+        yield Batch(names.slice(begin, count), 1 + 2 * count + len(constants), sent)
         begin = end
 
 
@@ -73,13 +75,13 @@ def _order(names: pa.Array, slots: int | None) -> tuple[NDArray[np.int64] | None
     return order, ends
 
 
-def _bulks(column: pa.Array) -> pa.Array:
+def bulks(column: pa.Array) -> pa.Array:
     """Each value as a bulk string of the protocol."""
     lengths = pc.binary_length(column).cast(pa.string()).cast(pa.binary())
     return pc.binary_join_element_wise(b"$", lengths, b"\r\n", column, b"\r\n", b"")
 
 
-def _between(column: pa.Array, begin: int, end: int) -> memoryview:
+def between(column: pa.Array, begin: int, end: int) -> memoryview:
     """The bytes of some values one after the other, where they lie."""
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int32, count=len(column) + 1 + column.offset)
     return memoryview(column.buffers()[2])[offsets[begin + column.offset] : offsets[end + column.offset]]

@@ -21,7 +21,7 @@ from troth.sqlite import write_ahead
 if TYPE_CHECKING:
     from feature_repo.columns import Encoded
 
-_NOTHING = Standing()
+_NOTHING, _NEVER = Standing(), -(2**63)
 VERSION = 2  # of the tables; another is emptied, for whatever is in it is published again
 # How a row came: at once, over the near-time path; with a published version; or so that it goes on being true with later ones.
 AT_ONCE, PUBLISHED, FOLLOWS = 0, 1, 2
@@ -51,14 +51,16 @@ select entity_rows.entity, {_AT}, entity_rows.value from views join entity_rows 
 """  # noqa: S608 (as above)
 _STANDINGS = "select name, version, as_of_us, row_count from views where name in (select value from json_each(?))"
 _LAYOUT = "select definition from layouts where schema_id = ?"
-_HELD = "select event_us, value, came, entity from entity_rows where view_id = ? and entity in (select value from json_each(?))"
-# The last three values: the newest event time of the version that is read.
-_UPSERT = """
+_HELD = (
+    "select event_us, came, entity from entity_rows where view_id = ? and entity in (select value from json_each(?))"
+)
+# Asked of a row that is there: its event time, given the newest of the version that is read.
+_WAS = "iif(came = 2, max(event_us, ?), event_us)"
+_UPSERT = f"""
 insert into entity_rows (view_id, entity, event_us, came, value) values (?, ?, ?, ?, ?)
 on conflict (view_id, entity) do update set event_us = excluded.event_us, came = excluded.came, value = excluded.value
-where excluded.event_us >= iif(came = 2, max(event_us, ?), event_us)
-    and not (excluded.value = value and (excluded.event_us = event_us or (excluded.came = 2 and came = 2)))
-"""
+where excluded.event_us >= {_WAS} and not (excluded.value = value and (excluded.event_us = {_WAS} or (excluded.came = 2 and came = 2)))
+"""  # noqa: S608 (constants alone)
 
 
 class SqliteStore(OnlineStore):
@@ -98,7 +100,7 @@ class SqliteStore(OnlineStore):
 
     def write(self, view: View, rows: "Encoded") -> Written:
         with self._writing() as connection:
-            return _Writing(connection, view).write(rows, AT_ONCE)
+            return _Writing(connection, view, is_at_once=True).write(rows, AT_ONCE)[0]
 
     @contextmanager
     def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
@@ -148,6 +150,12 @@ class SqliteStore(OnlineStore):
             ).rowcount
         self._rewrite()
         return removed
+
+    def erasures(self) -> int:
+        count, newest = (
+            self._reader().execute("select count(*), coalesce(max(erased_us), 0) from tombstones").fetchone()
+        )
+        return int(count + newest)
 
     def _rewrite(self) -> None:
         """Write the file anew: values that were overwritten or removed are not in it any more."""
@@ -210,53 +218,56 @@ class SqliteStore(OnlineStore):
 class _Writing:
     """Rows of one view into an open transaction, under the guard."""
 
-    def __init__(self, connection: sqlite3.Connection, view: View) -> None:
+    def __init__(self, connection: sqlite3.Connection, view: View, *, is_at_once: bool = False) -> None:
         layout = layout_of(view.online_fields)
         self.connection, self._kind = connection, "+".join(view.entity.join_keys)
         self.view_id = _view_id(connection, view)
         connection.execute("insert or ignore into layouts values (?, ?)", (layout.schema_id, layout.definition))
         self._erased = dict(connection.execute("select mark, erased_us from tombstones").fetchall())
-        self._as_of_us = connection.execute("select coalesce(as_of_us, 0) from views where view_id = ?", (self.view_id,)).fetchone()[0]  # fmt: skip
+        # What follows versions says so as of the newest to what is written at once; among versions the row's own time counts.
+        told = connection.execute(
+            "select coalesce(as_of_us, 0) from views where view_id = ?", (self.view_id,)
+        ).fetchone()
+        self._as_of_us = told[0] if is_at_once else _NEVER
 
-    def write(self, rows: "Encoded", came: int, follows: Sequence[bool] | None = None) -> Written:
-        """Rows that are new, newer or corrected; equal ones are left alone, and older ones never win."""
+    def write(self, rows: "Encoded", came: int, follows: Sequence[bool] | None = None) -> tuple[Written, list[str]]:
+        """Rows that are new, newer or corrected; equal ones are left alone, and older ones never win: their keys are told."""
         view_id, as_of_us = self.view_id, self._as_of_us
         keys: list[str] = rows.keys.cast("string").to_pylist()
         events, values = rows.event_us.tolist(), rows.values.to_pylist()
         cames = [FOLLOWS if each else came for each in follows] if follows is not None else [came] * len(keys)
         given = [
-            (view_id, key, at, how, value, as_of_us)
+            (view_id, key, at, how, value, as_of_us, as_of_us)
             for key, at, how, value in zip(keys, events, cames, values, strict=True)
             if not (self._erased and self._is_erased(key, at))
         ]
         before = self.connection.total_changes
         self.connection.executemany(_UPSERT, given)
         written = self.connection.total_changes - before
-        unchanged = 0
+        skipped = list(set(keys).difference(row[1] for row in given)) if self._erased else []
         if written < len(given):
-            unchanged = self._unchanged(given) - written
-        return Written(written, len(keys) - written - unchanged, unchanged)
+            skipped += self._older(given)
+        return Written(written, len(skipped), len(keys) - written - len(skipped)), skipped
 
     def remove(self, keys: Sequence[str], as_of_us: int) -> int:
         """Entities that are gone as of a time; what is newer stays."""
         before = self.connection.total_changes
         self.connection.executemany(
-            "delete from entity_rows where view_id = ? and entity = ? and event_us <= ?",
-            [(self.view_id, key, as_of_us) for key in keys],
+            f"delete from entity_rows where view_id = ? and entity = ? and {_WAS} <= ?",  # noqa: S608 (a constant)
+            [(self.view_id, key, self._as_of_us, as_of_us) for key in keys],
         )
         return self.connection.total_changes - before
 
-    def _unchanged(self, given: Sequence[tuple[Any, ...]]) -> int:
-        """How many of some rows, that were written where they could be, are what is there."""
+    def _older(self, given: Sequence[tuple[Any, ...]]) -> list[str]:
+        """Keys of rows, that were written where they could be, of which something newer is there."""
         asked = json.dumps([row[1] for row in given])
-        held = {
-            key: (at, value, came) for at, value, came, key in self.connection.execute(_HELD, (self.view_id, asked))
-        }
-        count = 0
-        for _, key, at, how, value, _ in given:
-            was, content, came = held[key]
-            count += content == value and (was == at or (how == FOLLOWS and came == FOLLOWS and was <= at))
-        return count
+        held = {key: (at, came) for at, came, key in self.connection.execute(_HELD, (self.view_id, asked))}
+        older = []
+        for _, key, at, _, _, as_of_us, _ in given:
+            was, came = held[key]
+            if (max(was, as_of_us) if came == FOLLOWS else was) > at:
+                older.append(key)
+        return older
 
     def _is_erased(self, key: str, at: int) -> bool:
         return any(self._erased.get(_mark(key, kind), at - 1) >= at for kind in (None, self._kind))
@@ -270,11 +281,13 @@ class _Coming(Refresh):
         self._writing, self._as_of_us = writing, as_of_us
 
     def write(self, rows: "Encoded", follows: Sequence[bool] | None = None) -> None:
-        self.written += self._writing.write(rows, PUBLISHED, follows)
+        written, skipped = self._writing.write(rows, PUBLISHED, follows)
+        self.written += written
+        self.skipped += skipped
 
     def remove(self, keys: Sequence[str]) -> None:
         removed = self._writing.remove(keys, self._as_of_us)
-        self.written += Written(skipped=len(keys) - removed, removed=removed)
+        self.written += Written(removed=removed)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -95,11 +95,12 @@ def entity_values(entity: Entity, key: str) -> list[str]:
 class Refresh(ABC):
     """A published version on its way in. Nothing of it is read before it is whole: leave the context, and all of it is.
 
-    `written` so far. A fault leaves what was there before.
+    `written` so far, and keys that were `skipped`, for what is there is newer. A fault leaves what was there before.
     """
 
     def __init__(self) -> None:
         self.written = Written()
+        self.skipped: list[str] = []
 
     @abstractmethod
     def write(self, rows: "Encoded", follows: "Sequence[bool] | None" = None) -> None:
@@ -159,6 +160,10 @@ class OnlineStore(ABC):
 
         A late write of what was true before does not bring them back: a tombstone keeps it out.
         """
+
+    @abstractmethod
+    def erasures(self) -> int:
+        """A number that changes with every erasure: what was published before may have to be offered again."""
 
     @abstractmethod
     def destroy(self) -> None:
