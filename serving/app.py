@@ -3,6 +3,7 @@
 A refusal by consent is an answer (200, `is_allowed` false, a reason), not an error.
 """
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -91,6 +92,7 @@ def create_app(
         await run_in_threadpool(_prepare, counter.source, clock.now())
         await run_in_threadpool(watch.tokens.prepare)
         watch.drain()
+        gc.freeze()  # what is there for good is not looked through again and again
         yield
         ages.close()
         desk.close()

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from feature_repo.catalogue import SERVICES, VIEWS, Service, View
+from feature_repo.catalogue import SERVICES, VIEWS, Field, Service, View
 from feature_repo.reads import NOT_FOUND, PRESENT, Answer, Source, read_features
 from serving.feature_reads import MOST_ENTITIES
 from serving.problems import ProblemError
@@ -74,7 +74,7 @@ class Reading:
     """One read through the gate: for a service of the catalogue, or of one view that is not personal."""
 
     use: Service
-    features: Sequence[tuple[View, str]]
+    features: Sequence[tuple[View, Field]]
 
 
 def readings(asked: OnlineRequest) -> list[Reading]:
@@ -83,16 +83,17 @@ def readings(asked: OnlineRequest) -> list[Reading]:
         use = _SERVICES.get(asked.feature_service)
         if use is None:
             raise ProblemError(404, "no_such_service", "feature_service: expected one of the catalogue, found another.")
-        return [Reading(use, [(view, each.name) for view in use.views for each in view.fields])]
+        return [Reading(use, [(view, each) for view in use.views for each in view.fields])]
     if not asked.features:
         raise ProblemError(400, "bad_request", "features: expected some, or a feature_service, found none. Name them.")
-    wanted: dict[str, list[tuple[View, str]]] = {}
+    wanted: dict[str, list[tuple[View, Field]]] = {}
     for each in dict.fromkeys(asked.features):
         view_name, colon, name = each.partition(":")
         view = _VIEWS.get(view_name)
         if not colon:
             raise ProblemError(400, "bad_request", "features: expected view:feature names, found another form.")
-        if view is None or name not in {each.name for each in view.fields}:
+        field = None if view is None else next((each for each in view.fields if each.name == name), None)
+        if view is None or field is None:
             raise ProblemError(404, "no_such_feature", "features: expected some of the catalogue, found another.")
         if view_name not in _OPEN:
             raise ProblemError(
@@ -101,7 +102,7 @@ def readings(asked: OnlineRequest) -> list[Reading]:
                 f"feature view {view_name}: expected a feature_service that has it, found features asked for by name. "
                 "Ask for such a service: it names the purpose.",
             )
-        wanted.setdefault(view_name, []).append((view, name))
+        wanted.setdefault(view_name, []).append((view, field))
     return [Reading(_OPEN[name], features) for name, features in wanted.items()]
 
 
@@ -129,14 +130,19 @@ def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at
             view.name: [answer.statuses[view.name] if answer.is_allowed else REFUSED for answer in found]
             for view in reading.use.views
         }
-        newest = [None if each.newest_event_at is None else _spelled(each.newest_event_at) for each in found]
+        moments = {each.newest_event_at for each in found}
+        spelled = {moment: NEVER if moment is None else _spelled(moment) for moment in moments}
+        newest = [spelled[each.newest_event_at] for each in found]
         times = {
-            name: [NEVER if at is None or status in _ROWLESS else at for at, status in zip(newest, said, strict=True)]
+            name: [NEVER if status in _ROWLESS else time for time, status in zip(newest, said, strict=True)]
             for name, said in statuses.items()
         }
-        for view, name in reading.features:
+        for view, field in reading.features:
+            name = field.name
             names.append(f"{view.name}__{name}" if asked.full_feature_names else name)
-            values = [_plain(row.get(name)) for row in told]
+            values = [row.get(name) for row in told]
+            if field.type == "timestamp":  # whole seconds on Feast's wire
+                values = [None if value is None else int(value.timestamp()) for value in values]
             vectors.append(FeatureVector(values, statuses[view.name], times[view.name]))
     views = [FeatureViewMetadata(view.name) for reading in plan for view in reading.use.views]
     versions = views if asked.include_feature_view_version_metadata else []
@@ -152,11 +158,6 @@ def fault(problem: ProblemError) -> bytes:
         "message": details.detail,
     }
     return msgspec.json.encode(msgspec.json.encode(told).decode())
-
-
-def _plain(value: Any) -> Any:
-    """Times are whole seconds on Feast's wire."""
-    return int(value.timestamp()) if isinstance(value, datetime) else value
 
 
 def _spelled(at: datetime) -> str:
