@@ -22,7 +22,7 @@ from troth.clock import FixedClock
 from troth.home import Home
 
 OPEN = (
-    ["product_popularity:sold_units_28d", "product_popularity:return_rate_28d"],
+    ["product_popularity:sold_units_28d", "sku_location_availability:has_stock"],
     {"sku": ["SKU-00001", "SKU-00404"], "location_code": ["S001", "S001"]},
 )
 
