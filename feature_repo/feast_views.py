@@ -14,7 +14,11 @@ from feature_repo.packed import from_microseconds, to_microseconds
 feast()  # first, so that what follows does not import Feast the slow way
 
 from feast.protos.feast.types.Value_pb2 import Value  # noqa: E402
-from feast.type_map import feast_value_type_to_python_type, python_values_to_proto_values  # noqa: E402
+from feast.type_map import (  # noqa: E402
+    NULL_TIMESTAMP_INT_VALUE,
+    feast_value_type_to_python_type,
+    python_values_to_proto_values,
+)
 from feast.value_type import ValueType  # noqa: E402
 
 if TYPE_CHECKING:
@@ -63,8 +67,14 @@ class Told:
                 f"feature {self.field.name}: expected {self.attribute}, found {kind}. Cast it where it is computed."
             )
         found = getattr(value, kind)
+        if self.field.type == "timestamp" and found == NULL_TIMESTAMP_INT_VALUE:
+            return None
         if self.attribute.endswith("_list_val"):
             found = list(found.val)
+            if self.field.type == "timestamp_list" and NULL_TIMESTAMP_INT_VALUE in found:
+                raise FeatureError(
+                    f"feature {self.field.name}: expected lists without nulls, found one with. Leave them out."
+                )
             return [_time(each) for each in found] if self.field.type == "timestamp_list" else found
         return _time(found) if self.field.type == "timestamp" else found
 

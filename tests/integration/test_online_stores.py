@@ -170,6 +170,13 @@ class Reference:
         return {key: (max(at, self.as_of) if follows else at, units) for key, (at, follows, units) in self.rows.items()}
 
 
+def half_a_version(store: OnlineStore, rows: Encoded) -> None:
+    with store.refresh(VIEW, "half", 99, 4) as coming:
+        coming.write(rows)
+        coming.remove(KEYS)
+        raise RuntimeError("lights out")
+
+
 SOME = st.lists(
     st.tuples(st.sampled_from(KEYS), st.integers(0, 40), st.integers(0, 2)),
     min_size=1,
@@ -196,9 +203,8 @@ def test_every_store_does_what_the_reference_does(
     kind: str, steps: Any, addresses: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("store")
-    store, expected, number = opened(kind, addresses, folder), Reference(), 0
-    for name, given_rows in steps:
-        number += 1
+    store, expected = opened(kind, addresses, folder), Reference()
+    for number, (name, given_rows) in enumerate(steps):
         if name == "write":
             assert store.write(VIEW, batch(given_rows)) == expected.write(given_rows)
         elif name == "version":
@@ -208,10 +214,8 @@ def test_every_store_does_what_the_reference_does(
             expected.refresh(rows)
             assert store.standings([VIEW])[0].version == f"v{number}"
         elif name == "broken":
-            with pytest.raises(RuntimeError), store.refresh(VIEW, f"v{number}", 99, 4) as coming:
-                coming.write(batch([(key, at, units) for key, (at, units) in given_rows.items()]))
-                coming.remove(KEYS)
-                raise RuntimeError("lights out")
+            with pytest.raises(RuntimeError, match="lights out"):
+                half_a_version(store, batch([(key, at, units) for key, (at, units) in given_rows.items()]))
         else:
             key, at = given_rows
             store.erase(ITEM, [key], at)
