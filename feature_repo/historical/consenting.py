@@ -15,6 +15,7 @@ from feature_repo.historical.joining import AT, ID, POSITION, Asked, epoch
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
 SUBJECT = "customer_id"
 NEVER_ASKED = "never_asked"
@@ -24,14 +25,16 @@ SINCE = "_since"  # suffix of a reason that came up after the row happened
 
 @dataclass(frozen=True)
 class Judged:
-    """Positions of the rows that may be learned from, in order; and how many may not, by reason."""
+    """Positions of the rows that may be learned from, in order; how many may not, by reason; and `people`: of every customer asked
+    about, the standing that decided now (`customer_id` and the answer of `standing_frame`, null for never asked)."""
 
     kept: "np.ndarray[Any, Any]"
     left_out: Mapping[str, int]
+    people: "pa.Table"
 
 
-def judged(asked: Asked, spans: Path, customers: Path, at: datetime) -> Judged:
-    """Judge entity rows with a `customer_id` by spans of standing and the table of customers, as of an aware time.
+def judged(asked: Asked, spans: Path, customers: Path, identities: Path, at: datetime) -> Judged:
+    """Judge entity rows with a `customer_id` by published spans of standing, customers and identities, as of an aware time.
 
     Reasons: `test_customer`; a standing's reason when it did not hold at the row's time; the same with `_since` when it held then
     and does not at `at`. Who is not in the spans, or has no id or time, was never asked.
@@ -44,7 +47,7 @@ def judged(asked: Asked, spans: Path, customers: Path, at: datetime) -> Judged:
     run(
         f"""
         create or replace temp table spans as
-        select ids.{ID}, {epoch("spans.from_at", nanoseconds)} as from_at, spans.is_allowed, spans.reason_code,
+        select ids.{ID}, {epoch("spans.from_at", nanoseconds)} as began, spans.*,
             spans.from_at <= $at and coalesce(spans.until_at > $at, true) as is_now
         from read_parquet($spans) spans join ids_{number} ids using ({SUBJECT})
         """,
@@ -79,7 +82,7 @@ def judged(asked: Asked, spans: Path, customers: Path, at: datetime) -> Judged:
                 people.why_not_now
             ) as left_out
         from asked_{number} asked
-        asof left join spans standing on asked.{ID} = standing.{ID} and asked.{AT} >= standing.from_at
+        asof left join spans standing on asked.{ID} = standing.{ID} and asked.{AT} >= standing.began
         join people on asked.{ID} = people.{ID}
         """
     )
@@ -91,4 +94,13 @@ def judged(asked: Asked, spans: Path, customers: Path, at: datetime) -> Judged:
     nobody = asked.entities.table.num_rows - kept.num_rows - sum(left_out.values())
     if nobody:
         left_out[NEVER_ASKED] = left_out.get(NEVER_ASKED, 0) + nobody
-    return Judged(np.sort(kept.column(0).to_numpy()), dict(sorted(left_out.items())))
+    people = asked.connection.sql(
+        f"""
+        select ids.{SUBJECT}, standing.is_allowed, standing.reason_code, standing.since_at, standing.expires_at, standing.leaf_index
+        from ids_{number} ids
+        semi join read_parquet($identities) identities using ({SUBJECT})
+        left join (select * from spans where is_now) standing using ({ID})
+        """,
+        params={"identities": str(identities)},
+    ).to_arrow_table()
+    return Judged(np.sort(kept.column(0).to_numpy()), dict(sorted(left_out.items())), people)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from feature_repo import catalogue
 from feature_repo.catalogue import SERVICES, Service, View
@@ -115,10 +115,9 @@ def read(
         if SUBJECT not in entities.table.column_names:
             raise FeatureError(f"entity rows: expected a column {SUBJECT}, found none. Add it: consent is asked by it.")
         spans = training_spans(home, clock)
-        people = entities.table.column(SUBJECT)
-        found = judged(asked, spans.path, current(home, CUSTOMERS), moment)
+        found = judged(asked, spans.path, current(home, CUSTOMERS), spans.identities, moment)
         with ThreadPoolExecutor(1) as pool:  # hashed in Python while DuckDB joins
-            receipt = pool.submit(_keep_receipt, home, name, views, people, spans, moment, clock)
+            receipt = pool.submit(_keep_receipt, home, name, views, found.people, spans, moment, clock)
             asked.keep(found.kept)
             rows = joined(asked, views)
     return TrainingRows(
@@ -147,25 +146,21 @@ def services_of(refs: Collection[str], services: Sequence[Service] = SERVICES) -
 
 
 def _keep_receipt(
-    home: Home, name: str, views: Sequence[Joinable], people: Any, spans: Spans, at: datetime, clock: Clock
+    home: Home, name: str, views: Sequence[Joinable], people: "pa.Table", spans: Spans, at: datetime, clock: Clock
 ) -> int:
     """Sign and keep who was decided on and how, as of `at`. Gives the receipt's number."""
     import polars as pl
 
-    from consent.receipts.uses import LINKS, Basis, record
+    from consent.receipts.uses import Basis, record
 
-    asked = pl.DataFrame({SUBJECT: pl.Series(people.unique()).cast(pl.String)}).drop_nulls()
-    links = pl.scan_parquet(home.published / LINKS / f"{spans.basis.identities_version}.parquet")
-    known = links.select(SUBJECT).unique().collect().join(asked, on=SUBJECT, how="semi").sort(SUBJECT)
-    holds = (pl.col("from_at") <= at) & ((pl.col("until_at") > at) | pl.col("until_at").is_null())
-    standing = pl.scan_parquet(spans.path).filter(holds).collect().join(known, on=SUBJECT, how="semi")
+    standing = pl.DataFrame(pl.from_arrow(people)).with_columns(pl.col(SUBJECT).cast(pl.String))
     features = "\n".join(sorted(f"{view.name}:{each}" for view in views for each in view.features))
     receipt = record(
         home,
         "training",
         f"service:{name}",
         (PURPOSE, ANY_CHANNEL, at.astimezone(UTC).replace(tzinfo=None)),
-        known[SUBJECT],
+        standing[SUBJECT],
         standing,
         Basis(spans.checkpoint, spans.basis.identities_version),
         clock,

@@ -35,9 +35,11 @@ class Basis:
 
 @dataclass(frozen=True)
 class Spans:
-    """A published version, what it was made from, and the ledger's checkpoint of that size. One row per customer and time."""
+    """A published version (one row per customer and time), the identities it was made over, what else it rests on, and the
+    ledger's checkpoint of that size."""
 
     path: Path
+    identities: Path
     basis: Basis
     checkpoint: str
 
@@ -62,7 +64,7 @@ def training_spans(home: Home, clock: Clock) -> Spans:
         basis = Basis(known.size, known.root.hex(), current(home, IDENTITIES).stem, policy_hash(read_policy()))
         if _published(home) != basis:
             _make(home, ledger, basis)
-    return Spans(current(home, TABLE), basis, note)
+    return Spans(current(home, TABLE), _identities(home, basis), basis, note)
 
 
 def _published(home: Home) -> Basis | None:
@@ -82,9 +84,13 @@ def _make(home: Home, ledger: "Ledger", basis: Basis) -> None:
     from consent.rule.policy import read_policy
     from consent.rule.spans import standing_spans
 
-    links = pl.read_parquet(home.published / IDENTITIES / f"{basis.identities_version}.parquet")
+    links = pl.read_parquet(_identities(home, basis))
     events = ledger.frame(basis.ledger_size)
     spans = standing_spans(events, links, read_policy(), PURPOSE, ANY_CHANNEL).to_arrow()
     draft = home.published / f".{TABLE}.{os.getpid()}.{threading.get_ident()}.draft"
     pq.write_table(spans.replace_schema_metadata({_BASIS: json.dumps(asdict(basis))}), draft, compression="zstd")
     publish(home, TABLE, draft)
+
+
+def _identities(home: Home, basis: Basis) -> Path:
+    return home.published / IDENTITIES / f"{basis.identities_version}.parquet"

@@ -47,7 +47,13 @@ def judge(
         }
     )
     with Engine(threads=1).opened() as connection:
-        found = judged(Asked(connection, EntityRows(table)), folder / "spans.parquet", folder / "customers.parquet", at)
+        found = judged(
+            Asked(connection, EntityRows(table)),
+            folder / "spans.parquet",
+            folder / "customers.parquet",
+            folder / "customers.parquet",
+            at,
+        )
     return found.kept.tolist(), dict(found.left_out)
 
 
