@@ -32,6 +32,7 @@ NAMES = (
     "holds",
     "near_time",
     "materialize",
+    "feature_reads",
 )
 
 

@@ -35,12 +35,12 @@ def measure(scale: str | None) -> Iterator[Measure]:
     rows, many = SIZES[scale or "full"]
     with tempfile.TemporaryDirectory(prefix="troth-features-") as name:
         folder = Path(name)
-        source = _made(folder / "rows.parquet", rows)
+        source = made_rows(folder / "rows.parquet", rows)
         state: dict[str, Any] = {"rows": rows, "features": 10, "load_1min": round(os.getloadavg()[0], 1)}
         ours: dict[str, dict[str, Any]] = {}
         for kind, goal in (("redis", 1 / 20), ("sqlite", 1 / 25)):
             for who in ("ours", "feast", "limit"):
-                with _place(folder, kind) as place:
+                with place_of(folder, kind) as place:
                     ours[f"{who}_{kind}"] = _run(who, kind, source, place)
             mine, peer, limit = (ours[f"{who}_{kind}"] for who in ("ours", "feast", "limit"))
             here = conditions(
@@ -55,7 +55,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
                 "packed bytes sent as they are, no guard, one writer", rows / limit["seconds"], here,
             )  # fmt: skip
             yield Measure(f"materialize_{kind}_peak", mine["peak_mb"], "MB", "lower", 1_000, conditions=here)
-        with _place(folder, "redis") as place:
+        with place_of(folder, "redis") as place:
             yield from _near_time(folder, place, state)
         if many:
             yield from _many(folder, many, rows, ours["ours_redis"]["seconds"], state)
@@ -63,8 +63,8 @@ def measure(scale: str | None) -> Iterator[Measure]:
 
 def _many(folder: Path, many: int, rows: int, seconds: float, state: dict[str, Any]) -> Iterator[Measure]:
     """Growth, and what a publication costs of which a twentieth changed."""
-    source = _made(folder / "many.parquet", many)
-    with _place(folder, "redis") as place:
+    source = made_rows(folder / "many.parquet", many)
+    with place_of(folder, "redis") as place:
         large = _run("ours", "redis", source, place)
     here = conditions(
         **(state | {"rows": many}), rows_a_second=round(many / large["seconds"]), redis_mb=large["redis_mb"]
@@ -81,7 +81,7 @@ def _many(folder: Path, many: int, rows: int, seconds: float, state: dict[str, A
     )
     yield Measure(f"materialize_redis_{many}_peak", large["peak_mb"], "MB", "lower", 2_000, conditions=here)
     later = _changed(source, folder / "later.parquet")
-    with _place(folder, "redis") as place:
+    with place_of(folder, "redis") as place:
         first, second = (_run("publish", "redis", path, place, folder / "last") for path in (source, later))
     here = conditions(
         **(state | {"rows": many}), changed=CHANGED, written=second["written"], peak_mb=second["peak_mb"], first_peak_mb=first["peak_mb"],
@@ -94,13 +94,13 @@ def _many(folder: Path, many: int, rows: int, seconds: float, state: dict[str, A
 def _near_time(folder: Path, place: str, state: dict[str, Any]) -> Iterator[Measure]:
     goals = dict(zip(NEAR_TIME, (1 / 10, 1 / 20, 1 / 30), strict=True))
     for count in NEAR_TIME:
-        source = _made(folder / f"near_{count}.parquet", count)
+        source = made_rows(folder / f"near_{count}.parquet", count)
         mine, peer = (_run(who, "redis", source, place) for who in ("push", "feast_push"))
         here = conditions(**(state | {"rows": count}), times=_WRITES[count], median_ms=round(mine["seconds"] * 1e3, 3), feast_median_ms=round(peer["seconds"] * 1e3, 3))  # fmt: skip
         yield Measure(f"near_time_{count}", mine["seconds"] * 1e3, "ms", "lower", goals[count], "Feast's push", peer["seconds"] * 1e3, here)  # fmt: skip
 
 
-def _made(path: Path, count: int) -> Path:
+def made_rows(path: Path, count: int) -> Path:
     """Two keys and ten features: four whole numbers, four decimals, a boolean, a text."""
     import numpy as np
     import polars as pl
@@ -136,7 +136,7 @@ def _changed(path: Path, to: Path) -> Path:
     return to
 
 
-def _place(folder: Path, kind: str) -> Any:
+def place_of(folder: Path, kind: str) -> Any:
     from contextlib import nullcontext
 
     if kind == "redis":

@@ -120,8 +120,9 @@ class _Rows:
         ).fetchone()  # fmt: skip
         self.count: int
         self.count, entities = found if found else (0, 0)
-        # Where an entity has several rows only the newest is wanted, and to find it its rows must meet.
-        self._is_single = self.count <= 1.1 * entities and self._created is None
+        # Where an entity has several rows only the newest is wanted, and to find it its rows must meet. The count of entities is a
+        # guess: were it one row to each and a half, the guard still keeps the newest.
+        self._is_single = self.count <= 1.5 * entities and self._created is None
 
     def encoded(self, view: View) -> "Iterator[Encoded]":
         from feature_repo.columns import encoded
@@ -145,7 +146,8 @@ class _Rows:
         ordered = f" order by {', '.join(order)}" if order else ""
         for part in range(parts):
             query = f"select {chosen} {self._from} and hash({', '.join(self._keys)}) % ? = ?{ordered}"
-            yield self._connection.execute(query, [*self._given, parts, part]).to_arrow_table()
+            reader = self._connection.execute(query, [*self._given, parts, part]).to_arrow_reader(ROWS_AT_A_TIME)
+            yield pa.Table.from_batches(reader, reader.schema)
 
 
 def _quoted(name: str) -> str:

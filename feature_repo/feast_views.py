@@ -178,7 +178,7 @@ def _age(table: Any) -> Any:
 
 def key_texts(values: Sequence[Any]) -> list[Any]:
     """Values of an entity key as they are stored."""
-    return [_text(each) for each in values]
+    return [each if type(each) is str else _text(each) for each in values]
 
 
 def key_values(view: View, key: Any) -> list[Any]:

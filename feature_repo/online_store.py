@@ -17,10 +17,10 @@ from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
 from feature_repo.feast_views import Bound, Told, Views, key_texts, key_values
 from feature_repo.heard import Heard
-from feature_repo.packed import from_microseconds, picker, to_microseconds
+from feature_repo.packed import from_microseconds, to_microseconds
 from feature_repo.reads import Source, decided, readable_size
 from feature_repo.store import OnlineStore as PackedStore
-from feature_repo.store import Written, entity_key
+from feature_repo.store import Written, entity_key, entity_keys
 from troth.clock import SystemClock
 from troth.home import Home
 
@@ -127,10 +127,13 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         part = _Part(bound, names, names)
         use = _gate(bound.view, config)
         answers: list[tuple[datetime | None, dict[str, Any] | None]] = []
-        for status, at, row in self._read(config, [part], keys, use)[0]:
+        (found,) = self._read(config, [part], keys, use)
+        for number, (status, at) in enumerate(zip(found.statuses, found.times, strict=True)):
             if status == _PRESENT:
-                protos = {name: bound.told[name].proto(value) for name, value in zip(names, row, strict=True)}
-                answers.append((from_microseconds(at), protos))
+                row = zip(names, found.columns, strict=True)
+                answers.append(
+                    (from_microseconds(at), {name: bound.told[name].proto(column[number]) for name, column in row})
+                )
             else:
                 when = _REFUSED_AT if status == _REFUSED else from_microseconds(at)
                 answers.append((None, None) if status == _NOT_FOUND else (when, {}))
@@ -199,10 +202,8 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
             self._sources[place] = source
         return source
 
-    def _read(
-        self, config: Any, parts: "Sequence[_Part]", keys: Sequence[str], use: Service | None
-    ) -> "list[list[tuple[Any, int, tuple[Any, ...]]]]":
-        """For each part of an answer, by key: status, event time in microseconds, and the features asked for."""
+    def _read(self, config: Any, parts: "Sequence[_Part]", keys: Sequence[str], use: Service | None) -> "list[_Column]":
+        """For each part of an answer: by key status and event time in microseconds, and the features asked for, column by column."""
         source, at = self._source(config), _answer_at(config)
         views = [part.bound.view for part in parts]
         fetched = source.store.fetch([*views, SUBJECT_STANDING] if use else views, keys)
@@ -212,23 +213,10 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
             decide = decided(use, source, size, at)
             allowed = [decide(key, rows[-1])[0] for key, rows in zip(keys, fetched.rows, strict=True)]
         now = to_microseconds(at)
-        answers = []
-        for place, part in enumerate(parts):
-            oldest = now - int(part.bound.view.time_to_live.total_seconds() * 1e6)
-            pick, empty, layout = part.pick, part.empty, source.store.layout
-            column = []
-            for number, rows in enumerate(fetched.rows):
-                row = rows[place]
-                if allowed is not None and not allowed[number]:
-                    column.append((_REFUSED, 0, empty))
-                elif row is None:
-                    column.append((_NOT_FOUND, 0, empty))
-                elif row[0] < oldest:
-                    column.append((_TOO_OLD, row[0], empty))
-                else:
-                    column.append((_PRESENT, row[0], pick(layout(row[1]), row[1])))
-            answers.append(column)
-        return answers
+        return [
+            _answered(part, [row[place] for row in fetched.rows], allowed, now, source.store.layout)
+            for place, part in enumerate(parts)
+        ]
 
     def _plan(self, config: Any, features: Any, registry: Any, project: str, full_names: bool) -> "_Plan | None":
         """How some features are read, worked out once for each state of the registry; None where Feast does it its own way."""
@@ -282,17 +270,58 @@ class _Part:
     def __init__(self, bound: Bound, names: Sequence[str], told_as: Sequence[str]) -> None:
         self.bound, self.names, self.told_as = bound, tuple(names), tuple(told_as)
         self.told: list[Told] = [bound.told[name] for name in names]
-        self.empty: tuple[Any, ...] = (None,) * len(names)
         self._fields = bound.view.online_fields
-        places = [[each.name for each in self._fields].index(name) for name in names]
-        self._pick = picker(places, len(self._fields))
+        self._places = [[each.name for each in self._fields].index(name) for name in names]
 
-    def pick(self, layout: Any, value: bytes) -> tuple[Any, ...]:
-        """The features asked for; one that the row was not written with is null."""
-        if layout.fields == self._fields or layout.names == tuple(each.name for each in self._fields):
-            return self._pick(layout.values(value))
-        row = layout.decode(value)
-        return tuple(row.get(name) for name in self.names)
+    def columns(self, layout: Any, values: Sequence[bytes]) -> list[Sequence[Any]]:
+        """The features asked for; one that the rows were not written with is null."""
+        found = layout.columns(values)
+        if layout.names == tuple(each.name for each in self._fields):
+            return [found[place] for place in self._places]
+        by_name = dict(zip(layout.names, found, strict=True))
+        return [by_name.get(name, [None] * len(values)) for name in self.names]
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What was read of one view: by key a status and an event time; for each feature the values by key."""
+
+    statuses: Sequence[Any]
+    times: Sequence[int]
+    columns: Sequence[Sequence[Any]]
+
+
+def _answered(
+    part: _Part, rows: Sequence[tuple[int, bytes] | None], allowed: Sequence[bool] | None, now: int, layout_of: Callable[[bytes], Any]
+) -> _Column:  # fmt: skip
+    """Rows of one view as statuses and columns; null where there is nothing to tell."""
+    oldest = now - int(part.bound.view.time_to_live.total_seconds() * 1e6)
+    statuses, times, shown, places = [], [], [], []
+    for number, row in enumerate(rows):
+        if allowed is not None and not allowed[number]:
+            status, at = _REFUSED, 0
+        elif row is None:
+            status, at = _NOT_FOUND, 0
+        else:
+            at, value = row
+            status = _TOO_OLD if at < oldest else _PRESENT
+            if status == _PRESENT:
+                shown.append(value)
+                places.append(number)
+        statuses.append(status)
+        times.append(at)
+    by_schema: dict[bytes, list[int]] = {}
+    for number, value in enumerate(shown):
+        by_schema.setdefault(value[:4], []).append(number)
+    if len(by_schema) == 1 and len(shown) == len(rows):
+        return _Column(statuses, times, part.columns(layout_of(shown[0]), shown))
+    columns: list[list[Any]] = [[None] * len(rows) for _ in part.names]
+    for numbers in by_schema.values():
+        found = part.columns(layout_of(shown[numbers[0]]), [shown[each] for each in numbers])
+        for column, values in zip(columns, found, strict=True):
+            for number, value in zip(numbers, values, strict=True):
+                column[places[number]] = value
+    return _Column(statuses, times, columns)
 
 
 @dataclass(frozen=True)
@@ -308,20 +337,14 @@ class _Plan:
     def answer(self, store: PackedOnlineStore, config: Any, entity_rows: Any) -> "PackedResponse":
         columns = _columns(entity_rows, self.join_keys)
         entity = self.parts[0].bound.view.entity
-        given = [columns[name] for name in entity.join_keys]
-        if len(given) == 1 and given[0] and type(given[0][0]) is str:
-            keys = [each if type(each) is str else entity_key(entity, key_texts([each])) for each in given[0]]
-        else:
-            keys = [entity_key(entity, key_texts(parts)) for parts in zip(*given, strict=True)]
+        keys = entity_keys(entity, [key_texts(columns[name]) for name in entity.join_keys])
         return PackedResponse(self, columns, store._read(config, self.parts, keys, self.use))
 
 
 class PackedResponse(OnlineResponse):  # type: ignore[misc]
     """Feast's response, of columns; its protobuf is made when it is asked for."""
 
-    def __init__(
-        self, plan: _Plan, keys: Mapping[str, list[Any]], parts: Sequence[Sequence[tuple[Any, int, tuple[Any, ...]]]]
-    ) -> None:
+    def __init__(self, plan: _Plan, keys: Mapping[str, list[Any]], parts: Sequence[_Column]) -> None:
         self._plan, self._keys, self._parts = plan, keys, parts
         self._feature_types = {
             name: told.value_type for part in plan.parts for name, told in zip(part.told_as, part.told, strict=True)
@@ -339,12 +362,11 @@ class PackedResponse(OnlineResponse):  # type: ignore[misc]
         found: dict[str, Any] = {name: list(values) for name, values in self._keys.items()}
         if include_event_timestamps:
             found |= {name + TIMESTAMP_POSTFIX: [0] * len(values) for name, values in self._keys.items()}
-        for part, rows in zip(self._plan.parts, self._parts, strict=True):
-            columns = zip(*[row for _, _, row in rows], strict=True)
-            for name, told, column in zip(part.told_as, part.told, columns, strict=True):
+        for part, read in zip(self._plan.parts, self._parts, strict=True):
+            for name, told, column in zip(part.told_as, part.told, read.columns, strict=True):
                 found[name] = list(column) if told.is_as_stored else [told.python(each) for each in column]
                 if include_event_timestamps:
-                    found[name + TIMESTAMP_POSTFIX] = [at // 1_000_000 for _, at, _ in rows]
+                    found[name + TIMESTAMP_POSTFIX] = [at // 1_000_000 for at in read.times]
         return found
 
     def _made(self) -> Any:
@@ -357,17 +379,17 @@ class PackedResponse(OnlineResponse):  # type: ignore[misc]
             vector.values.extend(python_values_to_proto_values(list(values), self._plan.key_types.get(name, ValueType.UNKNOWN)))  # fmt: skip
             vector.statuses.extend([_PRESENT] * len(values))
             vector.event_timestamps.extend([Timestamp()] * len(values))
-        for part, rows in zip(self._plan.parts, self._parts, strict=True):
+        for part, read in zip(self._plan.parts, self._parts, strict=True):
             times = []
-            for _, at, _ in rows:
+            for at in read.times:
                 times.append(Timestamp())
                 if at:
                     times[-1].FromDatetime(from_microseconds(at))
-            for place, (name, told) in enumerate(zip(part.told_as, part.told, strict=True)):
+            for name, told, column in zip(part.told_as, part.told, read.columns, strict=True):
                 proto.metadata.feature_names.val.append(name)
                 vector = proto.results.add()
-                vector.values.extend([told.proto(row[place]) for _, _, row in rows])
-                vector.statuses.extend([status for status, _, _ in rows])
+                vector.values.extend([told.proto(each) for each in column])
+                vector.statuses.extend(read.statuses)
                 vector.event_timestamps.extend(times)
         return proto
 

@@ -116,6 +116,34 @@ class Layout:
             row = tuple([None if nulls >> bit & 1 else each for bit, each in enumerate(listed)]) if nulls else tuple(listed)  # fmt: skip
         return row
 
+    def columns(self, values: Sequence[bytes], at: int = 0) -> list[Sequence[Any]]:
+        """Many values of this layout at once, field by field in their order: a third of the work of one by one. Each begins at a byte."""
+        if not values:
+            return [()] * len(self.fields)
+        unpack = self._struct.unpack_from
+        parts = list(zip(*[unpack(value, at) for value in values], strict=True))
+        last_number = 3 + len(self.numbers)
+        found: list[Sequence[Any]] = list(parts[3:last_number])
+        for bit in range(len(self.booleans)):
+            place, mask = bit // 8, 1 << bit % 8
+            found.append([each[place] & mask != 0 for each in parts[2]])
+        ends: Sequence[int] = [at + self.size] * len(values)
+        for read, lengths in zip(self._readers, parts[last_number:], strict=True):
+            begins, ends = ends, [end + length for end, length in zip(ends, lengths, strict=True)]
+            found.append([read(value[begin:end]) for value, begin, end in zip(values, begins, ends, strict=True)])
+        columns = list(self._in_order(tuple(found)))
+        for place in self._times:
+            columns[place] = [from_microseconds(each) for each in columns[place]]
+        if any(each != self._no_nulls for each in parts[1]):
+            for place in range(len(columns)):
+                byte, mask = place // 8, 1 << place % 8
+                if any(each[byte] & mask for each in parts[1]):
+                    columns[place] = [
+                        None if each[byte] & mask else value
+                        for each, value in zip(parts[1], columns[place], strict=True)
+                    ]
+        return columns
+
     def reader(self, name: str) -> Callable[[bytes], Any]:
         """Reads one field of a value and leaves the rest: numbers, times (as microseconds), booleans and texts."""
         place = self.names.index(name)

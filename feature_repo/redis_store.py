@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 HEAD = struct.Struct(">qI")
+HEAD_BYTES = HEAD.size
 FOLLOWS = 1 << 31
+_NEVER = -(1 << 63)
 ERASED = b"!"
 IN_FLIGHT = 4  # scripts sent before the first is answered
 LEASE_SECONDS = 60.0  # a publication that says nothing for so long is taken for dead
@@ -64,35 +67,30 @@ class RedisStore(OnlineStore):
         if tail is None:
             fields = [field for view in views for field in _places(view)]
             tail = self._tails[names] = b"".join(_bulk(field) for field in fields)
-        head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + 2 * len(views))
-        prefix = self._prefix(views[0].entity)
-        asked = []
-        for key in keys:
-            name = prefix + key.encode()
-            asked.append((name, b"%b$%d\r\n%b\r\n%b" % (head, len(name), name, tail)))
+        head, prefix = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + 2 * len(views)), self._prefix(views[0].entity)
+        hashes = [prefix + key.encode() for key in keys]
         meta = _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
-        told, *answers = self._nodes.ask([(self._meta, meta), *asked])
+        asked = [b"%b$%d\r\n%b\r\n%b" % (head, len(name), name, tail) for name in hashes]
+        told, *answers = self._nodes.ask([self._meta, *hashes], [meta, *asked])
         standings = [self._standing(each) for each in told]
-        found, is_current = [], True
-        unpack, size = HEAD.unpack_from, HEAD.size
+        bounds = [(2 * place, done, standing.as_of_us or _NEVER) for place, (done, standing) in enumerate(standings)]
+        found, is_current, unpack = [], True, HEAD.unpack_from
         for answer in answers:
             row: list[tuple[int, bytes] | None] = []
-            for place, (done, standing) in enumerate(standings):
-                best, best_at, best_by, hidden = None, 0, 0, 0
-                for value in answer[2 * place : 2 * place + 2]:
-                    if value is None:
+            for place, done, as_of_us in bounds:
+                best, other = answer[place], answer[place + 1]
+                if best is None or other is not None:
+                    best, is_whole = _read_of(best, other, done, as_of_us)
+                    is_current &= is_whole
+                    if best is None:
+                        row.append(None)
                         continue
-                    at, by = unpack(value)
-                    if by >= FOLLOWS:
-                        by -= FOLLOWS
-                        if standing.as_of_us is not None and standing.as_of_us > at:
-                            at = standing.as_of_us
-                    if by > done:
-                        hidden += 1
-                    elif best is None or (by > best_by if by and best_by else (at, by) > (best_at, best_by)):
-                        best, best_at, best_by = value, at, by
-                is_current &= hidden < 2
-                row.append((best_at, best[size:]) if best is not None and len(best) > size else None)
+                at, by = unpack(best)
+                if by >= FOLLOWS:
+                    by -= FOLLOWS
+                    if as_of_us > at:
+                        at = as_of_us
+                row.append((at, best[HEAD_BYTES:]) if by <= done and len(best) > HEAD_BYTES else None)
             found.append(row)
         return Fetched(found, [standing for _, standing in standings]), is_current
 
@@ -106,19 +104,18 @@ class RedisStore(OnlineStore):
                     yield key, StoredRow(row[0], self.decoded(row[1]), fetched.standings[0].version)
 
     def standings(self, views: Sequence[View]) -> list[Standing]:
-        (told,) = self._nodes.ask(
-            [(self._meta, _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views)))]
-        )
+        told = self._ask(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
         return [self._standing(each)[1] for each in told]
 
     def write(self, view: View, rows: "Encoded") -> Written:
         self._register(view)
         if not len(rows):
             return Written()
-        told, _ = self._nodes.ask([
-            (self._meta, _command(b"HGET", self._meta, b"view:" + _view_id(view))),
-            (self._touched(view)[0], _command(b"SADD", self._touched(view)[0], *rows.keys.to_pylist())),
-        ])  # fmt: skip
+        touched = self._touched(view)[0]
+        standing_of = _command(b"HGET", self._meta, b"view:" + _view_id(view))
+        told, _ = self._nodes.ask(
+            [self._meta, touched], [standing_of, _command(b"SADD", touched, *rows.keys.to_pylist())]
+        )
         done, standing = self._standing(told)
         return self._written(view, rows, 0, done, standing.as_of_us, None)[0]
 
@@ -165,7 +162,7 @@ class RedisStore(OnlineStore):
         for view in views:
             fields = _places(view)
             for names in self._scanned(self._prefix(view.entity)):
-                self._nodes.ask([(name, _command(b"HDEL", name, *fields)) for name in names])
+                self._nodes.ask(names, [_command(b"HDEL", name, *fields) for name in names])
             self._ask(b"DEL", *self._touched(view))
             self._ask(b"HDEL", self._meta, *(kind + _view_id(view) for kind in (b"view:", b"pending:", b"name:")))
         self._registered.clear()
@@ -185,7 +182,7 @@ class RedisStore(OnlineStore):
 
     def destroy(self) -> None:
         for names in self._scanned(self._meta):
-            self._nodes.ask([(name, _command(b"UNLINK", name)) for name in names])
+            self._nodes.ask(names, [_command(b"UNLINK", name) for name in names])
         self._layouts.clear()
         self._registered.clear()
 
@@ -249,7 +246,7 @@ class RedisStore(OnlineStore):
         found = []
         for prefix in self._prefixes():
             for names in self._scanned(prefix):
-                answers = self._nodes.ask([(name, _command(b"HVALS", name)) for name in names])
+                answers = self._nodes.ask(names, [_command(b"HVALS", name) for name in names])
                 found += [
                     name for name, values in zip(names, answers, strict=True)
                     if any(mark in value for value in values for mark in marks)
@@ -280,7 +277,7 @@ class RedisStore(OnlineStore):
         return name, name + b":before"
 
     def _ask(self, *words: bytes) -> Any:
-        return self._nodes.ask([(words[1], _command(*words))])[0]
+        return self._nodes.ask([words[1]], [_command(*words)])[0]
 
     def _script(self, script: str, keys: Sequence[bytes], *values: Any) -> Any:
         try:
@@ -338,8 +335,8 @@ class _Nodes:
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-        """Answers in order, given (key, command as sent)."""
+    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
+        """Answers in order, given of each command its key and the command as it is sent."""
         raise NotImplementedError
 
     def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
@@ -370,8 +367,8 @@ class _OneNode(_Nodes):
         super().__init__()
         self._pool = client.connection_pool
 
-    def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
-        sent = b"".join([command for _, command in commands])
+    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
+        sent = b"".join(commands)
 
         def work(connection: Any) -> list[Any]:
             connection.send_packed_command([sent])
@@ -412,15 +409,15 @@ class _ClusterNodes(_Nodes):
         super().__init__()
         self._client = client
 
-    def ask(self, commands: Sequence[tuple[bytes, bytes]]) -> list[Any]:
+    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
 
         def told(numbers: Sequence[int], connection: Any) -> None:
-            connection.send_packed_command([b"".join([commands[each][1] for each in numbers])])
+            connection.send_packed_command([b"".join([commands[each] for each in numbers])])
             for each in numbers:
                 answers[each] = connection.read_response(disable_decoding=True)
 
-        self._by_node([key for key, _ in commands], told)
+        self._by_node(keys, told)
         return answers
 
     def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
@@ -485,6 +482,23 @@ def redis_store(address: str, project: str = "troth") -> RedisStore:
     return RedisStore(client, project)
 
 
+def _read_of(one: bytes | None, other: bytes | None, done: int, as_of_us: int) -> tuple[bytes | None, bool]:
+    """Which of two places is read, and whether what is published was told late: then both are of publications to come."""
+    best, best_at, best_by, hidden = None, 0, 0, 0
+    for value in (one, other):
+        if value is None:
+            continue
+        at, by = HEAD.unpack_from(value)
+        if by >= FOLLOWS:
+            by, at = by - FOLLOWS, max(at, as_of_us)
+        if by > done:
+            hidden += 1
+        elif best is None or (by > best_by if by and best_by else (at, by) > (best_at, best_by)):
+            best, best_at, best_by = value, at, by
+    return best, hidden < 2
+
+
+@lru_cache(maxsize=1024)
 def _view_id(view: View) -> bytes:
     """Eight letters for a view: its name is longer, and stands in every hash."""
     return hashlib.sha256(view.name.encode()).hexdigest()[:8].encode()

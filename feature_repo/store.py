@@ -81,6 +81,18 @@ def entity_key(entity: Entity, values: Sequence[Any]) -> str:
     return "".join([f"{len(part.encode())}:{part}" for part in head]) + last
 
 
+def entity_keys(entity: Entity, columns: Sequence[Sequence[Any]]) -> list[str]:
+    """The same for many, given the values of each join key."""
+    if len(columns) != len(entity.join_keys) or any(None in column for column in columns):
+        raise FeatureError(
+            f"entity {entity.name}: expected values of {list(entity.join_keys)}, found others. Give each of them."
+        )
+    *head, last = [[each if type(each) is str else str(each) for each in column] for column in columns]
+    for column in reversed(head):
+        last = [f"{len(part) if part.isascii() else len(part.encode())}:{part}{rest}" for part, rest in zip(column, last, strict=True)]  # fmt: skip
+    return last
+
+
 def entity_values(entity: Entity, key: str) -> list[str]:
     """The parts of a stored key: the inverse of `entity_key`."""
     values = []

@@ -3,6 +3,7 @@
 Statements are written with `?` for a value. Schemas are made and brought up to date by Alembic (migrations/).
 """
 
+import os
 import sqlite3
 import threading
 import time
@@ -228,19 +229,30 @@ def migrate(url: Any, **engine: Any) -> None:
         raise LedgerError(f"ledger schema: expected to bring it to version {HEAD}, found {found}. {AGAIN}") from None
 
 
+_SIZES = threading.local()
+
+
 def stored_size(path: Path) -> int:
     """Size of the newest checkpoint of a SQLite ledger, read in microseconds without opening it for writing, unverified.
 
-    Raises: LedgerError when there is no ledger to read.
+    Each thread keeps its connection for as long as the file is the same one. Raises: LedgerError when there is no ledger to read.
     """
+    kept: dict[Path, tuple[tuple[int, int], sqlite3.Connection]] = vars(_SIZES).setdefault("kept", {})
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1)
-        try:
-            found = connection.execute("select max(size) from checkpoints").fetchone()[0]
-        finally:
-            connection.close()
-    except sqlite3.Error as fault:
-        raise LedgerError(f"ledger {path.name}: expected a readable ledger, found {fault}. Restore it.") from fault
+        now = os.stat(path)
+        mark, connection = kept.get(path, (None, None))
+        if connection is None or mark != (now.st_dev, now.st_ino):
+            if connection is not None:
+                connection.close()
+            kept.pop(path, None)
+            connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=1, isolation_level=None)
+            kept[path] = (now.st_dev, now.st_ino), connection
+        found = connection.execute("select max(size) from checkpoints").fetchone()[0]
+    except (sqlite3.Error, OSError) as fault:
+        if path in kept:
+            kept.pop(path)[1].close()
+        told = fault if isinstance(fault, sqlite3.Error) else fault.strerror
+        raise LedgerError(f"ledger {path.name}: expected a readable ledger, found {told}. Restore it.") from fault
     if found is None:
         raise LedgerError(f"ledger {path.name}: expected a signed checkpoint, found none. Restore it from a backup.")
     return int(found)
