@@ -33,6 +33,8 @@ NAMES = (
     "near_time",
     "materialize",
     "feature_reads",
+    "feature_http",
+    "historical",
 )
 
 

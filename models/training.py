@@ -1,7 +1,8 @@
 """The consented training set: which rows may be learned from, which were left out, and why.
 
 A row may be learned from when its person's standing for `model_training` held at the row's `feature_at`, as it was
-known then, and still holds at `as_of_at`. What the rule of standing is, belongs to `consent`.
+known then, and still holds at `as_of_at`. What the rule of standing is, belongs to `consent`; the same over any times at
+once, for historical reads, is `feature_repo/historical/consenting.py`, and a test holds the two equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,13 +12,25 @@ from typing import Protocol
 
 import polars as pl
 
-PURPOSE = "model_training"
-ANY_CHANNEL = "*"
-NEVER_ASKED = "never_asked"
-NOT_CUSTOMER = "test_customer"
+from feature_repo.historical.consenting import NEVER_ASKED, SINCE
+from feature_repo.historical.consenting import TEST_CUSTOMER as NOT_CUSTOMER
+from feature_repo.historical.spans import ANY_CHANNEL, PURPOSE
+
+__all__ = [
+    "ANY_CHANNEL",
+    "NEVER_ASKED",
+    "NOT_CUSTOMER",
+    "PURPOSE",
+    "SINCE",
+    "Consented",
+    "Keep",
+    "Standing",
+    "consented",
+    "permitted",
+]
+
 # Keeps the receipt of a training: model, its candidates, their standing, when (naive UTC), hashes of the files learned.
 Keep = Callable[[str, pl.Series, pl.DataFrame, datetime, Mapping[str, str]], object]
-SINCE = "_since"  # suffix of a reason that came up after the row's feature_at
 
 
 class Standing(Protocol):

@@ -1,6 +1,6 @@
 """Which rows may be learned from: whose standing for training held when the row happened, and still holds.
 
-The one rule of `models/training.py`, over spans instead of single times. Rows that may not are counted by their first reason.
+The rule of `models/training.py`, over spans instead of single times. Rows that may not are counted by their first reason.
 """
 
 # ruff: noqa: S608 (names are quoted or numbers, values are parameters)
@@ -57,15 +57,15 @@ def judged(asked: Asked, spans: Path, customers: Path, identities: Path, at: dat
         f"""
         create or replace temp table people as
         select ids.{ID},
-            case when customers.is_test then '{TEST_CUSTOMER}' end as why_not,
+            case when testers.{SUBJECT} is not null then '{TEST_CUSTOMER}' end as why_not,
             case
                 when not coalesce(standing.is_allowed, false)
                     then coalesce(standing.reason_code, '{NEVER_ASKED}') || '{SINCE}'
             end as why_not_now
         from ids_{number} ids
         left join (
-            select {SUBJECT}, bool_or(coalesce(is_test, true)) as is_test from read_parquet($customers) group by {SUBJECT}
-        ) customers using ({SUBJECT})
+            select distinct {SUBJECT} from read_parquet($customers) where coalesce(is_test, true)
+        ) testers using ({SUBJECT})
         left join (select * from spans where is_now) standing using ({ID})
         """,
         {"customers": str(customers)},

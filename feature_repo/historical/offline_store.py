@@ -63,7 +63,8 @@ class AsofRetrievalJob(DaskRetrievalJob):  # type: ignore[misc]
         return self.told.rows
 
     def _to_df_internal(self, timeout: int | None = None) -> "pd.DataFrame":
-        return self._to_arrow_internal(timeout).to_pandas()
+        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
 
 
 class AsofOfflineStore(DaskOfflineStore):  # type: ignore[misc]

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from consent.rule.policy import Policy
 from consent.rule.spans import SPAN_SCHEMA, standing_spans
-from feature_repo.historical import consenting, spans
 from feature_repo.historical.consenting import judged
 from feature_repo.historical.joining import Asked, Engine, EntityRows
 from models import training
@@ -112,9 +111,3 @@ def test_it_leaves_out_what_training_leaves_out_for_the_same_reasons(
     kept, left_out = judge(folder, spans_found, rows, at, **{who: who in tests for who in people[:-1]})
     assert kept == said.rows["position"].to_list()
     assert left_out == said.left_out
-
-
-def test_words_of_the_rule_are_those_of_training() -> None:
-    assert (spans.PURPOSE, spans.ANY_CHANNEL) == (training.PURPOSE, training.ANY_CHANNEL)
-    assert (consenting.NEVER_ASKED, consenting.SINCE) == (training.NEVER_ASKED, training.SINCE)
-    assert consenting.TEST_CUSTOMER == training.NOT_CUSTOMER
