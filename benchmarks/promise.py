@@ -5,14 +5,13 @@ import json
 import multiprocessing
 import os
 import random
-import socket
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from benchmarks.callers import asked, free_port, is_open, processor, request, workers
 from benchmarks.harness import Measure, conditions
 
 SUMMARY = "Promises over 500 stores and 20,000 SKUs, baskets of five, writes running: in process, at 16 callers over HTTP, and from SQL"
@@ -113,9 +113,9 @@ def _over_http(world: World, state: dict[str, Any]) -> Iterator[Measure]:
         nothing = asyncio.run(_asked_in_time(port, key, "/", bodies[: CALLS_OVER_HTTP // 2], PACES[0]))
     with _served(world) as (port, pid):
 
-        def timed(calls: Callable[[], Awaitable[list[float]]]) -> tuple[list[float], dict[str, Any]]:
+        def timed(calls: Callable[[], list[float]]) -> tuple[list[float], dict[str, Any]]:
             began, spent, ours = time.perf_counter(), _processor(pid), time.process_time()
-            times = asyncio.run(_awaited(calls))
+            times = calls()
             seconds, work = time.perf_counter() - began, [each - before for each, before in zip(_processor(pid), spent, strict=True)]  # fmt: skip
             return times, conditions(
                 **state, callers=CALLERS, workers=WORKERS, calls=len(times), requests_a_second=round(len(times) / seconds),
@@ -123,9 +123,9 @@ def _over_http(world: World, state: dict[str, Any]) -> Iterator[Measure]:
                 processor_ms_a_request_of_callers=round((time.process_time() - ours) / len(times) * 1e3, 2), load_1min=_load(),
             )  # fmt: skip
 
-        asyncio.run(_asked(port, key, "/v1/promises", bodies[:WARM], CALLERS))
+        _asked(port, key, "/v1/promises", bodies[:WARM], CALLERS)
         for pace in PACES:
-            times, here = timed(lambda pace=pace: _asked_in_time(port, key, "/v1/promises", bodies, pace))  # type: ignore[misc]
+            times, here = timed(lambda pace=pace: asyncio.run(_asked_in_time(port, key, "/v1/promises", bodies, pace)))  # type: ignore[misc]
             here |= {
                 "pace": f"{CALLERS} callers, each {pace} times a second at random moments, from the moment due",
                 "nothing_p50_ms": _at(nothing, 0.5), "nothing_p99_ms": _at(nothing, 0.99),
@@ -138,7 +138,7 @@ def _over_http(world: World, state: dict[str, Any]) -> Iterator[Measure]:
         yield Measure("promise_http_saturated_p50", _at(times, 0.5), "ms", conditions=here)
         yield Measure("promise_http_saturated_p99", _at(times, 0.99), "ms", conditions=here)
         body = json.dumps({"pairs": [{"sku": sku, "location_code": code} for sku, code in _pairs(world)]}).encode()
-        times = asyncio.run(_asked(port, key, "/v1/availability", [body] * BATCHES, 1))
+        times = _asked(port, key, "/v1/availability", [body] * BATCHES, 1)
         here = conditions(**state, callers=1, calls=BATCHES, pairs=PAIRS, load_1min=_load())
         yield Measure("availability_10000_http_p50", _at(times, 0.5), "ms", conditions=here)
 
@@ -273,15 +273,13 @@ def _write(root: Path, skus: Sequence[str], codes: Sequence[str], stop: Event) -
 def _served(world: World | None = None) -> Iterator[tuple[int, int]]:
     """The service as `serve` runs it, its port and process; the writer stands in for the projector, and nobody has webhooks. Without
     a world: the same server in one process, answering nothing, which tells what machine and callers take."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     child = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.promise", str(port), *([str(world.home.root)] if world else [])]
     )
     try:
         until = time.monotonic() + 60
-        while not _is_open(port) or (world and len(_workers(child.pid)) < WORKERS):
+        while not is_open(port) or (world and len(workers(child.pid)) < WORKERS):
             if time.monotonic() > until or child.poll() is not None:
                 raise SystemExit("promise: expected a service that answers, found none. See what it says.")
             time.sleep(0.1)
@@ -291,27 +289,9 @@ def _served(world: World | None = None) -> Iterator[tuple[int, int]]:
         child.wait(30)
 
 
-def _is_open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _workers(pid: int) -> list[Any]:
-    import psutil
-
-    return [each for each in psutil.Process(pid).children() if "spawn_main" in " ".join(each.cmdline())]
-
-
 def _processor(pid: int) -> list[float]:
     """Seconds of processor each worker has used."""
-    return [sum(each.cpu_times()[:2]) for each in _workers(pid)]
-
-
-async def _awaited(calls: Callable[[], Awaitable[list[float]]]) -> list[float]:
-    return await calls()
+    return processor([each.pid for each in workers(pid)])
 
 
 class _Caller:
@@ -330,21 +310,9 @@ class _Caller:
             raise SystemExit(f"promise: expected 200, found {answer[:40]!r}.")
 
 
-async def _asked(port: int, key: str, path: str, bodies: Sequence[bytes], callers: int) -> list[float]:
+def _asked(port: int, key: str, path: str, bodies: Sequence[bytes], callers: int) -> list[float]:
     """Milliseconds of each request, sorted; every caller asks again as soon as it is answered."""
-    times: list[float] = []
-    queue = iter(bodies)
-
-    async def call() -> None:
-        caller = _Caller(key, path, *await asyncio.open_connection("127.0.0.1", port))
-        for body in queue:
-            began = time.perf_counter()
-            await caller.ask(body)
-            times.append((time.perf_counter() - began) * 1e3)
-        caller.writer.close()
-
-    await asyncio.gather(*(call() for _ in range(callers)))
-    return sorted(times)
+    return asked(port, [request(path, body, key) for body in bodies], callers)[0]
 
 
 async def _asked_in_time(port: int, key: str, path: str, bodies: Sequence[bytes], pace: int) -> list[float]:
