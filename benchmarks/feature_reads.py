@@ -107,8 +107,9 @@ def _consent(kind: str, source: Path, place: str) -> dict[str, float]:
     import polars as pl
 
     from feature_repo import catalogue
-    from feature_repo.catalogue import STANDING_SLOTS, SUBJECT_STANDING, Service, View
+    from feature_repo.catalogue import STANDING_SLOTS, SUBJECT_GATE, Service, View
     from feature_repo.columns import encoded
+    from feature_repo.publish import in_short
     from feature_repo.reads import Source, read_features
 
     if kind == "redis":
@@ -131,7 +132,7 @@ def _consent(kind: str, source: Path, place: str) -> dict[str, float]:
         **{name: value for slot in STANDING_SLOTS for name, value in ((f"is_{slot}_allowed", pl.lit(value=True)), (f"reason_{slot}", pl.lit("granted")))},
         **{f"expires_{slot}_at": pl.lit(None, pl.Datetime("us")) for slot in STANDING_SLOTS},
     )  # fmt: skip
-    store.write(SUBJECT_STANDING, encoded(SUBJECT_STANDING, standing))
+    store.write(SUBJECT_GATE, encoded(SUBJECT_GATE, in_short(standing)))
     from_where, keys = Source(store, lambda: LEDGER_SIZE), rows.select("customer_id").to_dicts()
     told = {}
     for count in ENTITIES:

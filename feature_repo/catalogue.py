@@ -214,6 +214,26 @@ SUBJECT_STANDING = View(
         for slot in STANDING_SLOTS
     ),
 )
+# The same in short, for the gate of every personal read: one whole number a slot, from which answer and reason are had at once. Until
+# when, in microseconds since 1970, and in the last eight bits why (`REASONS`): from FOREVER a yes that does not end, below nought a no.
+FOREVER, NEVER, REASON_BITS = 1 << 62, -(1 << 62), 255
+REASONS = (
+    "granted", "contract", "not_opted_out", "notice_given", "never_asked", "refused", "withdrawn", "objected", "gpc", "restricted",
+    "erased", "expired", "stale_notice", "unconfirmed", "unknown_purpose", "unknown_channel", "ledger_unreadable",
+)  # fmt: skip
+SUBJECT_GATE = View(
+    name="subject_gate",
+    table="ftr_subject_standing",
+    entity=CUSTOMER,
+    description="What a customer's data may be used for, in short. One row per customer.",
+    fields=(
+        Field("ledger_size", "integer", "Events in the consent ledger when this was decided."),
+        *(Field(slot, "integer", f"Until when use for {slot} is allowed, and why.") for slot in STANDING_SLOTS),
+    ),
+    time_to_live=DAILY,
+    is_personal=True,
+    is_feature=False,
+)
 AVAILABILITY = View(
     name="availability",
     table="availability",
@@ -255,7 +275,7 @@ CUSTOMER_IDENTITY = View(
     is_feature=False,
 )
 VIEWS = (CUSTOMER_PURCHASES, CUSTOMER_ENGAGEMENT, SKU_LOCATION_AVAILABILITY, PRODUCT_POPULARITY, SUBJECT_STANDING)
-INDEXES = (AVAILABILITY, CUSTOMER_CONTEXT, CUSTOMER_IDENTITY)
+INDEXES = (AVAILABILITY, CUSTOMER_CONTEXT, CUSTOMER_IDENTITY, SUBJECT_GATE)
 SERVICES = (
     Service("recommend_v1", "What to show a shopper.", (CUSTOMER_PURCHASES, CUSTOMER_ENGAGEMENT), "personalization"),
     Service(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from feature_repo.catalogue import SERVICES, SUBJECT_STANDING, Service, View
+from feature_repo.catalogue import SERVICES, SUBJECT_GATE, SUBJECT_STANDING, Service, View
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
 from feature_repo.feast_views import Bound, Told, Views, key_texts, key_values
@@ -206,7 +206,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         """For each part of an answer: by key status and event time in microseconds, and the features asked for, column by column."""
         source, at = self._source(config), _answer_at(config)
         views = [part.bound.view for part in parts]
-        fetched = source.store.fetch([*views, SUBJECT_STANDING] if use else views, keys)
+        fetched = source.store.fetch([*views, SUBJECT_GATE] if use else views, keys)
         size = readable_size(source) if use else None
         allowed = None
         if use:

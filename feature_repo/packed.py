@@ -144,32 +144,16 @@ class Layout:
                     ]
         return columns
 
-    def reader(self, name: str) -> Callable[[bytes], Any]:
-        """Reads one field of a value and leaves the rest: numbers, times (as microseconds), booleans and texts."""
-        place = self.names.index(name)
-        null_at, null_bit, kind = 4 + place // 8, 1 << place % 8, self.fields[place].type
-        first = 4 + self.null_bytes
-        if kind == "boolean":
-            bit = [each.name for each in self.booleans].index(name)
-            at, mask = first + bit // 8, 1 << bit % 8
-            return lambda value: None if value[null_at] & null_bit else value[at] & mask != 0
+    def numbers_at(self, first: str, second: str) -> Callable[[bytes], tuple[Any, ...]]:
+        """Reads two numbers of a value, in the order of the fields, and leaves the rest; nought where there is none."""
+        names, at, code, parts = [each.name for each in self.numbers], 4 + self.null_bytes + self.boolean_bytes, "<", 0
         sizes = [struct.calcsize("<" + NUMBERS[each.type]) for each in self.numbers]
-        first += self.boolean_bytes
-        if kind in NUMBERS:
-            number = [each.name for each in self.numbers].index(name)
-            at, unpack = first + sum(sizes[:number]), struct.Struct("<" + NUMBERS[kind]).unpack_from
-            return lambda value: None if value[null_at] & null_bit else unpack(value, at)[0]
-        tail = [each.name for each in self.tails].index(name)
-        lengths, begin, read = struct.Struct(f"<{tail + 1}I").unpack_from, first + sum(sizes), self._readers[tail]
-
-        def text(value: bytes) -> Any:
-            if value[null_at] & null_bit:
-                return None
-            *before, length = lengths(value, begin)
-            at = self.size + sum(before)
-            return read(value[at : at + length])
-
-        return text
+        for name in (first, second):
+            place = names.index(name)
+            begin = at + sum(sizes[:place])
+            code += f"{begin - parts}x{NUMBERS[self.numbers[place].type]}"
+            parts = begin + sizes[place]
+        return struct.Struct(code).unpack_from
 
 
 @lru_cache(maxsize=1024)

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 from feature_repo.catalogue import (
     CUSTOMER_CONTEXT,
     CUSTOMER_IDENTITY,
+    FOREVER,
     INDEXES,
+    NEVER,
+    REASONS,
     STANDING_SLOTS,
+    SUBJECT_GATE,
     SUBJECT_STANDING,
     VIEWS,
     View,
@@ -99,6 +103,7 @@ def _tables(view: View) -> tuple[str, ...]:
     """The published tables a view's rows are made of."""
     others = {
         SUBJECT_STANDING.name: ("consent_standing",),
+        SUBJECT_GATE.name: ("consent_standing",),
         CUSTOMER_CONTEXT.name: ("order_lines", SUBJECT_STANDING.table),
         CUSTOMER_IDENTITY.name: (SUBJECT_STANDING.table,),
     }
@@ -116,10 +121,34 @@ def _rows(home: Home, view: View) -> "pl.DataFrame":
         return _customer_context(home)
     if view is CUSTOMER_IDENTITY:
         return _customer_identity(home)
+    if view is SUBJECT_GATE:
+        return in_short(_rows(home, SUBJECT_STANDING))
     frame = _published(home, view)
     if view is SUBJECT_STANDING:
         return frame.join(_expiries(home), on="customer_id", how="left")
     return frame
+
+
+def in_short(standing: "pl.DataFrame") -> "pl.DataFrame":
+    """Rows of `SUBJECT_GATE` of rows of `SUBJECT_STANDING`. Raises: FeatureError for a reason there is no number for."""
+    import polars as pl
+
+    codes = {reason: number for number, reason in enumerate(REASONS)}
+    slots = []
+    for slot in STANDING_SLOTS:
+        reason, ends = pl.col(f"reason_{slot}").fill_null("never_asked"), pl.col(f"expires_{slot}_at")
+        until = (
+            pl.when(ends.is_null())
+            .then(FOREVER)
+            .otherwise(ends.cast(pl.Datetime("us")).to_physical().clip(0, (FOREVER >> 8) - 1) * 256)
+        )
+        is_allowed = pl.col(f"is_{slot}_allowed").fill_null(value=False)
+        code = reason.replace_strict(codes, return_dtype=pl.Int64)
+        slots.append((pl.when(is_allowed).then(until).otherwise(pl.lit(NEVER)) + code).alias(slot))
+    try:
+        return standing.select("customer_id", "ledger_size", SUBJECT_GATE.event_column, *slots)
+    except pl.exceptions.InvalidOperationError:
+        raise FeatureError("standing: expected reasons of the catalogue, found another. Add it to `REASONS`.") from None
 
 
 def _published(home: Home, view: View) -> "pl.DataFrame":

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from feature_repo import catalogue
-from feature_repo.catalogue import SUBJECT_STANDING, Service, View
+from feature_repo.catalogue import REASON_BITS, REASONS, SUBJECT_GATE, Service, View
 from feature_repo.heard import Heard
 from feature_repo.packed import Layout, Row, from_microseconds, to_microseconds
 from feature_repo.store import OnlineStore, entity_key, entity_values, online_store
@@ -86,7 +86,7 @@ def read_features(
     use = catalogue.service(service) if isinstance(service, str) else service
     keys = [entity_key(use.entity, [entity.get(name) for name in use.entity.join_keys]) for entity in entities]
     size = readable_size(from_where) if use.is_personal else None
-    found = from_where.store.fetch([*use.views, SUBJECT_STANDING] if use.is_personal else use.views, keys)
+    found = from_where.store.fetch([*use.views, SUBJECT_GATE] if use.is_personal else use.views, keys)
     decide = decided(use, from_where, size, at) if use.is_personal else None
     versions = [standing.version for standing in found.standings]
     return [
@@ -105,7 +105,7 @@ def readable_size(from_where: Source) -> int | None:
 
 def projection(from_where: Source, at: datetime) -> tuple[str | None, int | None, int | None]:
     """Why everyone would be refused now, or None; the ledger's size, and that under which standing was projected."""
-    size, row = readable_size(from_where), from_where.store.sample(SUBJECT_STANDING)
+    size, row = readable_size(from_where), from_where.store.sample(SUBJECT_GATE)
     without_tail = Source(from_where.store, from_where.ledger_size)
     is_allowed, reason = decided(catalogue.service("standing_v1"), without_tail, size, at)("", row)
     return None if is_allowed else reason, size, None if row is None else _seen(from_where.store, row[1])
@@ -121,10 +121,12 @@ def decided(
     """
     purpose_code, channel_code = use.purpose_code or "", use.channel_code
     slot, now = catalogue.standing_slot(purpose_code, channel_code), to_microseconds(at)
-    oldest = now - int(SUBJECT_STANDING.time_to_live.total_seconds() * 1e6)
+    oldest = now - int(SUBJECT_GATE.time_to_live.total_seconds() * 1e6)
     layout_of, heard = from_where.store.layout, from_where.heard
 
-    def decide(key: str, row: tuple[int, bytes] | None) -> tuple[bool, str]:  # noqa: PLR0911 (a reason each)
+    least = now << 8 | REASON_BITS  # a yes that ends later is larger
+
+    def decide(key: str, row: tuple[int, bytes] | None) -> tuple[bool, str]:
         if slot is None:
             return False, "unknown_purpose"
         if ledger_size is None:
@@ -132,34 +134,30 @@ def decided(
         if row is None:
             return False, "projection_missing"
         event_us, value = row
-        seen, is_allowed, reason, expires = _standing_readers(layout_of(value), slot)
-        size = seen(value)
-        if size is None or size < ledger_size:
-            found = heard.answer(entity_values(use.entity, key)[0], ledger_size, at, purpose_code, channel_code) if heard else None  # fmt: skip
-            if found is None:
-                return False, "projection_behind"
-            return found if not found[0] or event_us >= oldest else (False, "projection_stale")
-        if size > ledger_size:
+        seen, answer = _gate_reader(layout_of(value), slot)(value)
+        if seen != ledger_size:
+            return changed(key, event_us, seen)
+        if answer < least:
+            return False, "expired" if answer >= 0 else REASONS[answer & REASON_BITS]
+        return (True, REASONS[answer & REASON_BITS]) if event_us >= oldest else (False, "projection_stale")
+
+    def changed(key: str, event_us: int, seen: int) -> tuple[bool, str]:
+        """By what the ledger heard since standing was projected."""
+        if ledger_size is None or seen > ledger_size:
             return False, "projection_ahead"
-        if is_allowed(value) is not True:
-            return False, reason(value) or "never_asked"
-        ends = expires(value)
-        if ends is not None and ends <= now:
-            return False, "expired"
-        return (True, reason(value) or "granted") if event_us >= oldest else (False, "projection_stale")
+        customer_id = entity_values(use.entity, key)[0]
+        found = heard.answer(customer_id, ledger_size, at, purpose_code, channel_code) if heard else None
+        if found is None:
+            return False, "projection_behind"
+        return found if not found[0] or event_us >= oldest else (False, "projection_stale")
 
     return decide
 
 
 @lru_cache(maxsize=256)
-def _standing_readers(layout: Layout, slot: str) -> tuple[Callable[[bytes], Any], ...]:
-    """Readers of what a decision needs: how much of the ledger was seen, whether it is allowed, why, and when that ends."""
-    names = ("ledger_size", f"is_{slot}_allowed", f"reason_{slot}", f"expires_{slot}_at")
-    return tuple(layout.reader(name) if name in layout.names else _nothing for name in names)
-
-
-def _nothing(_: bytes) -> None:
-    return None
+def _gate_reader(layout: Layout, slot: str) -> Callable[[bytes], tuple[Any, ...]]:
+    """Reads how much of the ledger was seen, and the answer of a slot."""
+    return layout.numbers_at("ledger_size", slot)
 
 
 def is_fresh(view: View, event_us: int, at: datetime) -> bool:
@@ -213,7 +211,7 @@ def _answer(
 
 def _seen(store: OnlineStore, value: bytes) -> int | None:
     """How much of the ledger a row of standing was decided under."""
-    found: int | None = _standing_readers(store.layout(value), "service")[0](value)
+    found: int | None = store.decoded(value).get("ledger_size")
     return found
 
 

@@ -162,7 +162,7 @@ def _descriptions() -> dict[str, Any]:
 
 
 def _features(home: Home, own: Sequence[str]) -> dict[str, Any]:
-    from feature_repo.catalogue import INDEXES, VIEWS
+    from feature_repo.catalogue import INDEXES, SUBJECT_GATE, VIEWS
     from feature_repo.store import online_store
 
     store = online_store(home.features)
@@ -170,7 +170,8 @@ def _features(home: Home, own: Sequence[str]) -> dict[str, Any]:
         return {}
     found = {}
     for view in (*VIEWS, *INDEXES):
-        if view.is_personal or view in INDEXES:
+        # What standing says in words is not told a second time in numbers.
+        if (view.is_personal or view in INDEXES) and view is not SUBJECT_GATE:
             for (name, key), row in store.read([view], own).items():
                 found[f"{name} {key}"] = {"description": view.description, **_jsonable(row.values)}
     store.close()

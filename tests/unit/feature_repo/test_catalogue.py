@@ -5,6 +5,7 @@ from feature_repo.catalogue import (
     CUSTOMER_PURCHASES,
     INDEXES,
     PRODUCT_POPULARITY,
+    REASONS,
     SERVICES,
     STANDING_SLOTS,
     VIEWS,
@@ -48,3 +49,9 @@ def test_marketing_without_a_channel_is_no_slot() -> None:
 def test_unknown_names_are_answered_with_the_known_ones() -> None:
     with pytest.raises(FeatureError, match=r"expected one of \['customer_purchases'.*found 'nope'"):
         catalogue.view("nope")
+
+
+def test_the_gate_has_a_number_for_every_reason_of_standing() -> None:
+    from consent.rule import standing
+
+    assert set(standing.REASONS) == set(REASONS)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.catalogue import PRODUCT_POPULARITY, SKU_LOCATION, SKU_LOCATION_AVAILABILITY, View
+from feature_repo.changes import refresh
 from feature_repo.errors import FeatureError
 from feature_repo.packed import to_microseconds
-from feature_repo.changes import refresh
 from feature_repo.store import OnlineStore, Standing, Written, entity_key, entity_values, online_store
 from tests.unit.feature_repo.published_home import AS_OF, view_frame
 
