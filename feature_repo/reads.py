@@ -53,6 +53,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
 
 
+_GATE_LIVES_US = int(SUBJECT_GATE.time_to_live.total_seconds() * 1e6)
+# Whether a use is allowed and why, and how much of the ledger was seen by the projection.
+Decision = tuple[bool, str, int | None]
+
+
 @dataclass(frozen=True)
 class Source:
     """Where answers come from: the online store, how large the consent ledger is now (raises when unreadable), and what it
@@ -107,13 +112,13 @@ def projection(from_where: Source, at: datetime) -> tuple[str | None, int | None
     """Why everyone would be refused now, or None; the ledger's size, and that under which standing was projected."""
     size, row = readable_size(from_where), from_where.store.sample(SUBJECT_GATE)
     without_tail = Source(from_where.store, from_where.ledger_size)
-    is_allowed, reason = decided(catalogue.service("standing_v1"), without_tail, size, at)("", row)
-    return None if is_allowed else reason, size, None if row is None else _seen(from_where.store, row[1])
+    is_allowed, reason, seen = decided(catalogue.service("standing_v1"), without_tail, size, at)("", row)
+    return None if is_allowed else reason, size, seen
 
 
 def decided(
     use: Service, from_where: Source, ledger_size: int | None, at: datetime
-) -> Callable[[str, tuple[int, bytes] | None], tuple[bool, str]]:
+) -> Callable[[str, tuple[int, bytes] | None], Decision]:
     """Who may be used for a service at `at`: a function of an entity's key and its row of projected standing.
 
     Of events the projection has not seen, `heard` tells; without it they refuse everybody, for a withdrawal could be among them. A yes
@@ -121,29 +126,29 @@ def decided(
     """
     purpose_code, channel_code = use.purpose_code or "", use.channel_code
     slot, now = catalogue.standing_slot(purpose_code, channel_code), to_microseconds(at)
-    oldest = now - int(SUBJECT_GATE.time_to_live.total_seconds() * 1e6)
+    oldest = now - _GATE_LIVES_US
     layout_of, heard = from_where.store.layout, from_where.heard
 
     least = now << 8 | REASON_BITS  # a yes that ends later is larger
 
-    def decide(key: str, row: tuple[int, bytes] | None) -> tuple[bool, str]:
+    def decide(key: str, row: tuple[int, bytes] | None) -> Decision:
         if slot is None:
-            return False, "unknown_purpose"
-        if ledger_size is None:
-            return False, "ledger_unreadable"
+            return False, "unknown_purpose", None
         if row is None:
-            return False, "projection_missing"
+            return False, "projection_missing" if ledger_size is not None else "ledger_unreadable", None
         event_us, value = row
         seen, answer = _gate_reader(layout_of(value), slot)(value)
         if seen != ledger_size:
-            return changed(key, event_us, seen)
+            return *changed(key, event_us, seen), seen
         if answer < least:
-            return False, "expired" if answer >= 0 else REASONS[answer & REASON_BITS]
-        return (True, REASONS[answer & REASON_BITS]) if event_us >= oldest else (False, "projection_stale")
+            return False, "expired" if answer >= 0 else REASONS[answer & REASON_BITS], seen
+        return (True, REASONS[answer & REASON_BITS], seen) if event_us >= oldest else (False, "projection_stale", seen)
 
     def changed(key: str, event_us: int, seen: int) -> tuple[bool, str]:
         """By what the ledger heard since standing was projected."""
-        if ledger_size is None or seen > ledger_size:
+        if ledger_size is None:
+            return False, "ledger_unreadable"
+        if seen > ledger_size:
             return False, "projection_ahead"
         customer_id = entity_values(use.entity, key)[0]
         found = heard.answer(customer_id, ledger_size, at, purpose_code, channel_code) if heard else None
@@ -173,9 +178,9 @@ def _answer(
     ledger_size: int | None,
     at: datetime,
     store: OnlineStore,
-    decide: Callable[[str, tuple[int, bytes] | None], tuple[bool, str]] | None,
+    decide: Callable[[str, tuple[int, bytes] | None], Decision] | None,
 ) -> Answer:
-    is_allowed, reason = decide(key, rows[-1]) if decide else (True, NOT_PERSONAL)
+    is_allowed, reason, seen = decide(key, rows[-1]) if decide else (True, NOT_PERSONAL, None)
     features: dict[str, Any] = {}
     statuses: dict[str, str] = {}
     versions: dict[str, str | None] = {}
@@ -188,7 +193,6 @@ def _answer(
             if row is not None:
                 versions[view.name] = version
                 newest_us = max(newest_us or row[0], row[0])
-    projected = rows[-1] if decide else None
     return Answer(
         service=use.name,
         purpose_code=use.purpose_code,
@@ -203,16 +207,10 @@ def _answer(
         answered_at=at,
         evidence=Evidence(
             ledger_size=ledger_size,
-            standing_ledger_size=None if projected is None else _seen(store, projected[1]),
+            standing_ledger_size=seen,
             versions=versions,
         ),
     )
-
-
-def _seen(store: OnlineStore, value: bytes) -> int | None:
-    """How much of the ledger a row of standing was decided under."""
-    found: int | None = store.decoded(value).get("ledger_size")
-    return found
 
 
 def _status(view: View, row: tuple[int, bytes] | None, at: datetime) -> str:

@@ -88,8 +88,7 @@ class RedisStore(OnlineStore):
                 at, by = unpack(best)
                 if by >= FOLLOWS:
                     by -= FOLLOWS
-                    if as_of_us > at:
-                        at = as_of_us
+                    at = max(at, as_of_us)
                 row.append((at, best[HEAD_BYTES:]) if by <= done and len(best) > HEAD_BYTES else None)
             found.append(row)
         return Fetched(found, [standing for _, standing in standings]), is_current

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from feature_repo.columns import Encoded
 
 _NOTHING, _NEVER = Standing(), -(2**63)
-VERSION = 2  # of the tables; another is emptied, for whatever is in it is published again
+VERSION = 3  # of the tables; another is emptied, for whatever is in it is published again
 # How a row came: at once, over the near-time path; with a published version; or so that it goes on being true with later ones.
 AT_ONCE, PUBLISHED, FOLLOWS = 0, 1, 2
 _TABLES = """
@@ -32,20 +33,13 @@ create table if not exists views (
 create table if not exists layouts (schema_id integer primary key, definition text not null);
 create table if not exists entity_rows (
     view_id integer not null, entity text not null, event_us integer not null, came integer not null, value blob not null,
-    primary key (view_id, entity)
+    primary key (entity, view_id)
 ) without rowid;
+create index if not exists at_once on entity_rows (view_id) where came = 0;
 create table if not exists tombstones (mark blob primary key, erased_us integer not null) without rowid;
 """
 # What a row that goes on being true says, it says as of the newest version.
 _AT = "iif(entity_rows.came = 2, max(entity_rows.event_us, coalesce(views.as_of_us, 0)), entity_rows.event_us)"
-# `cross join` keeps SQLite to this order: keys asked for, then one look into the primary key for each.
-_READ = f"""
-select asked_views.key, asked_keys.key, {_AT}, entity_rows.value, views.version, views.as_of_us, views.row_count
-from json_each(?) as asked_views
-cross join views on views.name = asked_views.value
-cross join json_each(?) as asked_keys
-cross join entity_rows on entity_rows.view_id = views.view_id and entity_rows.entity = asked_keys.value
-"""  # noqa: S608 (constants alone)
 _SCAN = f"""
 select entity_rows.entity, {_AT}, entity_rows.value from views join entity_rows using (view_id) where name = ? and entity_rows.entity >= ? and entity_rows.entity < ?
 """  # noqa: S608 (as above)
@@ -76,13 +70,21 @@ class SqliteStore(OnlineStore):
 
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         names = [view.name for view in views]
-        rows: list[list[tuple[int, bytes] | None]] = [[None] * len(names) for _ in keys]
-        standings = [_NOTHING] * len(names)
-        found = self._reader().execute(_READ, (json.dumps(names), json.dumps(keys))).fetchall()
-        for place, number, at, value, version, as_of_us, count in found:
-            rows[number][place] = at, value
-            if standings[place].version != version:
-                standings[place] = Standing(version, as_of_us, count)
+        told = self._reader().execute(_read_of(len(names)), (json.dumps(names), *names, json.dumps(keys))).fetchall()
+        by_name = {row[1]: Standing(row[2], row[3], row[4] or 0) for row in told[: -len(keys) or None]}
+        standings = [by_name.get(name, _NOTHING) for name in names]
+        rows: list[list[tuple[int, bytes] | None]] = []
+        places = [(1 + 3 * place, standing.as_of_us or _NEVER) for place, standing in enumerate(standings)]
+        for row in told[len(told) - len(keys) :]:
+            found: list[tuple[int, bytes] | None] = []
+            for place, as_of_us in places:
+                value = row[place + 2]
+                if value is None:
+                    found.append(None)
+                else:  # what a row says that goes on being true, it says as of the newest version
+                    at = row[place]
+                    found.append((as_of_us if row[place + 1] == FOLLOWS and as_of_us > at else at, value))
+            rows.append(found)
         return Fetched(rows, standings)
 
     def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
@@ -288,6 +290,24 @@ class _Coming(Refresh):
     def remove(self, keys: Sequence[str]) -> None:
         removed = self._writing.remove(keys, self._as_of_us)
         self.written += Written(removed=removed)
+
+
+@lru_cache(maxsize=64)
+def _read_of(views: int) -> str:
+    """What so many views stand at, and then for each key what each has: in one statement, and so as of one moment."""
+    numbers = range(views)
+    columns = [f"r{n}.{name}" for n in numbers for name in ("event_us", "came", "value")]
+    width = 1 + max(len(columns), 4)
+    standing = ["'view'", "name", "version", "as_of_us", "row_count"]
+    joins = " ".join(
+        f"left join entity_rows r{n} on r{n}.entity = keys.value and r{n}.view_id = (select view_id from views where name = ?{n + 2})"  # noqa: S608 (numbers alone)
+        for n in numbers
+    )
+    # Numbered marks: the names of views stand twice.
+    return (
+        f"select {', '.join(standing + ['null'] * (width - len(standing)))} from views where name in (select value from json_each(?1)) "  # noqa: S608 (constants and marks alone)
+        f"union all select {', '.join(['null', *columns] + ['null'] * (width - 1 - len(columns)))} from json_each(?{views + 2}) as keys {joins}"
+    )
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
