@@ -19,7 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from feature_repo import catalogue, reads
-from feature_repo.reads import Source, read_features
+from feature_repo.column_reads import read_columns
+from feature_repo.reads import Answer, Source
 from serving import answers, encoding, feast_wire, feature_reads, openapi, problems, requests, supply
 from serving.answers import Availability, Desk, OrderAnswer, Recommendation
 from serving.feast_wire import OnlineRequest
@@ -128,7 +129,7 @@ class Service:
         _allow(caller, use.purpose_code)
         at = self._clock.now()
         found = await _read(self._desk.source, 1, lambda: answers.ask_customer(self._desk, who, name, at))
-        self._post.read(request, use, [found])
+        self._noted(request, use, found)
         return encoding.private(request, found)
 
     async def features(self, request: Request) -> Response:
@@ -138,17 +139,17 @@ class Service:
         if use is None:
             raise _no_such_service()
         _allow(caller, use.purpose_code)
-        entities = feature_reads.rows_of(use, asked.entities)
-        if entities is None:
+        if not feature_reads.fits(use, asked.entities):
             raise ProblemError(
                 422,
                 "not_as_described",
                 f"entities: expected columns {list(use.entity.join_keys)} of one length, found others. Correct them.",
             )
         at, source = self._clock.now(), self._desk.source
-        found = await _read(source, len(entities), lambda: read_features(source, use, entities, at))
-        self._post.read(request, use, found)
-        return (encoding.private if use.is_personal else encoding.shared)(request, in_columns(use, found, at))
+        count = len(next(iter(asked.entities.values())))
+        found = await _read(source, count, lambda: read_columns(source, use, asked.entities, at))
+        self._post.read(request, use, found, at)
+        return (encoding.shared if use.purpose_code is None else encoding.private)(request, in_columns(use, found, at))
 
     async def online_features(self, request: Request) -> Response:
         """As Feast's own feature server; problems too are told as its clients read them."""
@@ -162,7 +163,7 @@ class Service:
             count = max(map(len, asked.entities.values()))
             found, read = await _read(source, count, lambda: feast_wire.ask_online(source, asked, plan, at))
             for reading, told in zip(plan, read, strict=True):
-                self._post.read(request, reading.use, told)
+                self._post.read(request, reading.use, told, at)
             return encoding.private(request, found)
         except (ProblemError, TrothError) as error:
             problem = error if isinstance(error, ProblemError) else problems.unavailable(error)
@@ -227,7 +228,7 @@ class Service:
     def openapi(self, request: Request) -> Response:
         return encoding.kept_bytes(request, self._document, encoding.JSON, self._tag, "public, max-age=300")
 
-    def _noted(self, request: Request, use: catalogue.Service, found: Recommendation | OrderAnswer) -> None:
+    def _noted(self, request: Request, use: catalogue.Service, found: Answer | Recommendation | OrderAnswer) -> None:
         refused = {} if found.is_allowed else {found.reason_code: 1}
         self._post.told(request, use, refused, int(found.is_allowed), found.evidence.ledger_size, found.age_seconds)
 

@@ -13,14 +13,16 @@ from typing import Annotated, Any
 import msgspec
 
 from feature_repo.catalogue import SERVICES, VIEWS, Field, Service, View
-from feature_repo.reads import NOT_FOUND, PRESENT, Answer, Source, read_features
+from feature_repo.column_reads import Columns, read_columns
+from feature_repo.packed import from_microseconds
+from feature_repo.reads import NOT_FOUND, PRESENT, Source
 from serving.feature_reads import MOST_ENTITIES
 from serving.problems import ProblemError
 from serving.requests import MOST_TEXT, Text
 
 MOST_FEATURES = 500
 REFUSED, NEVER = "INVALID", "1970-01-01T00:00:00Z"
-_ROWLESS = (REFUSED, NOT_FOUND)
+_ROWLESS = (None, NOT_FOUND)
 _Key = Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] | int
 # A view that is not personal may be read by name: it is nobody's.
 _OPEN = {view.name: Service(view.name, view.description, (view,), None) for view in VIEWS if not view.is_personal}
@@ -57,7 +59,7 @@ class OnlineMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
 class FeatureVector(msgspec.Struct, frozen=True):
     """One feature or join key of all entities."""
 
-    values: list[Any]
+    values: Sequence[Any]
     statuses: list[str]
     event_timestamps: list[str]
 
@@ -106,9 +108,9 @@ def readings(asked: OnlineRequest) -> list[Reading]:
     return [Reading(_OPEN[name], features) for name, features in wanted.items()]
 
 
-def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at: datetime) -> tuple[OnlineAnswer, list[list[Answer]]]:  # fmt: skip
+def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at: datetime) -> tuple[OnlineAnswer, list[Columns]]:  # fmt: skip
     """What Feast's server would answer, and the answers of the gate it was made from, by reading. Raises: ProblemError 400."""
-    columns = {name: [str(value) for value in values] for name, values in asked.entities.items()}
+    columns = {name: list(map(str, values)) for name, values in asked.entities.items()}
     counts = {len(values) for values in columns.values()}
     if len(counts) != 1 or counts == {0}:
         raise ProblemError(400, "bad_request", "entities: expected columns of one length, found others. Fill them up.")
@@ -117,30 +119,23 @@ def ask_online(source: Source, asked: OnlineRequest, plan: Sequence[Reading], at
     vectors = [
         FeatureVector(list(values), [PRESENT] * count, [NEVER] * count) for values in asked.entities.values()
     ]  # as Feast does: what was asked is said again
-    answers: list[list[Answer]] = []
+    answers: list[Columns] = []
     for reading in plan:
         keys = reading.use.entity.join_keys
         if missing := [key for key in keys if key not in columns]:
             raise ProblemError(400, "bad_request", f"entities: expected {list(keys)}, found no {missing}. Add them.")
-        rows = [dict(zip(keys, row, strict=True)) for row in zip(*(columns[key] for key in keys), strict=True)]
-        found = read_features(source, reading.use, rows, at)
+        found = read_columns(source, reading.use, columns, at)
         answers.append(found)
-        told = [answer.features or {} for answer in found]
-        statuses = {
-            view.name: [answer.statuses[view.name] if answer.is_allowed else REFUSED for answer in found]
-            for view in reading.use.views
-        }
-        moments = {each.newest_event_at for each in found}
-        spelled = {moment: NEVER if moment is None else _spelled(moment) for moment in moments}
-        newest = [spelled[each.newest_event_at] for each in found]
-        times = {
-            name: [NEVER if status in _ROWLESS else time for time, status in zip(newest, said, strict=True)]
-            for name, said in statuses.items()
-        }
+        spelled = {each: NEVER if each is None else _spelled(from_microseconds(each)) for each in set(found.newest_us)}
+        newest = [spelled[each] for each in found.newest_us]
+        statuses, times = {}, {}
+        for of_view, said in found.statuses.items():
+            statuses[of_view] = [REFUSED if each is None else each for each in said]
+            times[of_view] = [NEVER if each in _ROWLESS else time for time, each in zip(newest, said, strict=True)]
         for view, field in reading.features:
             name = field.name
             names.append(f"{view.name}__{name}" if asked.full_feature_names else name)
-            values = [row.get(name) for row in told]
+            values = found.features[name]
             if field.type == "timestamp":  # whole seconds on Feast's wire
                 values = [None if value is None else int(value.timestamp()) for value in values]
             vectors.append(FeatureVector(values, statuses[view.name], times[view.name]))

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import msgspec
 
 from feature_repo.catalogue import Service
-from feature_repo.reads import Answer, Evidence
+from feature_repo.column_reads import Columns
+from feature_repo.packed import from_microseconds, to_microseconds
+from feature_repo.reads import Evidence
 from serving.requests import MOST_TEXT
 
 MOST_ENTITIES = 1_000
@@ -34,49 +36,36 @@ class FeatureColumns(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     purpose_code: str | None
     channel_code: str
-    is_allowed: list[bool]
-    reason_codes: list[str]
-    features: dict[str, list[Any]]
-    statuses: dict[str, list[str | None]]
-    newest_event_at: list[datetime | None]
-    age_seconds: list[float | None]
+    is_allowed: Sequence[bool]
+    reason_codes: Sequence[str]
+    features: Mapping[str, Sequence[Any]]
+    statuses: Mapping[str, Sequence[str | None]]
+    newest_event_at: Sequence[datetime | None]
+    age_seconds: Sequence[float | None]
     answered_at: datetime
     evidence: Evidence
 
 
-def rows_of(use: Service, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str]] | None:
-    """The entities of a request, one by one; None unless each join key of the service, and no other, has a column of one length."""
-    names = use.entity.join_keys
-    if set(columns) != set(names) or len({len(column) for column in columns.values()}) != 1:
-        return None
-    if len(names) == 1:
-        name = names[0]
-        return [{name: value} for value in columns[name]]
-    return [dict(zip(names, values, strict=True)) for values in zip(*(columns[name] for name in names), strict=True)]
+def fits(use: Service, columns: Mapping[str, Sequence[str]]) -> bool:
+    """Whether each join key of the service, and no other, has a column, and all are of one length."""
+    return set(columns) == set(use.entity.join_keys) and len({len(column) for column in columns.values()}) == 1
 
 
-def in_columns(use: Service, answers: Sequence[Answer], at: datetime) -> FeatureColumns:
-    """Answers to one question, as columns."""
-    told = [answer.features or {} for answer in answers]
-    names = [each.name for view in use.views for each in view.online_fields]
-    versions: dict[str, str | None] = {}
-    for answer in answers:
-        versions |= answer.evidence.versions
-    decided = [size for each in answers if (size := each.evidence.standing_ledger_size) is not None]
+def in_columns(use: Service, found: Columns, at: datetime) -> FeatureColumns:
+    """What the gate answered, as it is told."""
+    now = to_microseconds(at)
+    moments = {each: (None, None) if each is None else (from_microseconds(each), (now - each) / 1e6) for each in set(found.newest_us)}  # fmt: skip
+    newest = [moments[each] for each in found.newest_us]
     return FeatureColumns(
         service=use.name,
         purpose_code=use.purpose_code,
         channel_code=use.channel_code,
-        is_allowed=[answer.is_allowed for answer in answers],
-        reason_codes=[answer.reason_code for answer in answers],
-        features={name: [row.get(name) for row in told] for name in names},
-        statuses={view.name: [answer.statuses.get(view.name) for answer in answers] for view in use.views},
-        newest_event_at=[answer.newest_event_at for answer in answers],
-        age_seconds=[answer.age_seconds for answer in answers],
+        is_allowed=found.is_allowed,
+        reason_codes=found.reason_codes,
+        features=found.features,
+        statuses=found.statuses,
+        newest_event_at=[moment for moment, _ in newest],
+        age_seconds=[age for _, age in newest],
         answered_at=at,
-        evidence=Evidence(
-            ledger_size=answers[0].evidence.ledger_size if answers else None,
-            standing_ledger_size=min(decided, default=None),
-            versions=versions,
-        ),
+        evidence=found.evidence,
     )

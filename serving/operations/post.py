@@ -4,13 +4,15 @@ import asyncio
 import signal
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from types import FrameType
 
 from starlette.requests import Request
 
 from feature_repo.catalogue import Service
-from feature_repo.reads import Answer
+from feature_repo.column_reads import Columns
+from feature_repo.packed import to_microseconds
 from serving.operations.counts import AGES, Counts
 from serving.operations.limits import Limits
 from serving.operations.read_log import PersonalRead, ReadLog
@@ -72,17 +74,14 @@ class Post:
             self._counts = None
         self.read_log.close()
 
-    def read(self, request: Request, use: Service, answers: Sequence[Answer]) -> None:
+    def read(self, request: Request, use: Service, found: Columns, at: datetime) -> None:
         """Count what was read for a use and, where it is personal, write it down. Raises: ServingError when that cannot be."""
-        ages = [each.age_seconds for each in answers if each.age_seconds is not None]
-        self.told(
-            request,
-            use,
-            Counter(each.reason_code for each in answers if not each.is_allowed),
-            sum(each.is_allowed for each in answers),
-            answers[0].evidence.ledger_size if answers else None,
-            max(ages, default=None),
+        refused = Counter(
+            reason for is_allowed, reason in zip(found.is_allowed, found.reason_codes, strict=True) if not is_allowed
         )
+        oldest_us = min((each for each in found.newest_us if each is not None), default=None)
+        age_seconds = None if oldest_us is None else (to_microseconds(at) - oldest_us) / 1e6
+        self.told(request, use, refused, sum(found.is_allowed), found.evidence.ledger_size, age_seconds)
 
     def told(
         self,
