@@ -1882,7 +1882,10 @@ select
     customer_id, purpose_code, channel_code, legal_basis = 'contract' or coalesce(a_yes(decided.reason_code), false) as is_allowed,
     if(legal_basis = 'contract', 'contract', coalesce(decided.reason_code, 'never_asked')) as reason_code, ranked_at as since_at,
     if(a_yes(decided.reason_code), first_end_at, null) as expires_at, leaf_index,
-    (select coalesce(max(ledger_size), 0) from consent_events) as ledger_size
+    (
+        select coalesce(least(max(ledger_size), min(if(least(occurred_at, recorded_at, received_at) > getvariable('as_of_at') or received_at > getvariable('as_of_at'), leaf_index, null))), 0)
+        from consent_events
+    ) as ledger_size
 from (from customers where not is_test) as customers
 cross join asked
 left join (

@@ -6,20 +6,40 @@ reader whose projection is up to date needs none of it.
 
 import os
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from feature_repo.errors import FeatureError
 from troth.clock import SystemClock
-from troth.errors import TrothError
 from troth.home import Home
 from troth.published import POINTER, current
 
 if TYPE_CHECKING:
+    from consent.events import Recorded
     from consent.ledger.ledger import Ledger
     from consent.rule.gate import Gate
 
 _STANDING, _IDENTITIES = "consent_standing", "customer_identities"
 _Seen = tuple[tuple[int, int], ...]  # the pointers of what was read, as the file system knows them
+
+
+class _SpoiltError(FeatureError):
+    """A gate that is not to be asked again."""
+
+
+class _History:
+    """What a ledger holds of each subject, and whether any of it could not be read: a gate says no then, and tells nobody."""
+
+    def __init__(self, ledger: "Ledger") -> None:
+        self._ledger = ledger
+        self.has_failed = False
+
+    def events_of(self, subject_id: str) -> "list[Recorded]":
+        try:
+            return self._ledger.events_of(subject_id)
+        except BaseException:
+            self.has_failed = True
+            raise
 
 
 class Heard:
@@ -35,6 +55,7 @@ class Heard:
         self._building, self._hearing = threading.Lock(), threading.Lock()
         self._ledger: Ledger | None = None
         self._known: tuple[_Seen, Gate] | None = None
+        self._newest = datetime.min.replace(tzinfo=UTC)
 
     def is_built(self) -> bool:
         """Whether an answer need not build the gate first: it stands, over what is published now."""
@@ -54,7 +75,7 @@ class Heard:
                 with self._hearing:
                     self._catch_up(gate, ledger_size, at)
             return gate.allows_as_of(ledger_size, customer_id, purpose_code, channel_code, at)
-        except (TrothError, OSError):
+        except Exception:  # a table half there, a database gone, a fault of either's driver: it cannot be told
             return None
 
     def _built(self, ledger_size: int, at: datetime) -> "Gate":
@@ -70,8 +91,12 @@ class Heard:
                 gate = self._read()
                 try:
                     self._catch_up(gate, ledger_size, at)
-                finally:
+                except _SpoiltError:
+                    raise
+                except BaseException:
                     self._known = seen, gate
+                    raise
+                self._known = seen, gate
             return self._known[1]
         finally:
             self._building.release()
@@ -81,9 +106,22 @@ class Heard:
         return tuple((each.st_ino, each.st_mtime_ns) for each in found)
 
     def _catch_up(self, gate: "Gate", ledger_size: int, at: datetime) -> None:
+        """Lay what is new over a gate. One that could not read all it needed refuses people who said yes, and would for as long as it
+        lives: it is built again by whoever asks next. Raises: _SpoiltError then."""
         if gate.ledger_size < ledger_size:
             ledger = self._opened()
-            gate.overlay(list(ledger.events(gate.ledger_size, ledger_size)), ledger, at, ledger_size)
+            tail, history = list(ledger.events(gate.ledger_size, ledger_size)), _History(ledger)
+            # What is in the ledger has happened: who asked a moment earlier, or by a slower clock, must not settle that it has not.
+            self._newest = max([at, self._newest, *(one.event.received_at for one in tail)])
+            try:
+                gate.overlay(tail, history, self._newest, ledger_size)
+            finally:
+                if history.has_failed:
+                    if self._known is not None and self._known[1] is gate:
+                        self._known = None
+                    raise _SpoiltError(
+                        "ledger: expected the events of who is touched, found some unreadable. Ask again."
+                    )
 
     def _opened(self) -> "Ledger":
         """The ledger; the first gate opens it, before another thread can have one to catch up."""

@@ -361,7 +361,7 @@ def standing_frame(
     hub of its proved group; a customer is one group where the column is missing). `together`: the table of
     `consent.rule.identity.joined_frame`, made from the link events where it is not given.
     Returns customer_id, purpose_code, channel_code, is_allowed, reason_code, since_at, expires_at, leaf_index and
-    ledger_size.
+    ledger_size: how much of the ledger was heard, from the first leaf on.
     """
     rules = policy_frame(policy)
     asked = rules.group_by(_ASKED).agg(pl.col("legal_basis").min(), pl.col("is_refused_by_gpc").any())
@@ -370,7 +370,6 @@ def standing_frame(
     keys = ["customer_id", *_ASKED]
     decided = _merged_frame(proved_groups(links).select(IDENTITIES), words)
     on_contract = pl.col("legal_basis") == "contract"
-    size = events["ledger_size"].max() if "ledger_size" in events.columns else None
     return (
         links.lazy()
         .select("customer_id")
@@ -380,12 +379,25 @@ def standing_frame(
         .with_columns(
             pl.coalesce("is_allowed", on_contract),
             pl.coalesce("reason_code", pl.when(on_contract).then(pl.lit("contract")).otherwise(pl.lit("never_asked"))),
-            pl.lit(size or 0, pl.Int64()).alias("ledger_size"),
+            pl.lit(_decided_under(events, at, known_at), pl.Int64()).alias("ledger_size"),
         )
         .drop("legal_basis")
         .sort(keys)
         .collect()
     )
+
+
+def _decided_under(events: pl.DataFrame, at: datetime, known_at: datetime | None) -> int:
+    """How much of the ledger was heard, from its first leaf on: up to an event that had not happened by then, or was not known.
+
+    Whoever took the whole ledger's size for it would believe that a withdrawal which is not counted yet has been heard.
+    """
+    if "ledger_size" not in events.columns:
+        return 0
+    happened_at = pl.min_horizontal("occurred_at", "recorded_at", "received_at")
+    is_unheard = happened_at > at if known_at is None else (happened_at > at) | (pl.col("received_at") > known_at)
+    sizes = events.select(pl.col("leaf_index").filter(is_unheard).min(), pl.col("ledger_size").max()).row(0)
+    return min((int(size) for size in sizes if size is not None), default=0)
 
 
 def touching(purpose_code: str) -> pl.Expr:

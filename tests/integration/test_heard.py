@@ -1,14 +1,16 @@
 """Readers hear what the ledger took since standing was published: at once, exactly, and without waiting for one another."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from consent.events import Event
+from consent.errors import LedgerError
+from consent.events import Event, Recorded
 from consent.ledger.ledger import Ledger
 from consent.ledger.opening import open_ledger
 from consent.rule.policy import read_policy
@@ -18,6 +20,7 @@ from models.tables import write
 from tests.unit.consent.builders import MONDAY, event, subject
 from troth.clock import FixedClock
 from troth.home import Home
+from troth.published import current
 
 NOW = MONDAY + timedelta(days=10)
 PEOPLE = [f"cus_{number:03}" for number in range(12)]
@@ -153,3 +156,66 @@ def test_what_cannot_be_told_is_not_told(shop: Shop, tmp_path: Path) -> None:
     assert shop.ask(heard, PEOPLE[0], size - 1) is None  # standing was published under more
     assert shop.ask(heard, PEOPLE[0], size) == YES
     assert shop.ask(Heard(Home(tmp_path / "empty")), PEOPLE[0], size) is None
+
+
+def test_who_asked_before_a_no_was_said_does_not_settle_that_it_was_not(shop: Shop) -> None:
+    heard, later = Heard(shop.home), NOW + timedelta(seconds=1)
+    with shop.ledger() as ledger:
+        said = [replace(says(0, "withdraw"), occurred_at=later, recorded_at=later, received_at=later)]
+        ledger.append(said)
+        size = ledger.size
+    assert shop.ask(heard, PEOPLE[0], size) == NO  # asked at NOW, answered when the no was there
+    assert heard.answer(PEOPLE[0], size, later + timedelta(seconds=1), "personalization", "*") == NO
+    size = shop.say([says(0, "expire")])  # something else that touches them, from before
+    assert shop.ask(heard, PEOPLE[0], size) == NO
+
+
+def test_standing_published_as_of_a_time_does_not_claim_to_have_heard_what_came_after_it(shop: Shop) -> None:
+    heard, later = Heard(shop.home), NOW + timedelta(seconds=1)
+    before = shop.say([])
+    size = shop.say([replace(says(0, "withdraw"), occurred_at=later, recorded_at=later, received_at=later)])
+    shop.publish()  # as of NOW
+    rows = pl.read_parquet(current(shop.home, "consent_standing"))
+    assert rows["ledger_size"].unique().to_list() == [before]
+    assert shop.ask(heard, PEOPLE[0], size) == NO
+    assert shop.ask(heard, PEOPLE[1], size) == YES
+
+
+def test_a_gate_that_could_not_read_the_ledger_once_is_built_again(shop: Shop) -> None:
+    class Failing:
+        """A ledger of which one subject cannot be read, once."""
+
+        def __init__(self, ledger: Ledger) -> None:
+            self.ledger, self.has_failed = ledger, False
+
+        def events(self, start: int, stop: int) -> Iterator[Recorded]:
+            return self.ledger.events(start, stop)
+
+        def events_of(self, subject_id: str) -> list[Recorded]:
+            if self.has_failed:
+                return self.ledger.events_of(subject_id)
+            self.has_failed = True
+            raise LedgerError("ledger: expected to read it, found it gone. Try again.")
+
+    class Unlucky(Heard):
+        def _opened(self) -> Ledger:
+            if self._ledger is None:
+                self._ledger = Failing(super()._opened())  # type: ignore[assignment]
+            return self._ledger  # type: ignore[return-value]
+
+    heard, size = Unlucky(shop.home), shop.say([])
+    assert shop.ask(heard, PEOPLE[0], size) == YES
+    size = shop.say([says(0, "withdraw")])
+    assert shop.ask(heard, PEOPLE[1], size) is None
+    assert shop.ask(heard, PEOPLE[1], size) == YES
+    assert shop.ask(heard, PEOPLE[0], size) == NO
+
+
+def test_tables_that_cannot_be_read_are_a_refusal_and_no_fault(shop: Shop) -> None:
+    heard, size = Heard(shop.home), shop.say([])
+    table = current(shop.home, "consent_standing")
+    whole = table.read_bytes()
+    table.write_bytes(b"half a table")
+    assert shop.ask(heard, PEOPLE[0], size) is None
+    table.write_bytes(whole)
+    assert shop.ask(heard, PEOPLE[0], size) == YES

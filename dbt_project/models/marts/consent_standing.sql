@@ -418,8 +418,17 @@ decided as (
         and (answered.answer_count = group_counts.group_count or answered.reason_code not in {{ yeses }})
 ),
 
+-- How much was heard, from the first leaf on: up to an event that was not known, or had not happened, by then.
 ledger as (
-    select coalesce(max(ledger_size), 0) as ledger_size from {{ ref('consent_events') }}
+    select
+        coalesce(
+            min(leaf_index) filter (
+                where received_at > {{ as_of_at() }} or least(occurred_at, recorded_at, received_at) > {{ held_at() }}
+            ),
+            max(ledger_size),
+            0
+        ) as ledger_size
+    from {{ ref('consent_events') }}
 ),
 
 -- 7 and 8: an answer for everyone and everything asked, people with no event included.

@@ -74,12 +74,18 @@ def asked_of(policy: Policy) -> list[tuple[str, str]]:
     return sorted((code, channel) for code, purpose in policy.purposes.items() for channel in purpose.channels)
 
 
+def _is_unheard(said: Event, at: Any, known_at: Any) -> bool:
+    happened_at = min(said.occurred_at, said.recorded_at, said.received_at)
+    return bool(happened_at > at or (known_at is not None and said.received_at > known_at))
+
+
 def expected_rows(
     found: Sequence[Recorded], linked: Owned, policy: Policy, at: Any, known_at: Any = None
 ) -> list[tuple[Any, ...]]:
     """What the function says of every customer, in the order and shape of the frame."""
     known = [one.event for one in found if known_at is None or one.event.received_at <= known_at]
     links = joined(known)
+    heard = min([len(found), *(one.leaf_index for one in found if _is_unheard(one.event, at, known_at))])
     rows: list[tuple[Any, ...]] = []
     for customer in sorted({row[0] for row in linked}):
         mine = [(group[0] if group else None, kind, who) for owner, who, kind, *group in linked if owner == customer]
@@ -91,7 +97,7 @@ def expected_rows(
             on_contract = policy.purposes[purpose].rests_on_contract
             whole = Standing(True, "contract") if on_contract else merged_groups(one_by_one)
             answer = (whole.is_allowed, whole.reason_code, whole.since_at, whole.expires_at, whole.leaf_index)
-            rows.append((customer, purpose, channel, *answer, len(found)))
+            rows.append((customer, purpose, channel, *answer, heard))
     return rows
 
 

@@ -828,3 +828,14 @@ def test_an_erasure_is_the_same_once_what_was_said_before_it_cannot_be_read(
         or max(one.event.occurred_at, one.event.recorded_at, one.event.received_at) > erased_at[one.event.subject_id]
     ]
     assert everyone(left, policy, at) == everyone(found, policy, at)
+
+
+def test_a_frame_claims_to_have_heard_no_event_that_had_not_happened_or_was_not_known_by_its_time() -> None:
+    later = NOW + DAY
+    said = recorded(grant(), grant(NOW, subject_id=BORIS), withdraw(later), grant(NOW, subject_id=CARLA))
+    events = frame_of(said)
+    links = linked_frame([("cus_alma", ALMA, "hub")])
+    sizes = {at: standing_frame(events, links, POLICY, at)["ledger_size"].unique().to_list() for at in (NOW, later)}
+    assert sizes == {NOW: [2], later: [4]}
+    known = standing_frame(events, links, POLICY, later, known_at=NOW)["ledger_size"].unique().to_list()
+    assert known == [2]
