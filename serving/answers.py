@@ -4,11 +4,12 @@ Every function takes the time it answers for, and every answer carries its age, 
 Importing this is cheap; what is slow to import is imported by the answer that needs it.
 """
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +24,7 @@ from serving.errors import ServingError
 from serving.orders import AUDIENCES, Audience, OrderView
 from serving.profiles import Profile
 from troth.clock import Clock, FixedClock, SystemClock
+from troth.errors import TrothError
 from troth.home import Home
 
 if TYPE_CHECKING:  # the arrays behind it take half a second to import
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # the arrays behind it take half a second to import
 
 CUSTOMER_PREFIX = "cus_"
 MOST_RECOMMENDED = 100
+UNREADABLE = "unreadable"  # the online store cannot be asked
 Neighbours = Mapping[str, Sequence[tuple[str, float]]]
 
 
@@ -354,19 +357,22 @@ def clock_of(home: Home) -> Clock:
 
 
 def health(at_home: Home | Desk, at: datetime) -> Health:
-    """What personal answers rest on, and whether they can be given at all."""
+    """What personal answers rest on, and whether they can be given at all. Told also of a store that cannot be asked."""
     at_desk = _at_desk(at_home)
-    reason, size, seen = reads.projection(at_desk.source, at)
     views = (*catalogue.VIEWS, *catalogue.INDEXES)
+    try:
+        reason, size, seen = reads.projection(at_desk.source, at)
+        versions = {view.name: each.version for view, each in zip(views, at_desk.source.store.standings(views), strict=True)}  # fmt: skip
+        until = known_until(at_desk)
+    except (TrothError, OSError, sqlite3.Error):
+        reason, size, seen, versions, until = UNREADABLE, reads.readable_size(at_desk.source), None, {}, None
     return Health(
         status="ok" if reason is None else "degraded",
         reason_code=reason,
         ledger_size=size,
         standing_ledger_size=seen,
-        known_until=known_until(at_desk),
-        versions={
-            view.name: each.version for view, each in zip(views, at_desk.source.store.standings(views), strict=True)
-        },
+        known_until=until,
+        versions=versions,
     )
 
 

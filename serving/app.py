@@ -4,6 +4,7 @@ A refusal by consent is an answer (200, `is_allowed` false, a reason), not an er
 """
 
 import gc
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -84,6 +85,7 @@ def create_app(
         ProblemError: problems.on_problem,
         HTTPException: problems.on_http,
         TrothError: problems.on_refusal,
+        sqlite3.DatabaseError: problems.on_refusal,
         Exception: problems.on_fault,
     }
 
@@ -165,7 +167,7 @@ class Service:
             for reading, told in zip(plan, read, strict=True):
                 self._post.read(request, reading.use, told, at)
             return encoding.private(request, found)
-        except (ProblemError, TrothError) as error:
+        except (ProblemError, TrothError, sqlite3.DatabaseError) as error:
             problem = error if isinstance(error, ProblemError) else problems.unavailable(error)
             return problems.response(problem, feast_wire.fault(problem), encoding.JSON)
 

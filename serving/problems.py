@@ -1,5 +1,6 @@
 """Errors over HTTP as problem details (RFC 9457): expected, found, what to do. Never personal data."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -7,7 +8,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.errors import ServingError
 from troth.errors import TrothError
+
+_DOWN = (sqlite3.OperationalError, sqlite3.DatabaseError)
 
 
 class FieldProblem(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +61,16 @@ def response(problem: ProblemError, told: bytes | None = None, kind: str = "appl
     )
 
 
-def unavailable(error: TrothError) -> ProblemError:
-    return ProblemError(503, "unavailable", str(error))
+def unavailable(error: Exception) -> ProblemError:
+    """What is not to be had now, and in a second perhaps is: a store that is gone, nothing published yet, a damaged file.
+
+    Raises: the error itself, where it is a fault of ours (SQL that is wrong) and none of a store.
+    """
+    if type(error) in _DOWN:  # in SQLite's words there may be a path, or what was asked
+        error = ServingError(f"store: expected a database that can be read, found {type(error).__name__}. Ask again.")
+    elif not isinstance(error, TrothError):
+        raise error
+    return ProblemError(503, "unavailable", str(error), headers={"Retry-After": "1"})
 
 
 def on_problem(request: Request, error: Exception) -> Response:
@@ -79,8 +91,7 @@ def on_http(request: Request, error: Exception) -> Response:
 
 
 def on_refusal(request: Request, error: Exception) -> Response:
-    """What the platform cannot answer now: nothing published yet, a damaged file."""
-    assert isinstance(error, TrothError)  # noqa: S101 (registered for this class alone)
+    """What the platform cannot answer now."""
     return response(unavailable(error))
 
 

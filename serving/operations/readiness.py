@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 from feature_repo.reads import projection
-from serving.answers import Desk
+from serving.answers import UNREADABLE, Desk
 
 STOPPING, BOARD_MISSING = "stopping", "board_missing"
 
@@ -24,7 +24,7 @@ def readiness(desk: Desk, at: datetime, *, is_stopping: bool = False) -> Readine
         reasons += _of_standing(desk, at)
         reasons += [BOARD_MISSING] if desk.board() is None else []
     except Exception:  # whatever it is, nothing can be answered: whoever asks wants to know that, not a fault
-        reasons.append("unreadable")
+        reasons.append(UNREADABLE)
     return Readiness(is_ready=not reasons, reasons=reasons)
 
 
