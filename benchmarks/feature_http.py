@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
-from time import process_time
+from time import monotonic, process_time
 from typing import Any
 
 from benchmarks import feature_http_world as world_of
@@ -28,6 +29,7 @@ from benchmarks.materialize import place_of
 SUMMARY = "Features over HTTP, 16 and 64 callers, 1, 10 and 100 entities, keys, consent and metrics on: against feast serve and answers ready in memory"
 ENTITIES, CALLERS = (1, 10, 100), (16, 64)
 BODIES = 300  # different ones of each size
+_PATIENCE = 60
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,12 @@ class Scale:
     entities: Sequence[int] = ENTITIES
     callers: Sequence[int] = CALLERS
     kinds: Sequence[str] = ("redis", "sqlite")
+    feast: Mapping[str, int] = field(
+        default_factory=lambda: {"feast": 1, "feast_of_two": WORKERS}
+    )  # with how many workers each
 
 
-SIZES = {"full": Scale(100_000, 3.0, 3), "small": Scale(500, 0.3, 1, (1, 10), (4,), ("sqlite",))}
+SIZES = {"full": Scale(100_000, 3.0, 3), "small": Scale(300, 0.2, 1, (1, 10), (4,), ("sqlite",), {"feast": 1})}
 
 
 @dataclass
@@ -82,7 +87,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
         groups = {count: [chance.sample(world.people, count) for _ in range(BODIES)] for count in size.entities}
         for kind in size.kinds:
             with ExitStack() as standing:
-                servers = _servers(standing, folder, kind, world, groups)
+                servers = _servers(standing, folder, kind, world, groups, size.feast)
                 _compared(servers, size.entities)
                 for callers in size.callers:
                     for count in size.entities:
@@ -90,7 +95,12 @@ def measure(scale: str | None) -> Iterator[Measure]:
 
 
 def _servers(
-    standing: ExitStack, folder: Path, kind: str, world: World, groups: Mapping[int, Sequence[Sequence[str]]]
+    standing: ExitStack,
+    folder: Path,
+    kind: str,
+    world: World,
+    groups: Mapping[int, Sequence[Sequence[str]]],
+    feast: Mapping[str, int],
 ) -> dict[str, Server]:
     """All servers over one store of each side, ready to be asked."""
     theirs = standing.enter_context(place_of(folder, kind))
@@ -100,30 +110,33 @@ def _servers(
     shutil.rmtree(world.home.features, ignore_errors=True)
     _run("publish", str(world.home.root), **online)
     repo = world_of.feast_folder(folder, kind, theirs)
-    _run("materialize", str(repo), json.dumps({name: str(path) for name, path in world.sources.items()}))
+    if feast:
+        _run("materialize", str(repo), json.dumps({name: str(path) for name, path in world.sources.items()}))
     ask = {count: [{"service": SERVICE, "entities": {"customer_id": who}} for who in some] for count, some in groups.items()}  # fmt: skip
     online_ask = {count: [{"feature_service": SERVICE, "entities": {"customer_id": who}} for who in some] for count, some in groups.items()}  # fmt: skip
     mine, drop_in = _written("/v1/features", ask, world.key), _written("/get-online-features", online_ask, world.key)
     plain = _written("/get-online-features", online_ask)
-    root, found = str(world.home.root), {}
-    port = free_port()
-    pid = standing.enter_context(world_of.started(world_of.command_of("serve", str(port), root), port, **online))
-    _warm(port, [mine, drop_in])
-    found["ours"], found["drop_in"] = Server(port, pid, mine), Server(port, pid, drop_in)
-    ready = folder / f"ready_{kind}.json"
-    caller = Caller(port)
+    root = str(world.home.root)
+    commands = {"ours": lambda port: world_of.command_of("serve", port, root), "memory": lambda port: world_of.command_of("memory", port, root)}  # fmt: skip
+    commands |= {name: lambda port, workers=workers: world_of.feast_command(repo, port, workers) for name, workers in feast.items()}  # type: ignore[misc]  # fmt: skip
+    ports = {name: free_port() for name in commands}
+    begun = {name: world_of.begin(standing, command(str(ports[name])), **online) for name, command in commands.items()}
+    found = {}
+    for name, child in begun.items():
+        world_of.wait_for(ports[name], child)
+        found[name] = Server(ports[name], child.pid, plain if name in feast else mine)
+    _warm(found["ours"], WORKERS)
+    found["drop_in"] = Server(ports["ours"], begun["ours"].pid, drop_in)
+    ready, port = folder / f"ready_{kind}.json", free_port()
+    caller = Caller(ports["ours"])
     told = {sent.partition(b"\r\n\r\n")[2].decode(): caller.answer(sent).decode() for some in mine.values() for sent in some}  # fmt: skip
     ready.write_text(json.dumps(told))
     caller.socket.close()
-    port = free_port()
-    pid = standing.enter_context(world_of.started(world_of.command_of("ready", str(port), root, str(ready)), port))
-    found["ready"] = Server(port, pid, mine)
-    for name, workers in (("feast", 1), ("feast_of_two", WORKERS)):
-        port = free_port()
-        pid = standing.enter_context(world_of.started(world_of.feast_command(repo, port, workers), port))
-        found[name] = Server(port, pid, plain)
-    for each in found.values():
-        _warm(each.port, [each.requests])
+    child = world_of.begin(standing, world_of.command_of("ready", str(port), root, str(ready)))
+    world_of.wait_for(port, child)
+    found["ready"] = Server(port, child.pid, mine)
+    for name, server in found.items():
+        _warm(server, feast.get(name, WORKERS))
     return found
 
 
@@ -137,27 +150,40 @@ def _written(path: str, bodies: Mapping[int, Sequence[Any]], key: str | None = N
     return {count: [request(path, json.dumps(body).encode(), key) for body in some] for count, some in bodies.items()}
 
 
-def _warm(port: int, kinds: Sequence[Mapping[int, Sequence[bytes]]]) -> None:
-    """Some requests over many connections, so that every worker has answered."""
-    for kind in kinds:
-        for some in kind.values():
-            asked(port, some[:64], 32)
+def _warm(server: Server, workers: int) -> None:
+    """Some requests over many connections, until so many processes have answered."""
+    until = monotonic() + _PATIENCE
+    while True:
+        pids = _family(server.pid)
+        before = processor(pids)
+        for some in server.requests.values():
+            asked(server.port, some[:64], 32)
+        if sum(after > was for after, was in zip(processor(pids), before, strict=True)) >= workers:
+            return
+        if monotonic() > until:
+            raise SystemExit(f"feature_http: expected {workers} processes that answer, found fewer.")
+
+
+def _family(pid: int) -> list[int]:
+    import psutil
+
+    return [pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))]
 
 
 def _compared(servers: Mapping[str, Server], entities: Sequence[int]) -> None:
     """Feast says what our drop-in says, and our own protocol too."""
     for count in entities:
         told = {}
-        for name in ("drop_in", "feast", "ours"):
+        for name in servers:
             server = servers[name]
             caller = Caller(server.port)
             answer = json.loads(caller.answer(server.requests[count][0]))
             caller.socket.close()
             told[name] = (
-                answer["features"] if name == "ours"
+                answer["features"] if "features" in answer
                 else {name: each["values"] for name, each in zip(answer["metadata"]["feature_names"], answer["results"], strict=True) if name != "customer_id"}
             )  # fmt: skip
-        if not told["ours"] == told["drop_in"] == told["feast"]:
+        if any(each != told["ours"] for each in told.values()):
             raise SystemExit("feature_http: expected all to say the same of the same people, found otherwise.")
 
 
@@ -181,17 +207,15 @@ def _measured(servers: Mapping[str, Server], kind: str, callers: int, count: int
     yield Measure(name, ours.rate, "requests/s", "higher", 10, "feast serve", feast.rate, here)
     yield Measure(f"{name}_p99", ours.at(0.99), "ms", "lower", 1, "feast serve", feast.at(0.99), here)
     yield Measure(f"{name}_drop_in", drop_in.rate, "requests/s", "higher", 10, "feast serve", feast.rate, here)
-    two = found["feast_of_two"]
-    yield Measure(f"{name}_beside_two", ours.rate, "requests/s", "higher", None, "feast serve of two workers", two.rate, here)  # fmt: skip
-    ready = found["ready"]
-    yield Measure(f"{name}_of_limit", ours.rate, "requests/s", "higher", 0.5, "the same server, answers ready in memory", ready.rate, here)  # fmt: skip
+    if two := found.get("feast_of_two"):
+        yield Measure(f"{name}_beside_two", ours.rate, "requests/s", "higher", None, "feast serve of two workers", two.rate, here)  # fmt: skip
+    limits = {"memory": "the same server, rows in memory", "ready": "the same server, answers ready in memory"}
+    for which, limit in limits.items():
+        yield Measure(f"{name}_of_{which}", ours.rate, "requests/s", "higher", 0.5, limit, found[which].rate, here)
 
 
 def _ask(found: Asked, server: Server, callers: int, count: int, seconds: float) -> None:
-    import psutil
-
-    process = psutil.Process(server.pid)
-    pids = [server.pid, *(each.pid for each in process.children(recursive=True))]
+    pids = _family(server.pid)
     before, own = processor(pids), process_time()
     times, took = asked(server.port, cycle(server.requests[count]), callers, seconds)
     found.callers += process_time() - own
@@ -211,24 +235,65 @@ def _serve(port: int, root: Path) -> None:
     bound(home, LOOPBACK, port, clock, Hub(home, clock), workers=WORKERS)()
 
 
-def _ready(port: int, root: Path, told: Path) -> None:
-    """The same server in as many processes: keys, limits, counts and log, bodies read as asked, and the bytes of the answer from memory."""
+class _Memory:
+    """Rows of a store, all of them in a dict."""
+
+    def __init__(self, store: Any, views: Sequence[Any], keys: Sequence[str]) -> None:
+        found = store.fetch(views, keys)
+        self.layout, self._views, self._rows, self._standings = store.layout, list(views), dict(zip(keys, found.rows, strict=True)), found.standings  # fmt: skip
+
+    def fetch(self, views: Sequence[Any], keys: Sequence[str]) -> Any:
+        from feature_repo.store import Fetched
+
+        if list(views) != self._views:
+            raise SystemExit("feature_http: expected one service to be asked for, found another.")
+        return Fetched([self._rows[key] for key in keys], self._standings)
+
+
+def _memory(root: Path) -> Any:
+    """The service as it is, over rows in memory."""
+    from dataclasses import replace
+
+    from feature_repo import catalogue
+    from serving.app import create_app
+    from troth.clock import SystemClock
+    from troth.home import Home
+
+    app = create_app(Home(root), SystemClock())
+    desk = next(
+        each for each in app.router.routes if getattr(each, "path", "") == "/v1/features"
+    ).endpoint.__self__._desk
+    store, views = desk.source.store, [*catalogue.service(SERVICE).views, catalogue.SUBJECT_GATE]
+    keys = [key for key, _ in store.scan(views[0])]
+    desk.source = replace(desk.source, store=_Memory(store, views, keys))
+    return app
+
+
+def _several(port: int, app: Callable[[], Any]) -> None:
+    """An app in as many processes as ours, each listening for itself."""
     import multiprocessing
 
-    answers = {question.encode(): answer.encode() for question, answer in json.loads(told.read_text()).items()}
     context = multiprocessing.get_context("fork")
-    others = [
-        context.Process(target=_answer_ready, args=(port, root, answers), daemon=True) for _ in range(WORKERS - 1)
-    ]
-    for each in others:
-        each.start()
-    _answer_ready(port, root, answers)
+    for _ in range(WORKERS - 1):
+        context.Process(target=_one, args=(port, app), daemon=True).start()
+    _one(port, app)
 
 
-def _answer_ready(port: int, root: Path, answers: Mapping[bytes, bytes]) -> None:
+def _one(port: int, app: Callable[[], Any]) -> None:
     import socket
 
     import uvicorn
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", port))
+        config = uvicorn.Config(app(), log_level="warning", access_log=False, server_header=False)
+        uvicorn.Server(config).run([listener])
+
+
+def _ready(root: Path, told: Path) -> Any:
+    """Keys, limits, counts and log, bodies read as asked, and the bytes of the answer from memory."""
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
@@ -242,6 +307,7 @@ def _answer_ready(port: int, root: Path, answers: Mapping[bytes, bytes]) -> None
     from troth.clock import SystemClock
     from troth.home import Home
 
+    answers = {question.encode(): answer.encode() for question, answer in json.loads(told.read_text()).items()}
     home, use = Home(root), catalogue.service(SERVICE)
     post, callers = Post(home), Callers(home)
 
@@ -258,12 +324,7 @@ def _answer_ready(port: int, root: Path, answers: Mapping[bytes, bytes]) -> None
     app = create_app(home, SystemClock(), post=post)
     mine = Route("/v1/features", features, methods=["POST"])
     app.router.routes[:] = [mine if getattr(each, "path", "") == mine.path else each for each in app.router.routes]
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(("127.0.0.1", port))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-        uvicorn.Server(config).run([listener])
+    return app
 
 
 if __name__ == "__main__":
@@ -271,7 +332,9 @@ if __name__ == "__main__":
     if command == "serve":
         _serve(int(words[0]), Path(words[1]))
     elif command == "ready":
-        _ready(int(words[0]), Path(words[1]), Path(words[2]))
+        _several(int(words[0]), partial(_ready, Path(words[1]), Path(words[2])))
+    elif command == "memory":
+        _several(int(words[0]), partial(_memory, Path(words[1])))
     elif command == "publish":
         world_of.publish_online(Path(words[0]))
     else:

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -177,39 +178,40 @@ def materialize(repo: Path, sources: Mapping[str, str]) -> None:
     store.materialize(now - timedelta(days=2), now)
 
 
-@contextmanager
-def started(command: list[str], port: int, **environment: str) -> Iterator[int]:
-    """A server as a process, once it answers, and its process id; ended with all it started."""
+def begin(standing: ExitStack, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
+    """A server as a process, ended with all it started."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **environment})  # fmt: skip
+    standing.callback(_end, child)
+    return child
+
+
+def wait_for(port: int, child: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + _PATIENCE
+    while not is_open(port):
+        if time.monotonic() > until or child.poll() is not None:
+            raise SystemExit("feature_http: expected a server that answers, found none.")
+        time.sleep(0.1)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
     import psutil
 
-    child = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment}
-    )
-    family: list[Any] = []
+    family = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+    child.terminate()
     try:
-        until = datetime.now(UTC) + timedelta(seconds=_PATIENCE)
-        while not is_open(port):
-            if datetime.now(UTC) > until or child.poll() is not None:
-                raise SystemExit(f"{command[-6:]}: expected a service that answers, found none.")
-        yield child.pid
-    finally:
-        if child.poll() is None:
-            family = psutil.Process(child.pid).children(recursive=True)
-        child.terminate()
-        try:
-            child.wait(30)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        for each in family:
-            if each.is_running():
-                each.kill()
+        child.wait(30)
+    except subprocess.TimeoutExpired:
+        child.kill()
+    for each in family:
+        if each.is_running():
+            each.kill()
 
 
 def command_of(*words: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.feature_http", *words]
 
 
-def feast_command(repo: Path, port: int, workers: int) -> list[str]:
+def feast_command(repo: Path, port: str, workers: int) -> list[str]:
     """Feast's own server, without the log of accesses that it writes otherwise."""
-    options = ["serve", "--port", str(port), "--max-requests", "0", "--no-access-log", "--workers", str(workers)]
+    options = ["serve", "--port", port, "--max-requests", "0", "--no-access-log", "--workers", str(workers)]
     return [sys.executable, "-c", "from feast.cli.cli import cli; cli()", "-c", str(repo), *options]
