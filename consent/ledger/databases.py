@@ -64,7 +64,7 @@ class SQLiteDatabase:
         self._reader_lock = threading.RLock()
         self._writer_thread: int | None = None
         try:
-            self._writer = self._connect()
+            self._writer = self._connect(may_make=not path.with_name(f"{path.name}-wal").exists())
             try:
                 self._prepare(path)
                 self._reader = self._connect()
@@ -162,8 +162,13 @@ class SQLiteDatabase:
             self._writer, self._reader = self._connect(), self._connect()
             self._is_doubtful = False
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+    def _connect(self, *, may_make: bool = False) -> sqlite3.Connection:
+        """To the file that is there. Where it was moved away and its journal was not, SQLite would make an empty one and throw away
+        the journal, with what was acknowledged and is nowhere else yet."""
+        address = f"file:{quote(str(self._path.absolute()))}?mode={'rwc' if may_make else 'rw'}"
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, check_same_thread=False, timeout=_PATIENCE
+        )
         try:
             connection.execute("pragma page_size = 8192")  # of a new file: half the pages, a microsecond less per event
             connection.execute("pragma synchronous = full")

@@ -168,6 +168,36 @@ def test_a_mark_that_cannot_be_written_costs_no_event_and_is_told_in_the_end(tmp
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_file_that_was_moved_away_is_not_made_anew_over_the_journal_of_the_one_that_comes_back(
+    tmp_path: Path,
+) -> None:
+    """A new empty file beside the journal would make SQLite throw away all that is only there yet."""
+    file, away = tmp_path / "ledger.db", tmp_path / "elsewhere"
+    failing = threading.Event()
+
+    def answer(call: Call) -> Fault:
+        return Fault.IO_ERROR if failing.is_set() and call.path.endswith("-wal") else Fault.NONE
+
+    with watched(tmp_path, answer), builders.open_ledger(tmp_path) as ledger:
+        ledger.append(events(5))
+        file.rename(away)
+        failing.set()
+        with pytest.raises(LedgerError, match="expected a database that can be written"):
+            ledger.append(events(1, 5))
+        failing.clear()
+        with pytest.raises(LedgerError, match="expected a database that can be written, found unable to open"):
+            ledger.append(events(1, 5))
+        (tmp_path / "ledger.checkpoint").rename(tmp_path / "mark")  # nobody remembers that there was one
+        with pytest.raises(LedgerError, match="expected a SQLite database, found unable to open"):
+            builders.open_ledger(tmp_path)
+        (tmp_path / "mark").rename(tmp_path / "ledger.checkpoint")
+        away.rename(file)
+        assert ledger.append(events(2, 5)) == [5, 6]
+    with builders.open_ledger(tmp_path) as again:
+        assert [one.leaf_index for one in again.events()] == list(range(7))
+        again.verify()
+
+
 def test_all_who_wait_for_one_commit_hear_of_its_fault_and_may_ask_again(tmp_path: Path) -> None:
     failing, faults, leaves = threading.Event(), list[LedgerError](), dict[int, list[int]]()
 
