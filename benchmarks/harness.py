@@ -24,6 +24,7 @@ NAMES = (
     "ledger_bulk",
     "consent_gate",
     "withdrawal",
+    "leaks",
     "tamper",
     "promise",
     "as_of",
