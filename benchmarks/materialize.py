@@ -42,6 +42,8 @@ def measure(scale: str | None) -> Iterator[Measure]:
             for who in ("ours", "feast", "limit"):
                 with place_of(folder, kind) as place:
                     ours[f"{who}_{kind}"] = _run(who, kind, source, place)
+                    if who == "ours":
+                        ours[f"again_{kind}"] = _run(who, kind, _changed(source, folder / "again.parquet"), place)
             mine, peer, limit = (ours[f"{who}_{kind}"] for who in ("ours", "feast", "limit"))
             here = conditions(
                 **state, rows_a_second=round(rows / mine["seconds"]), feast_rows_a_second=round(rows / peer["seconds"]),
@@ -53,6 +55,10 @@ def measure(scale: str | None) -> Iterator[Measure]:
             yield Measure(
                 f"materialize_{kind}_of_limit", rows / mine["seconds"], "rows/s", "higher", 0.5,
                 "packed bytes sent as they are, no guard, one writer", rows / limit["seconds"], here,
+            )  # fmt: skip
+            yield Measure(
+                f"materialize_{kind}_again", ours[f"again_{kind}"]["seconds"], "s, every row newer than what is there", "lower", goal,
+                "Feast 0.67, first time", peer["seconds"], here,
             )  # fmt: skip
             yield Measure(f"materialize_{kind}_peak", mine["peak_mb"], "MB", "lower", 1_000, conditions=here)
         with place_of(folder, "redis") as place:

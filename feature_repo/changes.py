@@ -39,7 +39,7 @@ def refresh(store: OnlineStore, view: View, rows: pl.DataFrame, version: str, fo
     is_known = standing.version is not None and (last.version, last.erasures) == (standing.version, erasures)
     known = last.read() if is_known else None
     says, gone = np.ones(rows.height, dtype=np.bool_), set[str]()
-    if known is not None and len(np.unique(keys)) == len(keys):
+    if known is not None and pl.Series(keys).n_unique() == len(keys):
         says = _differ(keys, hashes, *known)
         gone.update(last.keys_but(keys))
     elif standing.version is not None:
@@ -84,17 +84,15 @@ class Last:
 
     def keys_but(self, keys: Hashes) -> list[str]:
         """Keys that are not among the given ones any more."""
-        known = pl.read_parquet(self._keys)
-        if known.height == len(keys) and np.array_equal(np.sort(known["hash"].to_numpy()), np.sort(keys)):
+        if np.array_equal(self.read()[0], keys):
             return []
-        return known.filter(~pl.col("hash").is_in(pl.Series(keys).implode()))["key"].to_list()
+        return pl.read_parquet(self._keys).join(pl.DataFrame({"hash": keys}), on="hash", how="anti")["key"].to_list()
 
     def write(self, version: str, erasures: int, keys: Hashes, hashes: Hashes, texts: Callable[[], pl.Series]) -> None:
         """Remember a version. The mark goes first and comes last, so that half of it counts as nothing."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        same_keys = False
-        if self.version is not None and self._rows.exists() and self._keys.exists():
-            same_keys = bool(np.array_equal(np.sort(self.read()[0]), np.sort(keys)))
+        is_kept = self.version is not None and self._rows.exists() and self._keys.exists()
+        same_keys = is_kept and np.array_equal(self.read()[0], keys)
         self._mark.unlink(missing_ok=True)
         np.save(self._rows, np.stack([keys, hashes]))
         if not same_keys:

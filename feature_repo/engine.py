@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_A_TIME = 100_000
 ROWS_OF_A_PART = 1_000_000  # what is sorted at once, where an entity has several rows
-_MEMORY = "512MB"
+_MEMORY = "256MB"
 
 
 class PackedComputeEngineConfig(LocalComputeEngineConfig):  # type: ignore[misc]
@@ -109,17 +109,17 @@ class _Rows:
         names = (*bound.view.entity.join_keys, *(each.name for each in bound.view.online_fields))
         self._columns = [(mapping.get(name, name), name) for name in names]
         self._event = (mapping.get(source.timestamp_field, source.timestamp_field), bound.view.event_column)
-        self._created = source.created_timestamp_column
+        self._created = source.created_timestamp_column or None
         self._keys = [_quoted(mapping.get(name, name)) for name in bound.view.entity.join_keys]
         self._given = [source.path, start, end]
         event = _quoted(self._event[0])
         self._from = f"from read_parquet(?) where {event} >= ? and {event} <= ?"
         keys = ", ".join(self._keys)
         found = connection.execute(
-            f"select count(*), approx_count_distinct(({keys})) {self._from}", self._given
-        ).fetchone()  # fmt: skip
+            f"select count(*), approx_count_distinct(hash({keys})) {self._from}", self._given
+        ).fetchall()  # fmt: skip
         self.count: int
-        self.count, entities = found if found else (0, 0)
+        ((self.count, entities),) = found
         # Where an entity has several rows only the newest is wanted, and to find it its rows must meet. The count of entities is a
         # guess: were it one row to each and a half, the guard still keeps the newest.
         self._is_single = self.count <= 1.5 * entities and self._created is None
@@ -137,8 +137,8 @@ class _Rows:
 
         chosen = ", ".join(f"{_quoted(given)} as {_quoted(name)}" for given, name in [*self._columns, self._event])
         if self._is_single:
-            reader = self._connection.execute(f"select {chosen} {self._from}", self._given)
-            for batch in reader.to_arrow_reader(ROWS_AT_A_TIME):
+            found = self._connection.sql(f"select {chosen} {self._from}", params=self._given)
+            for batch in found.to_arrow_reader(ROWS_AT_A_TIME):
                 yield pa.Table.from_batches([batch])
             return
         parts = -(-self.count // ROWS_OF_A_PART)
@@ -146,8 +146,7 @@ class _Rows:
         ordered = f" order by {', '.join(order)}" if order else ""
         for part in range(parts):
             query = f"select {chosen} {self._from} and hash({', '.join(self._keys)}) % ? = ?{ordered}"
-            reader = self._connection.execute(query, [*self._given, parts, part]).to_arrow_reader(ROWS_AT_A_TIME)
-            yield pa.Table.from_batches(reader, reader.schema)
+            yield self._connection.sql(query, params=[*self._given, parts, part]).to_arrow_table()
 
 
 def _quoted(name: str) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
 from feature_repo.packed import layout_of
-from feature_repo.redis_scripts import BEGIN, COMMIT, ERASE, FAILED, SWEEP, WRITE
+from feature_repo.redis_scripts import BEGIN, COMMIT, ERASE, FAILED, FIRST, SWEEP, WRITE
 from feature_repo.store import Fetched, OnlineStore, Refresh, Standing, StoredRow, Written
 
 if TYPE_CHECKING:
@@ -133,10 +133,15 @@ class RedisStore(OnlineStore):
                 self._swept(view, left)
             # Who is written from now on counts for the next version; those so far, as long as this one has not settled them.
             current, before = self._touched(view)
-            self._ask(b"SUNIONSTORE", before, before, current)
+            erasures, touched = self.erasures(), self._ask(b"SUNIONSTORE", before, before, current)
             self._ask(b"DEL", current)
-            coming = _Coming(self, view, epoch, done, token, as_of_us)
+            is_first = not (done or left or erasures or touched)  # then nothing of the view can be there
+            coming = _Coming(self, view, epoch, done, token, as_of_us, is_first=is_first)
             yield coming
+            if is_first and self.erasures() != erasures:
+                raise FeatureError(
+                    f"view {view.name}: expected nobody to be erased meanwhile, found that some were. Publish it again."
+                )
         except BaseException:
             with suppress(FeatureError):
                 self._script(FAILED, [self._meta], _view_id(view), token)
@@ -187,6 +192,26 @@ class RedisStore(OnlineStore):
 
     def close(self) -> None:
         self._nodes.close()
+
+    def _first(self, view: View, rows: "Encoded", epoch: int, follows: Any) -> tuple[Written, list[str]]:
+        """As `_written`, of a view of which nothing can be there; what is there after all goes through the guard."""
+        from feature_repo.redis_wire import batches
+
+        prefix, fields = self._prefix(view.entity), _places(view)
+        constants = [*fields, b"%d" % epoch, b"0", b"0"]
+        sent = list(batches(rows, prefix, epoch, follows, constants, self._nodes.slots))
+        found, there = Written(), set[bytes]()
+        for batch, (written, _, others) in zip(sent, self._nodes.run(FIRST, sent), strict=True):
+            found += Written(written)
+            there.update(batch.names[place - 1].as_py()[len(prefix) :] for place in others)
+        if not there:
+            return found, []
+        import numpy as np
+
+        again = np.array([key in there for key in rows.keys.to_pylist()])
+        rest = None if follows is None else np.asarray(follows)[again]
+        more, skipped = self._written(view, rows.take(again), epoch, 0, None, rest)
+        return found + more, skipped
 
     def _written(
         self, view: View, rows: "Encoded", epoch: int, done: int, as_of_us: int | None, follows: Any
@@ -288,14 +313,20 @@ class RedisStore(OnlineStore):
 class _Coming(Refresh):
     """A version on its way into Redis."""
 
-    def __init__(self, store: RedisStore, view: View, epoch: int, done: int, token: str, as_of_us: int) -> None:
+    def __init__(
+        self, store: RedisStore, view: View, epoch: int, done: int, token: str, as_of_us: int, *, is_first: bool
+    ) -> None:  # fmt: skip
         super().__init__()
+        self._is_first = is_first
         self._store, self._view, self._epoch, self._done = store, view, epoch, done
         self._token, self._as_of_us, self._renewed = token, as_of_us, time.monotonic()
 
     def write(self, rows: "Encoded", follows: Any = None) -> None:
         self._renew()
-        written, skipped = self._store._written(self._view, rows, self._epoch, self._done, None, follows)
+        if self._is_first:
+            written, skipped = self._store._first(self._view, rows, self._epoch, follows)
+        else:
+            written, skipped = self._store._written(self._view, rows, self._epoch, self._done, None, follows)
         self.written += written
         self.skipped += skipped
 
