@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -36,7 +36,7 @@ ERASED = b"!"
 IN_FLIGHT = 4  # scripts sent before the first is answered
 LEASE_SECONDS = 60.0  # a publication that says nothing for so long is taken for dead
 _RENEW_SECONDS = 10.0
-_PATIENCE = 10.0
+_PATIENCE = 3.0  # seconds; who reads waits no longer than twice that
 _NOTHING = Standing()
 _SLOTS = 16384
 
@@ -44,14 +44,26 @@ _SLOTS = 16384
 class RedisStore(OnlineStore):
     """Rows of one project in a Redis. Every thread has a connection of its own to each node."""
 
-    def __init__(self, client: Any, project: str = "troth") -> None:
+    def __init__(self, connect: Callable[[], Any], project: str = "troth") -> None:
+        """`connect`: a client of redis-py, of one server, behind sentinels or of a cluster; asked for when it is first needed."""
         super().__init__()
-        self._client, self._project = client, project
-        self._nodes: _Nodes = _ClusterNodes(client) if hasattr(client, "nodes_manager") else _OneNode(client)
+        self._connect, self._lock = connect, threading.Lock()
         self._meta = f"{project}:".encode()
         self._tails: dict[tuple[str, ...], bytes] = {}
         self._seen: dict[bytes, tuple[int, Standing]] = {}
         self._registered: set[tuple[str, int]] = set()
+
+    @cached_property
+    def _client(self) -> Any:
+        try:
+            return self._connect()
+        except _driver().RedisError as fault:
+            raise _lost(fault) from None
+
+    @cached_property
+    def _nodes(self) -> "_Nodes":
+        with self._lock:
+            return _ClusterNodes(self._client) if hasattr(self._client, "nodes_manager") else _OneNode(self._client)
 
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         for _ in range(2):
@@ -490,26 +502,24 @@ class _ClusterNodes(_Nodes):
 def redis_store(address: str, project: str = "troth") -> RedisStore:
     """The store in a Redis: `redis://host:port/db`, `rediss://...`, `redis+cluster://host:port`, or `redis+sentinel://host:port,host:port/service`.
 
-    Raises: FeatureError when it cannot be reached or there is no driver.
+    It is reached when it is first asked. Raises: FeatureError when there is no driver.
     """
-    redis = _driver()
+    redis, kind = _driver(), urlsplit(address)
     times = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
-    kind = urlsplit(address)
-    try:
-        if kind.scheme == "redis+cluster":
-            client: Any = redis.RedisCluster.from_url("redis://" + address.partition("://")[2], **times)
-        elif kind.scheme == "redis+sentinel":
-            from redis.sentinel import Sentinel
 
-            asked = [(each.rpartition(":")[0], int(each.rpartition(":")[2])) for each in kind.netloc.rpartition("@")[2].split(",")]  # fmt: skip
-            client = Sentinel(  # type: ignore[no-untyped-call]
-                asked, password=kind.password, **times).master_for(kind.path.strip("/"), password=kind.password, **times)  # fmt: skip
-        else:
-            client = redis.Redis.from_url(address, **times)
-        client.ping()
-    except redis.RedisError as fault:
-        raise _lost(fault) from None
-    return RedisStore(client, project)
+    def connect() -> Any:
+        if kind.scheme == "redis+cluster":
+            return redis.RedisCluster.from_url("redis://" + address.partition("://")[2], **times)
+        if kind.scheme != "redis+sentinel":
+            return redis.Redis.from_url(address, **times)
+        from redis.sentinel import Sentinel
+
+        hosts = [each.rpartition(":")[::2] for each in kind.netloc.rpartition("@")[2].split(",")]
+        told = {"password": kind.password, **times}
+        sentinel = Sentinel([(host, int(port)) for host, port in hosts], **told)  # type: ignore[no-untyped-call]
+        return sentinel.master_for(kind.path.strip("/"), **told)  # type: ignore[no-untyped-call]
+
+    return RedisStore(connect, project)
 
 
 def _read_of(one: bytes | None, other: bytes | None, done: int, as_of_us: int) -> tuple[bytes | None, bool]:

@@ -5,6 +5,7 @@ Writers take the file's one write lock for a whole batch, so a reader sees a bat
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +71,7 @@ class SqliteStore(OnlineStore):
 
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         names = [view.name for view in views]
-        told = self._reader().execute(_read_of(len(names)), (json.dumps(names), *names, json.dumps(keys))).fetchall()
+        told = self._asked(_read_of(len(names)), (json.dumps(names), *names, json.dumps(keys)))
         by_name = {row[1]: Standing(row[2], row[3], row[4] or 0) for row in told[: -len(keys) or None]}
         standings = [by_name.get(name, _NOTHING) for name in names]
         rows: list[list[tuple[int, bytes] | None]] = []
@@ -89,14 +90,14 @@ class SqliteStore(OnlineStore):
 
     def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
         (standing,) = self.standings([view])
-        for key, at, value in self._reader().execute(_SCAN, (view.name, prefix, prefix + "\U0010ffff")):
+        for key, at, value in self._asked(_SCAN, (view.name, prefix, prefix + "\U0010ffff")):
             yield key, StoredRow(at, self.decoded(value), standing.version)
 
     def standings(self, views: Sequence[View]) -> list[Standing]:
         names = [view.name for view in views]
         found = {
             name: Standing(version, as_of_us, count or 0)
-            for name, version, as_of_us, count in self._reader().execute(_STANDINGS, (json.dumps(names),))
+            for name, version, as_of_us, count in self._asked(_STANDINGS, (json.dumps(names),))
         }
         return [found.get(name, _NOTHING) for name in names]
 
@@ -114,7 +115,7 @@ class SqliteStore(OnlineStore):
             )  # fmt: skip
 
     def touched(self, view: View) -> set[str]:
-        found = self._reader().execute(
+        found = self._asked(
             "select entity_rows.entity from entity_rows join views using (view_id) where name = ? and came = 0",
             (view.name,),
         )
@@ -154,9 +155,7 @@ class SqliteStore(OnlineStore):
         return removed
 
     def erasures(self) -> int:
-        count, newest = (
-            self._reader().execute("select count(*), coalesce(max(erased_us), 0) from tombstones").fetchone()
-        )
+        count, newest = self._asked("select count(*), coalesce(max(erased_us), 0) from tombstones", ())[0]
         return int(count + newest)
 
     def _rewrite(self) -> None:
@@ -177,28 +176,44 @@ class SqliteStore(OnlineStore):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def close(self) -> None:
-        connection = self._local.__dict__.pop("reader", None)
-        if connection is not None:
-            connection.close()
+        kept = self._local.__dict__.pop("reader", None)
+        if kept is not None:
+            kept[1].close()
 
     def _definition(self, schema_id: int) -> str | None:
-        found = self._reader().execute(_LAYOUT, (schema_id,)).fetchone()
-        return found[0] if found else None
+        found = self._asked(_LAYOUT, (schema_id,))
+        return found[0][0] if found else None
+
+    def _asked(self, query: str, given: Sequence[Any]) -> list[Any]:
+        """All rows of a query. Raises: FeatureError for a file that is not there or cannot be read."""
+        try:
+            return self._reader().execute(query, given).fetchall()
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise
+        except sqlite3.Error as fault:
+            self.close()
+            raise FeatureError(
+                f"online store: expected a file that can be read, found {type(fault).__name__}. Try again, or run `troth run`."
+            ) from None
 
     def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = self._local.__dict__.get("reader")
-        if connection is None:
-            if not self.path.exists():
-                raise FeatureError(f"online store: expected {self.path}, found no file. Run `troth run` first.")
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5
+        """This thread's connection, for as long as the file is the same one."""
+        try:
+            now = os.stat(self.path)
+        except FileNotFoundError:
+            self.close()
+            raise FeatureError(f"online store: expected {self.path}, found no file. Run `troth run` first.") from None
+        kept: tuple[int, sqlite3.Connection] | None = self._local.__dict__.get("reader")
+        if kept is not None and kept[0] == now.st_ino:
+            return kept[1]
+        self.close()
+        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5)  # fmt: skip
+        if connection.execute("pragma user_version").fetchone()[0] != VERSION:
+            connection.close()
+            raise FeatureError(
+                f"online store: expected tables of version {VERSION}, found others. Run `troth run`: it publishes again."
             )
-            if connection.execute("pragma user_version").fetchone()[0] != VERSION:
-                connection.close()
-                raise FeatureError(
-                    f"online store: expected tables of version {VERSION}, found others. Run `troth run`: it publishes again."
-                )
-            self._local.reader = connection
+        self._local.reader = now.st_ino, connection
         return connection
 
     @contextmanager

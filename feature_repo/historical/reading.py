@@ -115,6 +115,7 @@ def read(
         if SUBJECT not in entities.table.column_names:
             raise FeatureError(f"entity rows: expected a column {SUBJECT}, found none. Add it: consent is asked by it.")
         spans = training_spans(home, clock)
+        moment = at or clock.now()  # after the ledger was read: what was said before counts
         found = judged(asked, spans.path, current(home, CUSTOMERS), spans.identities, moment)
         with ThreadPoolExecutor(1) as pool:  # hashed in Python while DuckDB joins
             receipt = pool.submit(_keep_receipt, home, name, views, found.people, spans, moment, clock)

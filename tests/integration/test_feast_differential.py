@@ -116,9 +116,7 @@ def ours(kind: str, address: str, folder: Path) -> Kitchen:
         "sqlite": {"type": f"{name}SqliteOnlineStore", "path": str(folder / "ours.db"), "answer_at": NOW.isoformat()},
         "redis": {"type": f"{name}RedisOnlineStore", "address": address, "answer_at": NOW.isoformat()},
     }[kind]
-    return Kitchen(
-        folder / "ours", online, "feature_repo.engine.PackedComputeEngine", f"shop_{uuid.uuid4().hex[:8]}"
-    )
+    return Kitchen(folder / "ours", online, "feature_repo.engine.PackedComputeEngine", f"shop_{uuid.uuid4().hex[:8]}")
 
 
 def told(response: Any) -> tuple[dict[str, Any], dict[str, list[int]]]:

@@ -349,8 +349,27 @@ def test_a_publisher_that_is_killed_leaves_what_was_and_the_next_takes_over(
 
 def test_a_redis_that_is_not_there_is_told_in_words_without_its_address() -> None:
     with pytest.raises(FeatureError, match="expected a Redis that works") as fault:
-        redis_store("redis://:secret@127.0.0.1:1/0")
+        redis_store("redis://:secret@127.0.0.1:1/0").standings([VIEW])
     assert "secret" not in str(fault.value)
+
+
+def test_a_file_that_was_replaced_or_broken_is_not_read_on(tmp_path: Path) -> None:
+    store, other = SqliteStore(tmp_path / "online.db"), SqliteStore(tmp_path / "other.db")
+    for each, units in ((store, 1), (other, 2)):
+        with each.refresh(VIEW, "v", 5, 1) as coming:
+            coming.write(batch([("a", 5, units)]))
+    assert read(store) == {"a": (5, 1)}
+    for left in tmp_path.glob("online.db-*"):
+        left.unlink()
+    (tmp_path / "other.db").rename(tmp_path / "online.db")
+    assert read(store)["a"][1] == 2
+    (tmp_path / "broken.db").write_bytes(b"no database" * 1000)
+    (tmp_path / "broken.db").rename(tmp_path / "online.db")
+    with pytest.raises(FeatureError, match="expected a file that can be read"):
+        read(store)
+    (tmp_path / "online.db").unlink()
+    with pytest.raises(FeatureError, match="found no file"):
+        read(store)
 
 
 def test_a_redis_that_was_started_anew_is_read_on_the_same_store(tmp_path: Path) -> None:
