@@ -211,7 +211,8 @@ def _measured(servers: Mapping[str, Server], kind: str, callers: int, count: int
         yield Measure(f"{name}_beside_two", ours.rate, "requests/s", "higher", None, "feast serve of two workers", two.rate, here)  # fmt: skip
     limits = {"memory": "the same server, rows in memory", "ready": "the same server, answers ready in memory"}
     for which, limit in limits.items():
-        goal = 0.5 if which == "memory" else None  # final bytes are not an answer: beside it, to see what encoding takes
+        # Final bytes are no answer: they stand beside it to see what gate and encoding take.
+        goal = 0.5 if which == "memory" else None
         yield Measure(f"{name}_of_{which}", ours.rate, "requests/s", "higher", goal, limit, found[which].rate, here)
 
 
