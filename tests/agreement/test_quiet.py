@@ -21,6 +21,9 @@ READERS = {
     "orchestration/warehouse.py": "hands its own environment on to the dbt it starts",
     "benchmarks/availability/worlds.py": "hands its own environment on to the dbt it starts",
     "benchmarks/as_of.py": "hands its own environment on to the dbt it starts",
+    "benchmarks/feature_http.py": "hands its own environment on to the programs it measures",
+    "benchmarks/feature_http_world.py": "hands its own environment on to the programs it measures",
+    "benchmarks/leaks.py": "tells the services it starts where their databases are",
     "benchmarks/pipeline.py": "hands its own environment on to the programs it measures",
 }
 HEAVY = (

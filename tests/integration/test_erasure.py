@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 import simulator
+from consent.errors import ConsentError
 from consent.ledger.opening import ORIGIN, open_ledger
 from consent.log.audit import verify_export
 from consent.log.merkle import verify_consistency, verify_inclusion
@@ -27,7 +28,6 @@ from consent.rule.policy import read_policy
 from consent.rule.standing import standing
 from consent.vault import open_vault
 from models.decisions import replay
-from models.errors import ModelsError
 from orchestration import stages, taking
 from orchestration.auditing import history, show
 from orchestration.catalog import SOURCES
@@ -379,7 +379,7 @@ def test_a_decision_from_before_stands_on_its_signature_and_is_not_decided_again
     """The identities it was decided over were the person's, too: they went with the person."""
     with open_ledger(left.home, CLOCK) as ledger:
         for number in (1, 2):
-            with pytest.raises(ModelsError, match="It was replaced by an erasure"):
+            with pytest.raises(ConsentError, match="It was replaced by an erasure"):
                 replay(left.home, number, ledger)
 
 
