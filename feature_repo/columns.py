@@ -112,11 +112,11 @@ def values_of(layout: Layout, table: pa.Table) -> pa.Array:
     tails = [_tail(columns[each.name], each) for each in layout.tails]
     for place, tail in enumerate(tails):
         heads[f"t{place}"] = pc.binary_length(tail).to_numpy()
-    head = _fixed(heads, layout.size)
+    head = fixed(heads, layout.size)
     return pc.binary_join_element_wise(head, *tails, b"") if tails else head
 
 
-def _fixed(rows: NDArray[Any], size: int) -> pa.Array:
+def fixed(rows: NDArray[Any], size: int) -> pa.Array:
     """Rows of equal size as a binary column over the same memory."""
     offsets = np.arange(0, (len(rows) + 1) * size, size, dtype=np.int64)
     if len(offsets) and offsets[-1] >= 2**31:
@@ -222,7 +222,7 @@ def _text_lists(members: pa.Array, offsets: NDArray[Any]) -> pa.Array:
     lengths = pc.binary_length(members).to_numpy()
     ends = np.concatenate([[0], np.cumsum(lengths)])
     content = b"".join(members.to_pylist()) if members.offset else _content(members, int(ends[-1]))
-    counts = _fixed(np.diff(offsets).astype("<u4"), 4)
+    counts = fixed(np.diff(offsets).astype("<u4"), 4)
     each = _cut(lengths.astype("<u4").tobytes(), offsets * 4)
     return pc.binary_join_element_wise(counts, each, _cut(content, ends[offsets]), b"")
 

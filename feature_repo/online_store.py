@@ -5,6 +5,7 @@ not at all. A service that a caller makes up does not count, whatever purpose it
 Where Feast as it comes answers wrongly (time to live ignored online, refusals unknown), this answers right.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -68,18 +69,18 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
 
 
 class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
-    """One packed row per entity and view. What is common to the stores: `_opened` says which."""
+    """One packed row per entity and view. What is common to the stores: `_opened` says which, and `_place` where."""
 
     def __init__(self) -> None:
         self._sources: dict[tuple[str, str], Source] = {}
         self._views = Views()
         self._plans: dict[Any, tuple[Any, _Plan]] = {}
 
-    def _opened(self, config: Any) -> PackedStore:
-        raise NotImplementedError
+    @abstractmethod
+    def _opened(self, config: Any) -> PackedStore: ...
 
-    def _place(self, config: Any) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _place(self, config: Any) -> str: ...
 
     def write_arrow(self, config: Any, view: Any, table: "pa.Table") -> Written:
         """Write a table with the view's keys, event column and features: no row passes through Python objects.

@@ -11,6 +11,7 @@ import secrets
 import struct
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 HEAD = struct.Struct(">qI")
 HEAD_BYTES = HEAD.size
-FOLLOWS = 1 << 31
+FOLLOWS = 1 << 31  # of the four bytes that say by which publication
 _NEVER = -(1 << 63)
 ERASED = b"!"
 IN_FLIGHT = 4  # scripts sent before the first is answered
@@ -369,7 +370,7 @@ class _Coming(Refresh):
             self._renewed = time.monotonic()
 
 
-class _Nodes:
+class _Nodes(ABC):
     """Commands to whoever keeps their key, many in one round trip. What is asked again changes nothing: so one that is lost is asked again."""
 
     slots: int | None = None  # how many groups keys fall into that one script may not mix; None: one
@@ -377,13 +378,13 @@ class _Nodes:
     def __init__(self) -> None:
         self._local = threading.local()
 
+    @abstractmethod
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         """Answers in order, given of each command its key and the command as it is sent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
         """Answers of one script, run for each batch in their order; a few are on their way at once."""
-        raise NotImplementedError
 
     def close(self) -> None:
         for connection in vars(self._local).pop("connections", {}).values():

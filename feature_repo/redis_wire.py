@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from feature_repo.columns import Encoded
+from feature_repo.columns import Encoded, fixed
 
 ROWS_AT_A_TIME = 500  # of one script: others wait for it a few milliseconds
-FOLLOWS = 1 << 31
+FOLLOWS = 1 << 31  # as in `redis_store`
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Batch:
 
 
 def batches(
-    rows: "Encoded", prefix: bytes, epoch: int, follows: Any, constants: Sequence[bytes], slots: int | None
+    rows: Encoded, prefix: bytes, epoch: int, follows: Any, constants: Sequence[bytes], slots: int | None
 ) -> Iterator[Batch]:
     """The rows in batches. The words are how many keys there are, the keys, the constants, and the values, each with its head."""
     if not len(rows):
@@ -40,21 +39,19 @@ def batches(
     heads["at"], heads["by"] = rows.event_us, epoch
     if follows is not None:
         heads["by"] += np.where(np.asarray(follows), np.uint32(FOLLOWS), np.uint32(0))
-    values = pc.binary_join_element_wise(_fixed(heads), rows.values, b"")
+    values = pc.binary_join_element_wise(fixed(heads, heads.dtype.itemsize), rows.values, b"")
     keys, values = bulks(names), bulks(values)
-    fixed = b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in constants)
+    said = b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in constants)
     begin = 0
     for end in ends:
         count = end - begin
         number = b"%d" % count
-        sent = [b"$%d\r\n%b\r\n" % (len(number), number), between(keys, begin, end), fixed, between(values, begin, end)]
+        sent = [b"$%d\r\n%b\r\n" % (len(number), number), between(keys, begin, end), said, between(values, begin, end)]
         yield Batch(names.slice(begin, count), 1 + 2 * count + len(constants), sent)
         begin = end
 
 
-def _taken(rows: "Encoded", order: NDArray[np.int64]) -> "Encoded":
-    from feature_repo.columns import Encoded
-
+def _taken(rows: Encoded, order: NDArray[np.int64]) -> Encoded:
     return Encoded(rows.keys.take(order), rows.event_us[order], rows.values.take(order))
 
 
@@ -85,9 +82,3 @@ def between(column: pa.Array, begin: int, end: int) -> memoryview:
     """The bytes of some values one after the other, where they lie."""
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int32, count=len(column) + 1 + column.offset)
     return memoryview(column.buffers()[2])[offsets[begin + column.offset] : offsets[end + column.offset]]
-
-
-def _fixed(heads: NDArray[Any]) -> pa.Array:
-    size = heads.dtype.itemsize
-    offsets = np.arange(0, (len(heads) + 1) * size, size, dtype=np.int32)
-    return pa.Array.from_buffers(pa.binary(), len(heads), [None, pa.py_buffer(offsets), pa.py_buffer(heads.tobytes())])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from feature_repo.columns import Encoded
 
 _NOTHING, _NEVER = Standing(), -(2**63)
-VERSION = 3  # of the tables; another is emptied, for whatever is in it is published again
+VERSION = 4  # of the tables; another is emptied, for whatever is in it is published again
 # How a row came: at once, over the near-time path; with a published version; or so that it goes on being true with later ones.
 AT_ONCE, PUBLISHED, FOLLOWS = 0, 1, 2
 _TABLES = """
@@ -38,6 +38,7 @@ create table if not exists entity_rows (
 ) without rowid;
 create index if not exists at_once on entity_rows (view_id) where came = 0;
 create table if not exists tombstones (mark blob primary key, erased_us integer not null) without rowid;
+create table if not exists erasures (erasure_id integer primary key autoincrement);
 """
 # What a row that goes on being true says, it says as of the newest version.
 _AT = "iif(entity_rows.came = 2, max(entity_rows.event_us, coalesce(views.as_of_us, 0)), entity_rows.event_us)"
@@ -140,6 +141,7 @@ class SqliteStore(OnlineStore):
         kind = "+".join(entity.join_keys) if entity else None
         with self._writing() as connection:
             connection.execute("pragma secure_delete = on")
+            connection.execute("insert into erasures default values")
             connection.executemany(
                 "insert into tombstones values (?, ?) "
                 "on conflict (mark) do update set erased_us = max(erased_us, excluded.erased_us)",
@@ -155,8 +157,7 @@ class SqliteStore(OnlineStore):
         return removed
 
     def erasures(self) -> int:
-        count, newest = self._asked("select count(*), coalesce(max(erased_us), 0) from tombstones", ())[0]
-        return int(count + newest)
+        return int(self._asked("select coalesce(max(erasure_id), 0) from erasures", ())[0][0])
 
     def _rewrite(self) -> None:
         """Write the file anew: values that were overwritten or removed are not in it any more."""

@@ -200,10 +200,6 @@ class OnlineStore(ABC):
             if row is not None
         }
 
-    def any_row(self, view: View) -> StoredRow | None:
-        """Some row of a view, or None."""
-        return next((row for _, row in self.scan(view)), None)
-
     def sample(self, view: View) -> tuple[int, bytes] | None:
         """Some row of a view, or None: enough to see what a projection has seen."""
         key = next((key for key, _ in self.scan(view)), None)

@@ -4,6 +4,7 @@ That the walk would see it is shown on the same home where they allowed everythi
 """
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ READ_DIRECTLY = {
     ("serving/answers.py", "PRODUCT_POPULARITY"): "of nobody",
     ("serving/answers.py", "CUSTOMER_IDENTITY"): "whom the gate is to be asked about",
 }
-READS = ("read", "scan", "fetch", "sample", "any_row")
+READS = ("read", "scan", "fetch", "sample")
 
 
 def marked(view: catalogue.View) -> tuple[dict[str, Any], list[str]]:
@@ -48,6 +49,11 @@ def marked(view: catalogue.View) -> tuple[dict[str, Any], list[str]]:
 
 
 MARKS = [mark for view in PERSONAL for mark in marked(view)[1]] + [IN_ORDER, HOME_STORE]
+
+
+def found_in(text: str) -> list[str]:
+    """The marks that a text tells. Measured seconds have digits enough to hold any number by chance: what is part of one is none."""
+    return [mark for mark in MARKS if re.search(rf"(?<![\d.]){re.escape(mark)}(?!\d)", text)]
 
 
 def opened(root: Path, *, allowed: bool) -> Caller:
@@ -123,12 +129,12 @@ def told(caller: Caller, accept: str) -> str:
 @pytest.mark.parametrize("accept", ["application/json", "application/msgpack"])
 def test_of_somebody_who_refused_no_route_tells_anything_under_any_service(accept: str, tmp_path: Path) -> None:
     text = told(opened(tmp_path, allowed=False), accept)
-    assert [mark for mark in MARKS if mark in text] == []
+    assert found_in(text) == []
 
 
 def test_the_same_walk_finds_all_of_it_where_they_allowed_it(tmp_path: Path) -> None:
     text = told(opened(tmp_path, allowed=True), "application/json")
-    assert [mark for mark in MARKS if mark not in text] == []
+    assert found_in(text) == MARKS
 
 
 def modules() -> Sequence[Path]:
