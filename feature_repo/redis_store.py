@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -293,14 +294,16 @@ class RedisStore(OnlineStore):
     def _scanned(self, prefix: bytes) -> Iterator[list[bytes]]:
         """Names that begin so, some at a time."""
         pattern = b"".join(b"\\" + bytes([each]) if each in b"*?[]\\^-" else bytes([each]) for each in prefix) + b"*"
-        batch: list[bytes] = []
-        for name in self._client.scan_iter(match=pattern, count=1000):
-            batch.append(name)
-            if len(batch) == 1000:
-                yield batch
-                batch = []
-        if batch:
+        found = iter(self._client.scan_iter(match=pattern, count=1000))
+        while batch := self._next(found):
             yield batch
+
+    def _next(self, names: Iterator[bytes]) -> list[bytes]:
+        """The next names of a walk; none at its end."""
+        try:
+            return list(islice(names, 1000))
+        except _driver().RedisError as fault:
+            raise _lost(fault) from None
 
     def _prefixes(self) -> set[bytes]:
         return set(self._ask(b"SMEMBERS", self._meta + b"entities"))

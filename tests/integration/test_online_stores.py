@@ -347,9 +347,17 @@ def test_a_publisher_that_is_killed_leaves_what_was_and_the_next_takes_over(
     store.destroy()
 
 
-def test_a_redis_that_is_not_there_is_told_in_words_without_its_address() -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda store: store.standings([VIEW]), lambda store: store.fetch([VIEW], ["a"]), lambda store: list(store.scan(VIEW)),
+        lambda store: store.write(VIEW, batch([("a", 1, 1)])), lambda store: store.erase(None, ["a"], 1), lambda store: store.destroy(),
+    ],
+    ids=["standings", "fetch", "scan", "write", "erase", "destroy"],
+)  # fmt: skip
+def test_a_redis_that_is_not_there_is_told_in_words_without_its_address(asked: Any) -> None:
     with pytest.raises(FeatureError, match="expected a Redis that works") as fault:
-        redis_store("redis://:secret@127.0.0.1:1/0").standings([VIEW])
+        asked(redis_store("redis://:secret@127.0.0.1:1/0"))
     assert "secret" not in str(fault.value)
 
 
