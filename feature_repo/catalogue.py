@@ -36,7 +36,8 @@ class Entity:
 
 @dataclass(frozen=True)
 class View:
-    """One feature view over one published table. `time_to_live` is how old a row may be and still answer.
+    """One feature view over one published table. `time_to_live` is how old a row may be and still answer; `lag_limit` how old what the
+    view knows may be before somebody is woken, long before rows stop answering.
 
     `added_fields` stand beside the features online and come from other tables; `publish.py` says which.
     """
@@ -51,6 +52,7 @@ class View:
     event_column: str = "feature_at"
     added_fields: tuple[Field, ...] = ()
     is_feature: bool = True  # False: an index that answers need, kept in the online store but no feature for models
+    lag_limit: timedelta | None = None  # None: of a view that is nobody's of ours
 
     @property
     def online_fields(self) -> tuple[Field, ...]:
@@ -101,6 +103,9 @@ IDENTITY = Entity("identity", ("identity_ref",), "The token of an identifier: e-
 # something is broken. Availability is near-time: with the daily close alone it is a day old when the next one comes.
 DAILY = timedelta(days=7)
 NEAR_TIME = timedelta(days=2)
+# What is late: a day's close that is six hours behind, and stock that two cycles of 15 minutes and the stream between them left as it was.
+DAILY_LAG = timedelta(hours=30)
+NEAR_TIME_LAG = timedelta(minutes=30)
 
 CUSTOMER_PURCHASES = View(
     name="customer_purchases",
@@ -119,6 +124,7 @@ CUSTOMER_PURCHASES = View(
         Field("favourite_category_name", "text", "Category with the most units in 90 days."),
     ),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=True,
 )
 CUSTOMER_ENGAGEMENT = View(
@@ -134,6 +140,7 @@ CUSTOMER_ENGAGEMENT = View(
         Field("main_device_type", "text", "Device with the most events in 30 days."),
     ),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=True,
 )
 _AVAILABLE = "On hand less all that is not to be had: damaged, in quality control, committed, safety, protected. Never below zero; holds are live and not in it."
@@ -150,6 +157,7 @@ SKU_LOCATION_AVAILABILITY = View(
         Field("has_stock", "boolean", "At least one unit is available."),
     ),
     time_to_live=NEAR_TIME,
+    lag_limit=NEAR_TIME_LAG,
     is_personal=False,
 )
 PRODUCT_POPULARITY = View(
@@ -165,6 +173,7 @@ PRODUCT_POPULARITY = View(
         Field("view_count_28d", "integer", "Product views in 28 days."),
     ),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=False,
 )
 
@@ -208,6 +217,7 @@ SUBJECT_STANDING = View(
         ),
     ),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=True,
     added_fields=tuple(
         Field(f"expires_{slot}_at", "timestamp", f"When the grant for {slot} ends; null if it does not.")
@@ -231,6 +241,7 @@ SUBJECT_GATE = View(
         *(Field(slot, "integer", f"Until when use for {slot} is allowed, and why.") for slot in STANDING_SLOTS),
     ),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=True,
     is_feature=False,
 )
@@ -247,6 +258,7 @@ AVAILABILITY = View(
         Field("last_movement_at", "timestamp", "Newest stock movement; null if there was none."),
     ),
     time_to_live=NEAR_TIME,
+    lag_limit=NEAR_TIME_LAG,
     is_personal=False,
     event_column="as_of_at",
     is_feature=False,
@@ -261,6 +273,7 @@ CUSTOMER_CONTEXT = View(
         Field("recent_skus", "text", "Items bought last, newest first, one a line."),
     ),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=True,
     is_feature=False,
 )
@@ -271,6 +284,7 @@ CUSTOMER_IDENTITY = View(
     description="Whose an identifier is, by links of its owner alone, no contacts. One row per identifier token.",
     fields=(Field("customer_id", "text", "The customer; null where the links name more than one."),),
     time_to_live=DAILY,
+    lag_limit=DAILY_LAG,
     is_personal=True,
     is_feature=False,
 )

@@ -19,6 +19,7 @@ from orchestration import (
     promising,
     stock_commands,
     stock_measures,
+    watching,
 )
 from orchestration.options import HomeOption, JsonOption
 from troth.errors import TrothError
@@ -49,6 +50,7 @@ stock_commands.app.command("measures")(stock_measures.stock_measures)
 app.add_typer(stock_commands.app, name="stock")
 ask.command("stock")(books_commands.ask_stock)
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(watching.app, name="watch")
 privacy = typer.Typer(
     no_args_is_help=True,
     help="The rights of a person: access, correction, objection, erasure; every request with its deadline.",

@@ -21,6 +21,7 @@ from feature_repo.reads import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, Answer, Evid
 from feature_repo.store import StoredRow, entity_key, entity_values
 from serving import orders, profiles
 from serving.errors import ServingError
+from serving.operations.freshness import view_lags
 from serving.orders import AUDIENCES, Audience, OrderView
 from serving.profiles import Profile
 from troth.clock import Clock, FixedClock, SystemClock
@@ -165,7 +166,10 @@ class ProfileAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether personal answers can be given: `ok`, or `degraded` with the reason everyone would be refused with."""
+    """Whether personal answers can be given: `ok`, or `degraded` with the reason everyone would be refused with.
+
+    `late_views`: whose lag is above its limit. They answer all the same, each answer with its age.
+    """
 
     status: str
     reason_code: str | None
@@ -173,6 +177,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     standing_ledger_size: int | None
     known_until: datetime | None
     versions: dict[str, str | None]
+    late_views: list[str]
 
 
 def desk(home: Home) -> Desk:
@@ -364,8 +369,9 @@ def health(at_home: Home | Desk, at: datetime) -> Health:
         reason, size, seen = reads.projection(at_desk.source, at)
         versions = {view.name: each.version for view, each in zip(views, at_desk.source.store.standings(views), strict=True)}  # fmt: skip
         until = known_until(at_desk)
+        late = [each.view for each in view_lags(at_desk.home, at_desk.source.store, at) if each.is_late]
     except (TrothError, OSError, sqlite3.Error):
-        reason, size, seen, versions, until = UNREADABLE, reads.readable_size(at_desk.source), None, {}, None
+        reason, size, seen, versions, until, late = UNREADABLE, reads.readable_size(at_desk.source), None, {}, None, []
     return Health(
         status="ok" if reason is None else "degraded",
         reason_code=reason,
@@ -373,6 +379,7 @@ def health(at_home: Home | Desk, at: datetime) -> Health:
         standing_ledger_size=seen,
         known_until=until,
         versions=versions,
+        late_views=late,
     )
 
 

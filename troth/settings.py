@@ -105,6 +105,20 @@ def given_matching(environment: Mapping[str, str] | None = None) -> str:
     return matching
 
 
+def given_read_log_days(environment: Mapping[str, str] | None = None) -> int:
+    """For how many days files of the log of personal reads are kept (`TROTH_READ_LOG_DAYS`); 400 where nothing is said.
+
+    Raises: TrothError for anything but a whole number from 1.
+    """
+    told = os.environ if environment is None else environment
+    days = told.get("TROTH_READ_LOG_DAYS") or "400"
+    if not days.isdecimal() or int(days) < 1:
+        raise TrothError(
+            f"TROTH_READ_LOG_DAYS: expected a whole number from 1, found {days!r}. Correct it, or unset it."
+        )
+    return int(days)
+
+
 def _key_of(name: str, text: str) -> bytes:
     for spelled in (bytes.fromhex, lambda each: base64.b64decode(each, validate=True)):
         try:

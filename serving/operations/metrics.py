@@ -3,14 +3,15 @@
 Labels come from closed lists: routes, statuses, services, views, reasons. No caller, nobody a request is about.
 """
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from feature_repo import catalogue
-from feature_repo.packed import to_microseconds
-from feature_repo.reads import projection
+from feature_repo.reads import projection, readable_size
 from serving.answers import Desk
 from serving.operations.counts import AGES, BOUNDS, LAST, Labels
+from serving.operations.freshness import view_lags
+from troth.errors import TrothError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,6 +23,8 @@ HISTOGRAMS: dict[str, tuple[str, str, tuple[str, ...], tuple[float, ...]]] = {
 COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "reads": ("troth_feature_reads", "Entities asked for, by service: allowed, or the reason of the refusal.", ("service", "reason")),
     "limited": ("troth_rate_limited", "Requests refused because their caller asked too often.", ("route",)),
+    "unwritten": ("troth_read_log_failures", "Personal reads that were not answered, for they could not be written down.", ()),
+    "forgotten": ("troth_read_log_removed", "Files of the log of personal reads that were removed, for they were old enough.", ()),
 }  # fmt: skip
 
 
@@ -41,8 +44,10 @@ class Counted:
             yield histogram
         for name, (told, text, labels) in COUNTERS.items():
             counter = CounterMetricFamily(told, text, labels=labels)
+            if not labels:  # told from the start, or its first rise could not be seen
+                counter.add_metric((), self._counts.get((name,), 0.0))
             for found, value in sorted(self._counts.items()):
-                if found[0] == name and len(found) == len(labels) + 1:
+                if labels and found[0] == name and len(found) == len(labels) + 1:
                     counter.add_metric(found[1:], value)
             yield counter
         for told, text, label, gauges in standing_now(self._desk, self._at):
@@ -65,22 +70,29 @@ def exposition(counts: Mapping[Labels, float], desk: Desk, at: "datetime", accep
 
 def standing_now(desk: Desk, at: "datetime") -> Iterable[tuple[str, str, str | None, list[tuple[str, float]]]]:
     """Gauges: name, meaning, label, values. What cannot be read is left out, so that its absence can be alarmed on."""
-    _, size, seen = projection(desk.source, at)
-    now = to_microseconds(at)
-    views = (*catalogue.VIEWS, *catalogue.INDEXES)
-    stand = zip(views, desk.source.store.standings(views), strict=True)
-    lags = [(view.name, (now - each.as_of_us) / 1e6) for view, each in stand if each.as_of_us]
-    yield "troth_view_lag_seconds", "Since the newest row of a published view was true.", "view", lags
+    try:
+        yield from _of_views(desk, at)
+        _, size, seen = projection(desk.source, at)
+    except (TrothError, OSError, sqlite3.Error):
+        size, seen = readable_size(desk.source), None
     if size is not None:
         yield "troth_ledger_size", "Events in the consent ledger.", None, [("", size)]
     if seen is not None:
         yield "troth_standing_ledger_size", "Events of the ledger that published standing was decided on.", None, [("", seen)]  # fmt: skip
     if size is not None and seen is not None:
         yield "troth_standing_lag_events", "Events of the ledger that published standing has not seen.", None, [("", size - seen)]  # fmt: skip
-    board = desk.board()
-    known_at = None if board is None else board.known().known_at
-    if known_at is not None:
-        yield "troth_board_lag_seconds", "Since the newest event that the board of stock shows.", None, [("", (at - known_at).total_seconds())]  # fmt: skip
+    known = None if (board := desk.board()) is None else board.known()
+    if known is not None and known.known_at is not None:
+        yield "troth_board_lag_seconds", "Since the newest event that the board of stock shows.", None, [("", (at - known.known_at).total_seconds())]  # fmt: skip
+    if known is not None and known.recomputed_at is not None:
+        yield "troth_board_recomputed_lag_seconds", "Since the warehouse last recomputed the stock that the board shows.", None, [("", (at - known.recomputed_at).total_seconds())]  # fmt: skip
+
+
+def _of_views(desk: Desk, at: "datetime") -> Iterable[tuple[str, str, str | None, list[tuple[str, float]]]]:
+    lags = view_lags(desk.home, desk.source.store, at)
+    yield "troth_view_lag_seconds", "Since the newest of what a view knows.", "view", [(each.view, each.lag_seconds) for each in lags if each.lag_seconds is not None]  # fmt: skip
+    yield "troth_view_lag_limit_seconds", "How large that may be, as the catalogue declares it.", "view", [(each.view, each.lag_limit_seconds) for each in lags]  # fmt: skip
+    yield "troth_view_late", "1 where it is larger, or nothing was ever published.", "view", [(each.view, float(each.is_late)) for each in lags]  # fmt: skip
 
 
 def _grouped(counts: Mapping[Labels, float], name: str, labels: int) -> dict[Labels, dict[str, float]]:

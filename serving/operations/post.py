@@ -5,7 +5,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import FrameType
 
 from starlette.requests import Request
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from feature_repo.catalogue import Service
 from feature_repo.column_reads import Columns
 from feature_repo.packed import to_microseconds
+from serving.errors import ServingError
 from serving.operations.counts import AGES, Counts
 from serving.operations.limits import Limits
 from serving.operations.read_log import PersonalRead, ReadLog
@@ -20,6 +21,7 @@ from serving.operations.tokens import Tokens
 from serving.operations.traces import Traces, traces
 from troth.clock import Clock, SystemClock
 from troth.home import Home
+from troth.settings import given_read_log_days
 
 ALLOWED = "allowed"
 
@@ -33,7 +35,7 @@ class Post:
         self.folder = home.root / "serving"
         self.traces = told_by or traces()
         self._wall = wall or SystemClock()
-        self.read_log = ReadLog(home.root / "logs")
+        self.read_log = ReadLog(home.root / "logs", kept=timedelta(days=given_read_log_days()))
         self.tokens = Tokens(home, self._wall)
         self.is_stopping = False
         self._drain_seconds = drain_seconds
@@ -103,7 +105,7 @@ class Post:
         if use.purpose_code is None:
             return
         scope = request.scope
-        self.read_log.write(
+        self._write_down(
             PersonalRead(
                 at=self._wall.now(),
                 request_id=scope.get("troth.request_id", ""),
@@ -118,3 +120,12 @@ class Post:
                 ledger_size=ledger_size,
             )
         )
+
+    def _write_down(self, read: PersonalRead) -> None:
+        try:
+            removed = self.read_log.write(read)
+        except ServingError:
+            self.counts.add(("unwritten",))
+            raise
+        if removed:
+            self.counts.add(("forgotten",), removed)

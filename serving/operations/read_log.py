@@ -1,4 +1,5 @@
-"""Which personal data was read, by whom and for what: a line for each request, naming no person. Files that only grow, a new one when one is full.
+"""Which personal data was read, by whom and for what: a line for each request, naming no person. Files that only grow, a new one when one is full
+or a month old; those that were put aside long ago are removed.
 
 A line is written before the answer is sent: a read that cannot be written down is not answered. It survives the end of the process;
 what a power cut may take is what the system had not put on the disk yet.
@@ -6,10 +7,11 @@ what a power cut may take is what the system had not put on the disk yet.
 
 import fcntl
 import os
+import re
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,11 @@ from serving.errors import ServingError
 
 FILE_NAME = "personal_reads.jsonl"
 MOST_BYTES = 64 * 1024 * 1024
+KEPT = timedelta(days=400)  # after a file was put aside
+_MOST_AGE = timedelta(days=30)  # of the first line of the file that is written to
+_LOOK = timedelta(days=1)  # between looks for what is too old
+_STAMP = "%Y%m%dT%H%M%S%f"
+_ASIDE = re.compile(r"personal_reads-(\d{8}T\d{12})Z-\d+\.jsonl")
 
 
 class PersonalRead(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,28 +46,32 @@ class PersonalRead(msgspec.Struct, frozen=True, kw_only=True):
 class ReadLog:
     """The log of a home. Threads and processes share it: a line is one write at the end of the file."""
 
-    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, kept: timedelta = KEPT) -> None:
         self._path = folder / FILE_NAME
-        self._most_bytes = most_bytes
+        self._most_bytes, self._kept = most_bytes, kept
+        self._look_at: datetime | None = None
         self._lock = threading.Lock()
         self._descriptor = -1
         self._close: Callable[[], object] = int  # nothing yet
         self._encoder = msgspec.json.Encoder()
 
-    def write(self, read: PersonalRead) -> None:
-        """Raises: ServingError when it cannot be written."""
-        line = self._encoder.encode(read) + b"\n"
+    def write(self, read: PersonalRead) -> int:
+        """How many files were removed on the way, for they were old enough. Raises: ServingError when it cannot be written."""
+        line, removed = self._encoder.encode(read) + b"\n", 0
         try:
             with self._lock:
                 if self._descriptor < 0:
                     self._open()
                 elif os.fstat(self._descriptor).st_size >= self._most_bytes:
                     self._turn(read.at)
+                if self._look_at is None or read.at >= self._look_at:
+                    removed = self._look(read.at)
                 written = os.write(self._descriptor, line)
         except OSError as fault:
             raise _unwritten(type(fault).__name__) from None
         if written != len(line):
             raise _unwritten("no room")
+        return removed
 
     def close(self) -> None:
         with self._lock:
@@ -74,6 +85,32 @@ class ReadLog:
         self._close = weakref.finalize(self, os.close, descriptor)
         self._descriptor = descriptor
 
+    def _look(self, at: datetime) -> int:
+        """Put a file aside that was begun long ago, and remove those that were put aside too long ago; how many."""
+        self._look_at = at + _LOOK
+        if (begun := self._begun()) is not None and at - begun >= _MOST_AGE:
+            self._turn(at)
+        removed = 0
+        for path in self._path.parent.glob("personal_reads-*.jsonl"):
+            told = _ASIDE.fullmatch(path.name)
+            if told is None or at - datetime.strptime(told[1], _STAMP).replace(tzinfo=UTC) < self._kept:
+                continue
+            try:
+                path.unlink()
+            except FileNotFoundError:  # another process did
+                continue
+            removed += 1
+        return removed
+
+    def _begun(self) -> datetime | None:
+        """When the first line of the file was written; None without one that can be read."""
+        with self._path.open("rb") as file:
+            line = file.readline()
+        try:
+            return msgspec.json.decode(line, type=PersonalRead).at
+        except msgspec.MsgspecError:
+            return None
+
     def _turn(self, at: datetime) -> None:
         """Put the full file aside, unless another process has, and go on in a new one."""
         folder = os.open(self._path.parent, os.O_RDONLY)
@@ -81,7 +118,7 @@ class ReadLog:
             fcntl.flock(folder, fcntl.LOCK_EX)
             here, there = os.fstat(self._descriptor), self._path.stat() if self._path.exists() else None
             if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
-                stamp = f"{at.astimezone(UTC):%Y%m%dT%H%M%S%f}Z"
+                stamp = f"{at.astimezone(UTC):{_STAMP}}Z"
                 self._path.rename(self._path.with_name(f"personal_reads-{stamp}-{here.st_ino}.jsonl"))
             self._open()
         finally:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 
+from feature_repo.catalogue import AVAILABILITY
 from feature_repo.reads import projection
 from serving.answers import UNREADABLE, Desk
 
@@ -18,14 +19,22 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readiness(desk: Desk, at: datetime, *, is_stopping: bool = False) -> Readiness:
-    """Ledger readable, standing projected and fresh, newer events heard, the board there."""
+    """Ledger readable, standing projected and fresh, newer events heard, the board there where the home holds stock.
+
+    A view that is late does not count: it answers, with its age, and no other machine would answer newer.
+    """
     reasons = [STOPPING] if is_stopping else []
     try:
         reasons += _of_standing(desk, at)
-        reasons += [BOARD_MISSING] if desk.board() is None else []
+        reasons += [BOARD_MISSING] if desk.board() is None and _has_stock(desk) else []
     except Exception:  # whatever it is, nothing can be answered: whoever asks wants to know that, not a fault
         reasons.append(UNREADABLE)
     return Readiness(is_ready=not reasons, reasons=reasons)
+
+
+def _has_stock(desk: Desk) -> bool:
+    """Whether the warehouse ever published stock: before that no board is answered from, and a home without any never has one."""
+    return desk.source.store.standings([AVAILABILITY])[0].rows > 0
 
 
 def _of_standing(desk: Desk, at: datetime) -> list[str]:

@@ -29,7 +29,7 @@ from serving.operations.read_log import PersonalRead, ReadLog
 from serving.operations.traces import Traces
 from serving.problems import ProblemError
 from tests.unit.feature_repo.published_home import ADA, BRAM, CLEO
-from tests.unit.serving.open_shop import AT, Caller, open_shop, train
+from tests.unit.serving.open_shop import AT, Caller, availability, open_shop, train
 from tests.unit.serving.test_app import DECIDED_AT_ZERO, problem
 from tests.unit.serving.test_features import ask, online
 from troth.clock import FixedClock
@@ -41,8 +41,8 @@ SECOND = 1_000_000_000
 class Shop:
     """A service over the small retailer, and callers with keys."""
 
-    def __init__(self, root: Path, post: Post | None = None, at: Any = AT) -> None:
-        self.home = open_shop(root, ftr_subject_standing=DECIDED_AT_ZERO).home
+    def __init__(self, root: Path, post: Post | None = None, at: Any = AT, **tables: Any) -> None:
+        self.home = open_shop(root, **({"ftr_subject_standing": DECIDED_AT_ZERO} | tables)).home
         self.ledger = open_ledger(self.home, FixedClock(AT))
         train(self.home)
         self.post = post or Post(self.home, wall=FixedClock(AT))
@@ -213,7 +213,11 @@ def test_metrics_tell_requests_reads_refusals_ages_and_lags_and_name_nobody(tmp_
     assert value("troth_feature_reads_total", service="recommend_v1", reason="withdrawn") == 1
     assert value("troth_feature_age_seconds_sum", service="recommend_v1") == 2 * 3_600
     assert value("troth_view_lag_seconds", view="customer_purchases") == 3_600
+    assert value("troth_view_lag_limit_seconds", view="customer_purchases") == 30 * 3_600
+    late = {name: value("troth_view_late", view=name) for name in ("customer_purchases", "availability")}
+    assert late == {"customer_purchases": 0, "availability": 1}, "an hour is long for stock"
     assert (value("troth_ledger_size"), value("troth_standing_lag_events")) == (0, 0)
+    assert value("troth_read_log_failures_total") == 0, "told before the first, so that its rise is seen"
     text = shop.caller("again", purposes=[]).get("/metrics").text
     assert not any(who in text for who in (ADA, BRAM, CLEO, "prometheus", "nowhere"))
 
@@ -230,6 +234,23 @@ def test_metrics_are_for_a_key_of_their_scope(tmp_path: Path) -> None:
 def test_a_service_is_ready_but_for_the_board_and_says_so(tmp_path: Path) -> None:
     told = Caller(Shop(tmp_path).app).get("/v1/ready")
     assert (told.status_code, told.json()) == (503, {"is_ready": False, "reasons": ["board_missing"]})
+
+
+def test_a_home_without_stock_is_ready_without_a_board(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, availability=availability().clear())
+    told = Caller(shop.app).get("/v1/ready")
+    assert (told.status_code, told.json()) == (200, {"is_ready": True, "reasons": []})
+
+
+def test_a_service_whose_views_are_late_is_ready_and_says_which_in_its_health(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, at=AT + timedelta(hours=40), availability=availability().clear())
+    caller = Caller(shop.app)
+    assert caller.get("/v1/ready").json()["is_ready"]
+    told = caller.get("/v1/health").json()
+    assert (told["status"], {"customer_purchases", "sku_location_availability"} <= set(told["late_views"])) == (
+        "ok",
+        True,
+    )
 
 
 def test_a_service_that_is_being_stopped_is_not_ready_and_still_answers(tmp_path: Path) -> None:
@@ -286,6 +307,7 @@ def test_a_read_that_cannot_be_written_down_is_not_answered(tmp_path: Path) -> N
     told = shop.caller().post("/v1/features", json=ask())
     assert problem(told) == (503, "unavailable")
     assert "12345" not in told.text
+    assert shop.metrics()["troth_read_log_failures_total", ()] == 1  # type: ignore[index]
     assert shop.caller().get("/v1/availability?sku=SKU-00001").status_code == 200
 
 
@@ -307,6 +329,28 @@ def test_a_full_log_is_put_aside_and_no_line_is_lost_by_whoever_writes(tmp_path:
     assert sorted(kept) == list(range(60))
     for log in logs:
         log.close()
+
+
+def test_files_put_aside_long_ago_are_removed_and_counted_and_no_younger_one(tmp_path: Path) -> None:
+    day = 86_400
+    log = ReadLog(tmp_path, kept=timedelta(days=90))
+    (tmp_path / "personal_reads-notes.jsonl").write_text("somebody's own\n")
+    removed = {number: log.write(a_read(number * day)) for number in range(0, 200, 5)}
+    files = list(tmp_path.glob("personal_reads-2*.jsonl"))
+    assert sum(removed.values()) == 3, "of days 30, 60 and 90, on days 120, 150 and 180"
+    assert [number for number, count in removed.items() if count] == [120, 150, 180]
+    kept = {json.loads(line)["ledger_size"] // day for path in files for line in path.read_text().splitlines()}
+    assert kept == set(range(90, 180, 5)), "a file is put aside a month after its first line at the latest"
+    assert (tmp_path / "personal_reads-notes.jsonl").exists()
+    log.close()
+
+
+def test_what_was_removed_from_the_log_is_told(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    (shop.home.root / "logs").mkdir()
+    (shop.home.root / "logs" / "personal_reads-20250101T000000000000Z-1.jsonl").write_text("{}\n")
+    shop.caller().post("/v1/features", json=ask())
+    assert shop.metrics()["troth_read_log_removed_total", ()] == 1  # type: ignore[index]
 
 
 def test_every_answer_carries_the_id_of_its_request(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from troth.errors import TrothError
-from troth.settings import from_environment, given_matching, given_stock
+from troth.settings import from_environment, given_matching, given_read_log_days, given_stock
 
 
 def test_the_home_is_var_unless_told_otherwise(tmp_path: Path) -> None:
@@ -32,3 +32,10 @@ def test_records_are_compared_on_duckdb_unless_spark_is_asked_for() -> None:
     assert given_matching({"TROTH_MATCHING": "spark"}) == "spark"
     with pytest.raises(TrothError, match="TROTH_MATCHING: expected duckdb or spark, found 'postgres'"):
         given_matching({"TROTH_MATCHING": "postgres"})
+
+
+def test_the_log_of_personal_reads_is_kept_for_more_than_a_year_unless_told_otherwise() -> None:
+    assert [given_read_log_days({}), given_read_log_days({"TROTH_READ_LOG_DAYS": "30"})] == [400, 30]
+    for wrong in ("0", "-1", "a year", "1.5"):
+        with pytest.raises(TrothError, match="TROTH_READ_LOG_DAYS: expected a whole number from 1"):
+            given_read_log_days({"TROTH_READ_LOG_DAYS": wrong})
