@@ -242,14 +242,14 @@ class _Memory:
 
     def __init__(self, store: Any, views: Sequence[Any], keys: Sequence[str]) -> None:
         found = store.fetch(views, keys)
-        self.layout, self._views, self._rows, self._standings = store.layout, list(views), dict(zip(keys, found.rows, strict=True)), found.standings  # fmt: skip
+        self.layout, self._views, self._rows, self._standings = store.layout, list(views), [dict(zip(keys, rows, strict=True)) for rows in found.rows], found.standings  # fmt: skip
 
     def fetch(self, views: Sequence[Any], keys: Sequence[str]) -> Any:
         from feature_repo.store import Fetched
 
         if list(views) != self._views:
             raise SystemExit("feature_http: expected one service to be asked for, found another.")
-        return Fetched([self._rows[key] for key in keys], self._standings)
+        return Fetched([[rows[key] for key in keys] for rows in self._rows], self._standings)
 
 
 def _memory(root: Path) -> Any:

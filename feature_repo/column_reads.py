@@ -59,7 +59,7 @@ def read_columns(source: Source, use: Service, entities: Mapping[str, Sequence[s
     answers: list[Decision]
     if is_personal:
         decide = decided(use, source, size, at)
-        answers = [decide(key, rows[-1]) for key, rows in zip(keys, found.rows, strict=True)]
+        answers = [decide(key, row) for key, row in zip(keys, found.rows[-1], strict=True)]
     else:
         answers = [(True, NOT_PERSONAL, None)] * len(keys)
     allowed = [is_allowed for is_allowed, _, _ in answers]
@@ -70,11 +70,9 @@ def read_columns(source: Source, use: Service, entities: Mapping[str, Sequence[s
     versions: dict[str, str | None] = {}
     now, layout_of = to_microseconds(at), source.store.layout
     for place, view in enumerate(use.views):
-        rows = (
-            [row[place] for row in found.rows]
-            if is_everyone
-            else [row[place] if is_allowed else None for is_allowed, row in zip(allowed, found.rows, strict=True)]
-        )
+        rows = found.rows[place]
+        if not is_everyone:
+            rows = [row if is_allowed else None for is_allowed, row in zip(allowed, rows, strict=True)]
         said, values, places = _told(rows, allowed, now - int(view.time_to_live.total_seconds() * 1e6), newest)
         statuses[view.name] = said
         features |= _features(view, values, places, len(keys), layout_of)

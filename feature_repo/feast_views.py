@@ -10,6 +10,7 @@ from feature_repo.catalogue import Entity, Field, FieldType, View
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
 from feature_repo.packed import from_microseconds, to_microseconds
+from feature_repo.store import are_texts
 
 feast()  # first, so that what follows does not import Feast the slow way
 
@@ -176,9 +177,9 @@ def _age(table: Any) -> Any:
     return table.ttl, table.tags.get("personal")
 
 
-def key_texts(values: Sequence[Any]) -> list[Any]:
+def key_texts(values: Sequence[Any]) -> Sequence[Any]:
     """Values of an entity key as they are stored."""
-    return [each if type(each) is str else _text(each) for each in values]
+    return values if are_texts(values) else [each if type(each) is str else _text(each) for each in values]
 
 
 def key_values(view: View, key: Any) -> list[Any]:

@@ -127,14 +127,18 @@ class Layout:
         for bit in range(len(self.booleans)):
             place, mask = bit // 8, 1 << bit % 8
             found.append([each[place] & mask != 0 for each in parts[2]])
-        ends: Sequence[int] = [at + self.size] * len(values)
-        for read, lengths in zip(self._readers, parts[last_number:], strict=True):
-            begins, ends = ends, [end + length for end, length in zip(ends, lengths, strict=True)]
-            found.append([read(value[begin:end]) for value, begin, end in zip(values, begins, ends, strict=True)])
+        if len(self.tails) == 1:
+            read, begin = self._readers[0], at + self.size
+            found.append([read(value[begin:]) for value in values])
+        else:
+            ends: Sequence[int] = [at + self.size] * len(values)
+            for read, lengths in zip(self._readers, parts[last_number:], strict=True):
+                begins, ends = ends, [end + length for end, length in zip(ends, lengths, strict=True)]
+                found.append([read(value[begin:end]) for value, begin, end in zip(values, begins, ends, strict=True)])
         columns = list(self._in_order(tuple(found)))
         for place in self._times:
             columns[place] = [from_microseconds(each) for each in columns[place]]
-        if any(each != self._no_nulls for each in parts[1]):
+        if parts[1].count(self._no_nulls) != len(values):
             for place in range(len(columns)):
                 byte, mask = place // 8, 1 << place % 8
                 if any(each[byte] & mask for each in parts[1]):

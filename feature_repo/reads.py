@@ -96,7 +96,7 @@ def read_features(
     versions = [standing.version for standing in found.standings]
     return [
         _answer(use, key, rows, versions, size, at, from_where.store, decide)
-        for key, rows in zip(keys, found.rows, strict=True)
+        for key, rows in zip(keys, zip(*found.rows, strict=True), strict=True)
     ]
 
 

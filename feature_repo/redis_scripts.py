@@ -3,14 +3,19 @@
 In each value: event time (8 bytes, big-endian), publication (4 bytes; the highest bit: it follows later versions), then the row.
 """
 
-# KEYS: entities. ARGV: both places, the publication that writes (nought: at once), the one that is read, for what is written at once
-# its newest event time; then the values. Returns how many were written, how many are there already, and which are older than what is there.
+# KEYS: entities. ARGV: both places, the publication that writes (nought: at once), the one that is read and its newest event time, or the project and
+# the view where the script is to look that up; then the values. Returns how many were written, how many are there already, and which are older than
+# what is there.
 WRITE = """
 local call, unpack = redis.call, struct.unpack
 local f0, f1 = ARGV[1], ARGV[2]
 local epoch, done, asof = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local FOLLOWS = 2147483648
 local written, same, skipped = 0, 0, {}
+if not done then
+  local number, at = string.match(call('HGET', ARGV[4], ARGV[5]) or '0 0 ', '^(%d+) (-?%d+) ')
+  done, asof = tonumber(number), tonumber(at)
+end
 for i = 1, #KEYS do
   local key, new = KEYS[i], ARGV[i + 5]
   local had = call('HMGET', key, f0, f1, '!')
@@ -57,7 +62,8 @@ for i = 1, #KEYS do
       skipped[#skipped + 1] = i
     elseif best and best_at > at then
       skipped[#skipped + 1] = i
-    elseif best and string.sub(best, 13) == string.sub(new, 13) and (best_at == at or (how >= FOLLOWS and unpack('>I4', best, 9) >= FOLLOWS)) then
+    elseif best and #best == #new and (best_at == at or (how >= FOLLOWS and unpack('>I4', best, 9) >= FOLLOWS))
+      and string.sub(best, 13) == string.sub(new, 13) then
       same = same + 1
     elseif not best and #new <= 12 then
       same = same + 1

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,7 @@ from feature_repo.store import Fetched, OnlineStore, Refresh, Standing, StoredRo
 
 if TYPE_CHECKING:
     from feature_repo.columns import Encoded
+    from feature_repo.redis_line import Line
     from feature_repo.redis_wire import Batch
 
 T = TypeVar("T")
@@ -35,7 +37,6 @@ HEAD_BYTES = HEAD.size
 FOLLOWS = 1 << 31  # of the four bytes that say by which publication
 _NEVER = -(1 << 63)
 ERASED = b"!"
-IN_FLIGHT = 4  # scripts sent before the first is answered
 LEASE_SECONDS = 60.0  # a publication that says nothing for so long is taken for dead
 _RENEW_SECONDS = 10.0
 _PATIENCE = 3.0  # seconds; who reads waits no longer than twice that
@@ -51,7 +52,7 @@ class RedisStore(OnlineStore):
         super().__init__()
         self._connect, self._lock = connect, threading.Lock()
         self._meta = f"{project}:".encode()
-        self._tails: dict[tuple[str, ...], bytes] = {}
+        self._queries: dict[tuple[Any, ...], _Query] = {}
         self._seen: dict[bytes, tuple[int, Standing]] = {}
         self._registered: set[tuple[str, int]] = set()
 
@@ -76,43 +77,36 @@ class RedisStore(OnlineStore):
 
     def _fetched(self, views: Sequence[View], keys: Sequence[str]) -> tuple[Fetched, bool]:
         """What is published, and whether it was whole: who looked at what is published long before the rows may find both places newer."""
-        names = tuple(view.name for view in views)
-        tail = self._tails.get(names)
-        if tail is None:
-            fields = [field for view in views for field in _places(view)]
-            tail = self._tails[names] = b"".join(_bulk(field) for field in fields)
-        head, prefix = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + 2 * len(views)), self._prefix(views[0].entity)
-        hashes = [prefix + key.encode() for key in keys]
-        meta = _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
-        asked = [b"%b$%d\r\n%b\r\n%b" % (head, len(name), name, tail) for name in hashes]
-        told, *answers = self._nodes.ask([self._meta, *hashes], [meta, *asked])
+        query = self._query(views)
+        prefix, head, tail = query.prefix, query.head, query.tail
+        hashes = [f"{prefix}{key}".encode() for key in keys]
+        asked = [b"%b%d\r\n%b%b" % (head, len(name), name, tail) for name in hashes]
+        told, *answers = self._nodes.ask([self._meta, *hashes], [query.meta, *asked])
         standings = [self._standing(each) for each in told]
-        bounds = [(2 * place, done, standing.as_of_us or _NEVER) for place, (done, standing) in enumerate(standings)]
-        found, is_current, unpack = [], True, HEAD.unpack_from
-        for answer in answers:
-            row: list[tuple[int, bytes] | None] = []
-            for place, done, as_of_us in bounds:
-                best, other = answer[place], answer[place + 1]
-                if best is None or other is not None:
-                    best, is_whole = _read_of(best, other, done, as_of_us)
-                    is_current &= is_whole
-                    if best is None:
-                        row.append(None)
-                        continue
-                at, by = unpack(best)
-                if by >= FOLLOWS:
-                    by -= FOLLOWS
-                    at = max(at, as_of_us)
-                row.append((at, best[HEAD_BYTES:]) if by <= done and len(best) > HEAD_BYTES else None)
-            found.append(row)
+        fields = list(zip(*answers, strict=True)) or [()] * (2 * len(views))
+        found, is_current = [], True
+        for place, (done, standing) in enumerate(standings):
+            rows, is_whole = _rows(fields[2 * place], fields[2 * place + 1], done, standing.as_of_us or _NEVER)
+            found.append(rows)
+            is_current &= is_whole
         return Fetched(found, [standing for _, standing in standings]), is_current
+
+    def _query(self, views: Sequence[View]) -> "_Query":
+        """How some views are asked for, worked out once."""
+        known = self._queries.get(key := (views[0].entity.join_keys, *[view.name for view in views]))
+        if known is None:
+            tail = b"".join(_bulk(field) for view in views for field in _places(view))
+            meta = _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
+            head = b"*%d\r\n$5\r\nHMGET\r\n$" % (2 + 2 * len(views))
+            known = self._queries[key] = _Query(self._prefix(views[0].entity).decode(), meta, head, b"\r\n" + tail)
+        return known
 
     def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
         begin = self._prefix(view.entity)
         for names in self._scanned(begin + prefix.encode()):
             keys = [name[len(begin) :].decode() for name in names]
             fetched = self.fetch([view], keys)
-            for key, (row,) in zip(keys, fetched.rows, strict=True):
+            for key, row in zip(keys, fetched.rows[0], strict=True):
                 if row is not None:
                     yield key, StoredRow(row[0], self.decoded(row[1]), fetched.standings[0].version)
 
@@ -124,13 +118,15 @@ class RedisStore(OnlineStore):
         self._register(view)
         if not len(rows):
             return Written()
-        touched = self._touched(view)[0]
-        standing_of = _command(b"HGET", self._meta, b"view:" + _view_id(view))
-        told, _ = self._nodes.ask(
-            [self._meta, touched], [standing_of, _command(b"SADD", touched, *rows.keys.to_pylist())]
-        )
+        from feature_repo.redis_wire import noted
+
+        touched, name = self._touched(view)[0], b"view:" + _view_id(view)
+        note = noted(touched, rows.keys)
+        if self._nodes.slots is None:  # the script sees for itself what is published
+            return self._written(view, rows, 0, [self._meta, name], None, note)[0]
+        told, _ = self._nodes.ask([self._meta, touched], [_command(b"HGET", self._meta, name), note])
         done, standing = self._standing(told)
-        return self._written(view, rows, 0, done, standing.as_of_us, None)[0]
+        return self._written(view, rows, 0, [b"%d" % done, b"%d" % (standing.as_of_us or 0)], None)[0]
 
     @contextmanager
     def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
@@ -224,20 +220,20 @@ class RedisStore(OnlineStore):
 
         again = np.array([key in there for key in rows.keys.to_pylist()])
         rest = None if follows is None else np.asarray(follows)[again]
-        more, skipped = self._written(view, rows.take(again), epoch, 0, None, rest)
+        more, skipped = self._written(view, rows.take(again), epoch, [b"0", b"0"], rest)
         return found + more, skipped
 
     def _written(
-        self, view: View, rows: "Encoded", epoch: int, done: int, as_of_us: int | None, follows: Any
+        self, view: View, rows: "Encoded", epoch: int, published: Sequence[bytes], follows: Any, first: bytes = b""
     ) -> tuple[Written, list[str]]:
-        """What became of some rows, and the keys of those that are older than what is there."""
+        """What became of some rows, and the keys of those that are older than what is there. `first`: a command to go ahead of them."""
         from feature_repo.redis_wire import Batch, batches
 
         prefix, fields = self._prefix(view.entity), _places(view)
-        constants = [*fields, b"%d" % epoch, b"%d" % done, b"%d" % (as_of_us or 0)]
+        constants = [*fields, b"%d" % epoch, *published]
         sent: list[Batch] = list(batches(rows, prefix, epoch, follows, constants, self._nodes.slots))
         found, skipped = Written(), list[str]()
-        for batch, (written, same, older) in zip(sent, self._nodes.run(WRITE, sent), strict=True):
+        for batch, (written, same, older) in zip(sent, self._nodes.run(WRITE, sent, first), strict=True):
             found += Written(written, len(older), same)
             skipped += [batch.names[place - 1].as_py()[len(prefix) :].decode() for place in older]
         return found, skipped
@@ -326,6 +322,16 @@ class RedisStore(OnlineStore):
             raise _lost(fault) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """What begins the names of entities; the question of what is published; what stands before and after each name."""
+
+    prefix: str
+    meta: bytes
+    head: bytes
+    tail: bytes
+
+
 class _Coming(Refresh):
     """A version on its way into Redis."""
 
@@ -334,7 +340,7 @@ class _Coming(Refresh):
     ) -> None:  # fmt: skip
         super().__init__()
         self._is_first = is_first
-        self._store, self._view, self._epoch, self._done = store, view, epoch, done
+        self._store, self._view, self._epoch, self._published = store, view, epoch, [b"%d" % done, b"0"]
         self._token, self._as_of_us, self._renewed = token, as_of_us, time.monotonic()
 
     def write(self, rows: "Encoded", follows: Any = None) -> None:
@@ -342,7 +348,7 @@ class _Coming(Refresh):
         if self._is_first:
             written, skipped = self._store._first(self._view, rows, self._epoch, follows)
         else:
-            written, skipped = self._store._written(self._view, rows, self._epoch, self._done, None, follows)
+            written, skipped = self._store._written(self._view, rows, self._epoch, self._published, follows)
         self.written += written
         self.skipped += skipped
 
@@ -357,7 +363,7 @@ class _Coming(Refresh):
             pa.array([b""] * len(keys), pa.binary()),
         )  # fmt: skip
         self._renew()
-        done, newer = self._store._written(self._view, gone, self._epoch, self._done, None, None)
+        done, newer = self._store._written(self._view, gone, self._epoch, self._published, None)
         self.written += Written(removed=done.written)
         self.skipped += newer
 
@@ -386,23 +392,26 @@ class _Nodes(ABC):
         """Answers in order, given of each command its key and the command as it is sent."""
 
     @abstractmethod
-    def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
-        """Answers of one script, run for each batch in their order; a few are on their way at once."""
+    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
+        """Answers of one script, run for each batch in their order; a few are on their way at once. `first`: a command, where there is one node."""
 
     def close(self) -> None:
-        for connection in vars(self._local).pop("connections", {}).values():
-            connection[1].release(connection[0])
+        for line in vars(self._local).pop("lines", {}).values():
+            line.pool.release(line.connection)
 
-    def _on(self, pool: Any, work: Callable[[Any], T]) -> T:
-        """Some work on this thread's connection to a node. Raises: FeatureError when it is lost twice."""
+    def _on(self, pool: Any, work: "Callable[[Line], T]") -> T:
+        """Some work on this thread's connection to a node. Raises: RedisError when it is lost twice."""
+        from feature_repo.redis_line import Line
+
         errors = _driver()
-        kept = vars(self._local).setdefault("connections", {})
+        kept = vars(self._local).setdefault("lines", {})
         for is_last in (False, True):
-            connection, _ = kept.get(id(pool)) or kept.setdefault(id(pool), (pool.get_connection(), pool))
             try:
-                return work(connection)
+                line = kept.get(id(pool)) or kept.setdefault(id(pool), Line(pool))
+                return work(line)
             except errors.RedisError as fault:
-                connection.disconnect()
+                if (line := kept.get(id(pool))) is not None:
+                    line.connection.disconnect()
                 if is_last or isinstance(fault, errors.ResponseError):
                     raise
         raise AssertionError
@@ -416,36 +425,16 @@ class _OneNode(_Nodes):
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         sent = b"".join(commands)
 
-        def work(connection: Any) -> list[Any]:
-            connection.send_packed_command([sent])
-            read = connection.read_response
-            return [read(disable_decoding=True) for _ in commands]
-
         try:
-            return self._on(self._pool, work)
+            return self._on(self._pool, lambda line: line.ask(sent, len(commands)))
         except _driver().RedisError as fault:
             raise _lost(fault) from None
 
-    def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
+    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
         try:
-            return self._on(self._pool, lambda connection: _run_all(connection, script, batches))
+            return self._on(self._pool, lambda line: line.run(script, batches, first))
         except _driver().RedisError as fault:
             raise _lost(fault) from None
-
-
-def _run_all(connection: Any, script: str, batches: "Sequence[Batch]") -> list[Any]:
-    """Each batch as a command; no more than a few unanswered. The script goes ahead of them, for a server that was started anew has forgotten it."""
-    sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
-    connection.send_packed_command([_command(b"SCRIPT", b"LOAD", script.encode())])
-    waiting, answers = 0, []
-    for batch in batches:
-        connection.send_packed_command([b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % (batch.words + 2, sha), *batch.sent])
-        waiting += 1
-        if waiting == IN_FLIGHT:
-            answers.append(connection.read_response(disable_decoding=True))
-            waiting -= 1
-    answers += [connection.read_response(disable_decoding=True) for _ in range(waiting + 1)]
-    return answers[1:]  # the first is about the script itself
 
 
 class _ClusterNodes(_Nodes):
@@ -458,27 +447,26 @@ class _ClusterNodes(_Nodes):
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
 
-        def told(numbers: Sequence[int], connection: Any) -> None:
-            connection.send_packed_command([b"".join([commands[each] for each in numbers])])
-            for each in numbers:
-                answers[each] = connection.read_response(disable_decoding=True)
+        def told(numbers: Sequence[int], line: "Line") -> None:
+            found = line.ask(b"".join([commands[each] for each in numbers]), len(numbers))
+            for number, answer in zip(numbers, found, strict=True):
+                answers[number] = answer
 
         self._by_node(keys, told)
         return answers
 
-    def run(self, script: str, batches: "Sequence[Batch]") -> list[Any]:
+    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
         answers: list[Any] = [None] * len(batches)
 
-        def told(numbers: Sequence[int], connection: Any) -> None:
-            for number, answer in zip(
-                numbers, _run_all(connection, script, [batches[each] for each in numbers]), strict=True
-            ):
+        def told(numbers: Sequence[int], line: "Line") -> None:
+            found = line.run(script, [batches[each] for each in numbers])
+            for number, answer in zip(numbers, found, strict=True):
                 answers[number] = answer
 
         self._by_node([batch.names[0].as_py() for batch in batches], told)
         return answers
 
-    def _by_node(self, keys: Sequence[bytes], told: Callable[[Sequence[int], Any], None]) -> None:
+    def _by_node(self, keys: Sequence[bytes], told: "Callable[[Sequence[int], Line], None]") -> None:
         """Work on each node that keeps some of the keys. A cluster that moved its slots is looked at again."""
         errors = _driver()
         left: Sequence[int] = range(len(keys))
@@ -491,7 +479,7 @@ class _ClusterNodes(_Nodes):
             failed: list[int] = []
             for pool, numbers in groups.values():
                 try:
-                    self._on(pool, lambda connection, numbers=numbers: told(numbers, connection))  # type: ignore[misc]
+                    self._on(pool, lambda line, numbers=numbers: told(numbers, line))  # type: ignore[misc]
                 except errors.RedisError as fault:
                     if is_last:
                         raise _lost(fault) from None
@@ -524,6 +512,28 @@ def redis_store(address: str, project: str = "troth") -> RedisStore:
         return sentinel.master_for(kind.path.strip("/"), **told)  # type: ignore[no-untyped-call]
 
     return RedisStore(connect, project)
+
+
+def _rows(
+    ones: Sequence[bytes | None], others: Sequence[bytes | None], done: int, as_of_us: int
+) -> tuple[list[tuple[int, bytes] | None], bool]:
+    """Of the values in both places of a view, which each reader gets; and whether what is published was told in time."""
+    rows: list[tuple[int, bytes] | None] = []
+    is_current, unpack = True, HEAD.unpack_from
+    for one, other in zip(ones, others, strict=True):
+        best = one
+        if one is None or other is not None:
+            best, is_whole = _read_of(one, other, done, as_of_us)
+            is_current &= is_whole
+            if best is None:
+                rows.append(None)
+                continue
+        at, by = unpack(best)  # type: ignore[arg-type]
+        if by >= FOLLOWS:
+            by -= FOLLOWS
+            at = max(at, as_of_us)
+        rows.append((at, best[HEAD_BYTES:]) if by <= done and len(best) > HEAD_BYTES else None)  # type: ignore[index,arg-type]
+    return rows, is_current
 
 
 def _read_of(one: bytes | None, other: bytes | None, done: int, as_of_us: int) -> tuple[bytes | None, bool]:

@@ -51,6 +51,12 @@ def batches(
         begin = end
 
 
+def noted(name: bytes, keys: pa.Array) -> bytes:
+    """The command that puts keys into a set."""
+    head = b"*%d\r\n$4\r\nSADD\r\n$%d\r\n%b\r\n" % (len(keys) + 2, len(name), name)
+    return head + bytes(between(bulks(keys), 0, len(keys)))
+
+
 def _taken(rows: Encoded, order: NDArray[np.int64]) -> Encoded:
     return Encoded(rows.keys.take(order), rows.event_us[order], rows.values.take(order))
 

@@ -72,21 +72,22 @@ class SqliteStore(OnlineStore):
 
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         names = [view.name for view in views]
-        told = self._asked(_read_of(len(names)), (json.dumps(names), *names, json.dumps(keys)))
+        told = self._asked(_read_of(len(names)), (*names, json.dumps(keys)))
         by_name = {row[1]: Standing(row[2], row[3], row[4] or 0) for row in told[: -len(keys) or None]}
         standings = [by_name.get(name, _NOTHING) for name in names]
-        rows: list[list[tuple[int, bytes] | None]] = []
-        places = [(1 + 3 * place, standing.as_of_us or _NEVER) for place, standing in enumerate(standings)]
-        for row in told[len(told) - len(keys) :]:
-            found: list[tuple[int, bytes] | None] = []
-            for place, as_of_us in places:
-                value = row[place + 2]
-                if value is None:
-                    found.append(None)
-                else:  # what a row says that goes on being true, it says as of the newest version
-                    at = row[place]
-                    found.append((as_of_us if row[place + 1] == FOLLOWS and as_of_us > at else at, value))
-            rows.append(found)
+        columns = list(zip(*told[len(told) - len(keys) :], strict=True)) or [()] * (3 * len(names) + 1)
+        rows = []
+        for place, standing in enumerate(standings):
+            at, came, values = columns[1 + 3 * place : 4 + 3 * place]
+            as_of_us = (
+                standing.as_of_us or _NEVER
+            )  # what a row says that goes on being true, it says as of the newest version
+            rows.append(
+                [
+                    None if value is None else (as_of_us if how == FOLLOWS and as_of_us > when else when, value)
+                    for when, how, value in zip(at, came, values, strict=True)
+                ]
+            )
         return Fetched(rows, standings)
 
     def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
@@ -316,13 +317,13 @@ def _read_of(views: int) -> str:
     width = 1 + max(len(columns), 4)
     standing = ["'view'", "name", "version", "as_of_us", "row_count"]
     joins = " ".join(
-        f"left join entity_rows r{n} on r{n}.entity = keys.value and r{n}.view_id = (select view_id from views where name = ?{n + 2})"  # noqa: S608 (numbers alone)
+        f"left join entity_rows r{n} on r{n}.entity = keys.value and r{n}.view_id = (select view_id from views where name = ?{n + 1})"  # noqa: S608 (numbers alone)
         for n in numbers
     )
     # Numbered marks: the names of views stand twice.
     return (
-        f"select {', '.join(standing + ['null'] * (width - len(standing)))} from views where name in (select value from json_each(?1)) "  # noqa: S608 (constants and marks alone)
-        f"union all select {', '.join(['null', *columns] + ['null'] * (width - 1 - len(columns)))} from json_each(?{views + 2}) as keys {joins}"
+        f"select {', '.join(standing + ['null'] * (width - len(standing)))} from views where name in ({', '.join(f'?{n + 1}' for n in numbers)}) "  # noqa: S608 (constants and marks alone)
+        f"union all select {', '.join(['null', *columns] + ['null'] * (width - 1 - len(columns)))} from json_each(?{views + 1}) as keys {joins}"
     )
 
 

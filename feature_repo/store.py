@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from feature_repo.columns import Encoded
 
 FILE_NAME = "online.db"
+_TEXT = {str}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What was asked for at once: by key, then by view, event time in microseconds and value, or None; and what each view stands at, as far as a row of it was found."""
+    """What was asked for at once: by view, then by key, event time in microseconds and value, or None; and what each view stands at, as far as a row of it was found."""
 
     rows: Sequence[Sequence[tuple[int, bytes] | None]]
     standings: Sequence[Standing]
@@ -83,14 +84,19 @@ def entity_key(entity: Entity, values: Sequence[Any]) -> str:
 
 def entity_keys(entity: Entity, columns: Sequence[Sequence[Any]]) -> list[str]:
     """The same for many, given the values of each join key."""
-    if len(columns) != len(entity.join_keys) or any(None in column for column in columns):
+    if len(columns) != len(entity.join_keys) or any(not are_texts(column) and None in column for column in columns):
         raise FeatureError(
             f"entity {entity.name}: expected values of {list(entity.join_keys)}, found others. Give each of them."
         )
-    *head, last = [[each if type(each) is str else str(each) for each in column] for column in columns]
+    *head, last = [column if are_texts(column) else [str(each) for each in column] for column in columns]
     for column in reversed(head):
         last = [f"{len(part) if part.isascii() else len(part.encode())}:{part}{rest}" for part, rest in zip(column, last, strict=True)]  # fmt: skip
     return last
+
+
+def are_texts(column: Sequence[Any]) -> bool:
+    """Whether all of it is text already, as it mostly is."""
+    return set(map(type, column)) <= _TEXT
 
 
 def entity_values(entity: Entity, key: str) -> list[str]:
@@ -195,8 +201,8 @@ class OnlineStore(ABC):
         found = self.fetch(asked, wanted)
         return {
             (view.name, key): StoredRow(row[0], self.decoded(row[1]), standing.version)
-            for key, rows in zip(wanted, found.rows, strict=True)
-            for view, row, standing in zip(asked, rows, found.standings, strict=True)
+            for view, rows, standing in zip(asked, found.rows, found.standings, strict=True)
+            for key, row in zip(wanted, rows, strict=True)
             if row is not None
         }
 

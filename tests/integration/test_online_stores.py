@@ -230,12 +230,10 @@ def test_views_of_one_entity_come_together_and_what_is_not_there_is_not(store: O
     store.write_rows(VIEW, [(("a",), 5, {"units": 1}), (("b",), 6, {"units": 2})])
     fetched = store.fetch([VIEW, OTHER], ["a", "b", "c", "a"])
     assert [[None if row is None else row[0] for row in rows] for rows in fetched.rows] == [
-        [5, 7],
-        [6, None],
-        [None, None],
-        [5, 7],
+        [5, 6, None, 5],
+        [7, None, None, 7],
     ]
-    assert fetched.rows[0] == fetched.rows[3]
+    assert all(rows[0] == rows[3] for rows in fetched.rows)
     assert {key for key, _ in store.scan(VIEW)} == {"a", "b"}
     store.drop([VIEW])
     assert store.read([VIEW, OTHER], ["a"]).keys() == {("price", "a")}
@@ -250,7 +248,7 @@ def test_a_reader_sees_one_version_or_another_and_never_half(store: OnlineStore,
     def look() -> None:
         while not done.is_set():
             rows = store.fetch([VIEW], keys).rows
-            units = {None if row is None else LAYOUT.decode(row[1])["units"] for (row,) in rows}
+            units = {None if row is None else LAYOUT.decode(row[1])["units"] for (row,) in zip(*rows, strict=True)}
             seen.update(each for each in units if each is not None)
             if len(units) != 1:
                 faults.append(units)
