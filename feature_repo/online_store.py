@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -212,11 +213,11 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         allowed = None
         if use:
             decide = decided(use, source, size, at)
-            allowed = [decide(key, rows[-1])[0] for key, rows in zip(keys, fetched.rows, strict=True)]
+            allowed = [decide(key, row)[0] for key, row in zip(keys, fetched.rows[-1], strict=True)]
         now = to_microseconds(at)
         return [
-            _answered(part, [row[place] for row in fetched.rows], allowed, now, source.store.layout)
-            for place, part in enumerate(parts)
+            _answered(part, rows, allowed, now, source.store.layout)
+            for part, rows in zip(parts, fetched.rows, strict=False)
         ]
 
     def _plan(self, config: Any, features: Any, registry: Any, project: str, full_names: bool) -> "_Plan | None":
@@ -273,11 +274,14 @@ class _Part:
         self.told: list[Told] = [bound.told[name] for name in names]
         self._fields = bound.view.online_fields
         self._places = [[each.name for each in self._fields].index(name) for name in names]
+        self._written_as = tuple(each.name for each in self._fields)
+        self.pythons = [None if told.is_as_stored else told.python for told in self.told]
+        self.lives_us = int(bound.view.time_to_live.total_seconds() * 1e6)
 
     def columns(self, layout: Any, values: Sequence[bytes]) -> list[Sequence[Any]]:
         """The features asked for; one that the rows were not written with is null."""
         found = layout.columns(values)
-        if layout.names == tuple(each.name for each in self._fields):
+        if layout.names == self._written_as:
             return [found[place] for place in self._places]
         by_name = dict(zip(layout.names, found, strict=True))
         return [by_name.get(name, [None] * len(values)) for name in self.names]
@@ -296,7 +300,11 @@ def _answered(
     part: _Part, rows: Sequence[tuple[int, bytes] | None], allowed: Sequence[bool] | None, now: int, layout_of: Callable[[bytes], Any]
 ) -> _Column:  # fmt: skip
     """Rows of one view as statuses and columns; null where there is nothing to tell."""
-    oldest = now - int(part.bound.view.time_to_live.total_seconds() * 1e6)
+    oldest = now - part.lives_us
+    if rows and None not in rows and (allowed is None or all(allowed)):  # as nearly always: no look at each
+        every, values = zip(*rows, strict=True)  # type: ignore[arg-type]
+        if min(every) >= oldest and len({value[:4] for value in values}) == 1:
+            return _Column([_PRESENT] * len(rows), every, part.columns(layout_of(values[0]), values))
     statuses, times, shown, places = [], [], [], []
     for number, row in enumerate(rows):
         if allowed is not None and not allowed[number]:
@@ -314,8 +322,6 @@ def _answered(
     by_schema: dict[bytes, list[int]] = {}
     for number, value in enumerate(shown):
         by_schema.setdefault(value[:4], []).append(number)
-    if len(by_schema) == 1 and len(shown) == len(rows):
-        return _Column(statuses, times, part.columns(layout_of(shown[0]), shown))
     columns: list[list[Any]] = [[None] * len(rows) for _ in part.names]
     for numbers in by_schema.values():
         found = part.columns(layout_of(shown[numbers[0]]), [shown[each] for each in numbers])
@@ -335,6 +341,13 @@ class _Plan:
     use: Service | None
     kept: Any
 
+    @cached_property
+    def feature_types(self) -> dict[str, Any]:
+        """Feast's type of each feature, by the name it is told as."""
+        return {
+            name: told.value_type for part in self.parts for name, told in zip(part.told_as, part.told, strict=True)
+        }
+
     def answer(self, store: PackedOnlineStore, config: Any, entity_rows: Any) -> "PackedResponse":
         columns = _columns(entity_rows, self.join_keys)
         entity = self.parts[0].bound.view.entity
@@ -347,9 +360,7 @@ class PackedResponse(OnlineResponse):  # type: ignore[misc]
 
     def __init__(self, plan: _Plan, keys: Mapping[str, list[Any]], parts: Sequence[_Column]) -> None:
         self._plan, self._keys, self._parts = plan, keys, parts
-        self._feature_types = {
-            name: told.value_type for part in plan.parts for name, told in zip(part.told_as, part.told, strict=True)
-        }
+        self._feature_types = plan.feature_types
         self._proto: Any = None
 
     @property
@@ -364,8 +375,8 @@ class PackedResponse(OnlineResponse):  # type: ignore[misc]
         if include_event_timestamps:
             found |= {name + TIMESTAMP_POSTFIX: [0] * len(values) for name, values in self._keys.items()}
         for part, read in zip(self._plan.parts, self._parts, strict=True):
-            for name, told, column in zip(part.told_as, part.told, read.columns, strict=True):
-                found[name] = list(column) if told.is_as_stored else [told.python(each) for each in column]
+            for name, python, column in zip(part.told_as, part.pythons, read.columns, strict=True):
+                found[name] = list(column) if python is None else [python(each) for each in column]
                 if include_event_timestamps:
                     found[name + TIMESTAMP_POSTFIX] = [at // 1_000_000 for at in read.times]
         return found
