@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
@@ -60,7 +60,7 @@ class RedisStore(OnlineStore):
     def _client(self) -> Any:
         try:
             return self._connect()
-        except _driver().RedisError as fault:
+        except _faults() as fault:
             raise _lost(fault) from None
 
     @cached_property
@@ -298,7 +298,7 @@ class RedisStore(OnlineStore):
         """The next names of a walk; none at its end."""
         try:
             return list(islice(names, 1000))
-        except _driver().RedisError as fault:
+        except _faults() as fault:
             raise _lost(fault) from None
 
     def _prefixes(self) -> set[bytes]:
@@ -409,10 +409,12 @@ class _Nodes(ABC):
             try:
                 line = kept.get(id(pool)) or kept.setdefault(id(pool), Line(pool))
                 return work(line)
-            except errors.RedisError as fault:
-                if (line := kept.get(id(pool))) is not None:
+            except BaseException as fault:
+                # Given back, for the pool asks the sentinels anew who is the master; and nobody reads what was left unread.
+                if (line := kept.pop(id(pool), None)) is not None:
                     line.connection.disconnect()
-                if is_last or isinstance(fault, errors.ResponseError):
+                    pool.release(line.connection)
+                if is_last or not isinstance(fault, errors.RedisError) or isinstance(fault, errors.ResponseError):
                     raise
         raise AssertionError
 
@@ -468,25 +470,27 @@ class _ClusterNodes(_Nodes):
 
     def _by_node(self, keys: Sequence[bytes], told: "Callable[[Sequence[int], Line], None]") -> None:
         """Work on each node that keeps some of the keys. A cluster that moved its slots is looked at again."""
-        errors = _driver()
         left: Sequence[int] = range(len(keys))
         for is_last in (False, True):
             groups: dict[int, tuple[Any, list[int]]] = {}
-            for number in left:
-                node = self._client.nodes_manager.get_node_from_slot(self._client.keyslot(keys[number]))
-                pool = self._client.get_redis_connection(node).connection_pool
-                groups.setdefault(id(pool), (pool, []))[1].append(number)
+            try:
+                for number in left:
+                    node = self._client.nodes_manager.get_node_from_slot(self._client.keyslot(keys[number]))
+                    pool = self._client.get_redis_connection(node).connection_pool
+                    groups.setdefault(id(pool), (pool, []))[1].append(number)
+            except _faults() as fault:  # slots that nobody keeps
+                raise _lost(fault) from None
             failed: list[int] = []
             for pool, numbers in groups.values():
                 try:
                     self._on(pool, lambda line, numbers=numbers: told(numbers, line))  # type: ignore[misc]
-                except errors.RedisError as fault:
+                except _faults() as fault:
                     if is_last:
                         raise _lost(fault) from None
                     failed += numbers
             if not failed:
                 return
-            with suppress(errors.RedisError):
+            with suppress(*_faults()):
                 self._client.nodes_manager.initialize()
             left = failed
 
@@ -497,19 +501,23 @@ def redis_store(address: str, project: str = "troth") -> RedisStore:
     It is reached when it is first asked. Raises: FeatureError when there is no driver.
     """
     redis, kind = _driver(), urlsplit(address)
-    times = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+    times: dict[str, Any] = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
 
     def connect() -> Any:
         if kind.scheme == "redis+cluster":
             return redis.RedisCluster.from_url("redis://" + address.partition("://")[2], **times)
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        times["retry"] = Retry(NoBackoff(), 0)  # who is asked here tries again, once
         if kind.scheme != "redis+sentinel":
             return redis.Redis.from_url(address, **times)
         from redis.sentinel import Sentinel
 
         hosts = [each.rpartition(":")[::2] for each in kind.netloc.rpartition("@")[2].split(",")]
-        told = {"password": kind.password, **times}
-        sentinel = Sentinel([(host, int(port)) for host, port in hosts], **told)  # type: ignore[no-untyped-call]
-        return sentinel.master_for(kind.path.strip("/"), **told)  # type: ignore[no-untyped-call]
+        who = {name: unquote(given) for name in ("username", "password") if (given := getattr(kind, name))}
+        sentinel = Sentinel([(host, int(port)) for host, port in hosts], sentinel_kwargs=times)  # type: ignore[no-untyped-call]
+        return sentinel.master_for(kind.path.strip("/"), **who, **times)  # type: ignore[no-untyped-call]
 
     return RedisStore(connect, project)
 
@@ -574,6 +582,12 @@ def _command(*words: bytes) -> bytes:
 
 def _lost(fault: Exception) -> FeatureError:
     return FeatureError(f"online store: expected a Redis that works, found {type(fault).__name__}. Try again.")
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What redis-py raises; those of a cluster are of a kind of their own."""
+    redis = _driver()
+    return redis.RedisError, redis.exceptions.RedisClusterException
 
 
 def _driver() -> Any:

