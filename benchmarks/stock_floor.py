@@ -62,5 +62,18 @@ def publish_stock(
         ],
     }
     for table, columns in _COLUMNS.items():
-        write(home, table, pl.DataFrame(rows[table], schema=dict(columns), orient="row"))
+        frame = pl.DataFrame(rows[table], schema=dict(columns), orient="row")
+        if table == "availability":
+            free = pl.col("on_hand_units") - pl.col("committed_units") - pl.col("safety_units")
+            frame = frame.with_columns(available_units=free.clip(0))
+            write(home, "ftr_sku_location_availability", _features(frame))
+        write(home, table, frame)
     announce(home, offset, at)
+
+
+def _features(availability: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `ftr_sku_location_availability` that follow: three pieces of each sold in 28 days."""
+    return availability.select(
+        "sku", "location_code", "on_hand_units", "available_units", feature_at="as_of_at", sold_units_28d=pl.lit(3, pl.Int64),
+        days_since_last_movement=pl.lit(0, pl.Int64), has_stock=pl.col("available_units") > 0,
+    )  # fmt: skip

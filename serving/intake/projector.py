@@ -1,4 +1,4 @@
-"""The projector: what the log tells of stock, shown on the board and to the holds, as it comes.
+"""The projector: what the log tells of stock, shown on the board, to the holds and in the features of stock, as it comes.
 
 Its state is the warehouse's last word and the events after it, so a kill loses nothing: the next start reads both again. Everything it writes is
 absolute, and an older number never replaces a newer, so that doing it again changes nothing.
@@ -32,6 +32,7 @@ from serving.event_log.letters import NewLetter
 from serving.event_log.log import PROJECTOR, Log
 from serving.intake.changes import MeaninglessError, Places, changes, hold_of
 from serving.intake.drift import report
+from serving.intake.features import Published, StockFeatures, read_published
 from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
@@ -67,16 +68,18 @@ class Projector:
         self._home, self._log, self._holds, self._clock = home, log, holds, clock
         self._board = BoardWriter(home.stock / "board")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="stock base")
-        self._loading: Future[tuple[Announced, Base, Places]] | None = None
+        self._loading: Future[_Loaded] | None = None
         self._believing: Future[Believed] | None = None
         self._belief: str | None = None
         self._held: set[Place] = set()
         self._looked = self._committed = self._refreshed = float("-inf")
         self._told = announced(home)
-        base, self._places = (
-            (Base(_EMPTY), Places({}, frozenset())) if self._told is None else _loaded(home, self._told)
-        )
+        loaded = None if self._told is None else _loaded(home, self._told)
+        base = Base(_EMPTY) if loaded is None else loaded.base
+        self._places = Places({}, frozenset()) if loaded is None else loaded.places
         self._stream = Stream(base)
+        self._features = StockFeatures(home)
+        self._features.rest_on(base, None if loaded is None else loaded.published)
         self.position = base.offset
 
     def __enter__(self) -> Self:
@@ -89,6 +92,7 @@ class Projector:
 
     def close(self) -> None:
         self._loader.shutdown(cancel_futures=True)
+        self._features.close()
         self._commit()
         self._board.close()
 
@@ -100,7 +104,8 @@ class Projector:
     def catch_up(self) -> None:
         """Bring the board to the end of the log: every position anew, for nobody knows how far the last writer came."""
         while events := self._log.read(self.position, MOST_AT_ONCE):
-            self._stream.apply(self._understood(events))
+            told = self._understood(events)
+            self._features.hear(events, told, self._stream.apply(told))
             self._settle(events)
             self.position = events[-1].offset
         self._show(self._stream.places())
@@ -111,14 +116,19 @@ class Projector:
 
     def step(self) -> int:
         """Take what the log has, up to `MOST_AT_ONCE` events; how many there were."""
+        began = self._clock.now()
         events = self._log.read(self.position, MOST_AT_ONCE)
         if events:
-            touched = self._stream.apply(self._understood(events))
+            told = self._understood(events)
+            touched = self._stream.apply(told)
             self.position = events[-1].offset
             self.tally.events += len(events)
             self._settle(events)
             self._show(touched)
+            self._features.hear(events, told, touched)
         self._tell()
+        is_all = len(events) < MOST_AT_ONCE
+        self._features.step(self._stream, self.position, began if is_all else events[-1].received_at)
         now = time.monotonic()
         if now - self._refreshed >= _HELD_SECONDS:
             self._refreshed = now
@@ -199,9 +209,10 @@ class Projector:
         if self._loading is None:
             told = announced(self._home)
             if told is not None and told != self._told:
-                self._loading = self._loader.submit(_read, self._home, told)
+                self._loading = self._loader.submit(_loaded, self._home, told)
         elif self._loading.done():
-            told, base, places = self._loading.result()
+            loaded = self._loading.result()
+            told, base = loaded.told, loaded.base
             self._loading = None
             before, self._told = self._told, told
             if base.offset < self._stream.base.offset:
@@ -211,9 +222,10 @@ class Projector:
                     base.offset,
                 )
                 return
-            self._places = places
+            self._places = loaded.places
             rebased = self._stream.rebase(base)
             self._show(rebased.touched)
+            self._features.rest_on(base, loaded.published)
             self._tell()
             self.tally.rebases += 1
             self.tally.drifts += len(rebased.drifts)
@@ -244,13 +256,19 @@ class Projector:
         self._log.commit(PROJECTOR, self.position)
 
 
-def _read(home: Home, told: Announced) -> tuple[Announced, Base, Places]:
-    return (told, *_loaded(home, told))
+@dataclass(frozen=True)
+class _Loaded:
+    """The warehouse's word as it was read."""
+
+    told: Announced
+    base: Base
+    places: Places
+    published: Published | None
 
 
-def _loaded(home: Home, told: Announced) -> tuple[Base, Places]:
-    by_shop, stores = places_of(home, told)
-    return read_base(home, told), Places(by_shop, stores)
+def _loaded(home: Home, told: Announced) -> _Loaded:
+    base, (by_shop, stores) = read_base(home, told), places_of(home, told)
+    return _Loaded(told, base, Places(by_shop, stores), read_published(home, base))
 
 
 def main(arguments: Sequence[str]) -> int:
