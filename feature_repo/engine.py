@@ -61,7 +61,11 @@ class PackedComputeEngine(LocalComputeEngine):  # type: ignore[misc]
         name = f"{table.name}-{task.start_time}-{task.end_time}"
         try:
             bound = store.bound(self.repo_config, table)
-            written = _materialized(store.store(self.repo_config), bound, table, source, task.start_time, task.end_time)
+            copy, packed = store.copy(self.repo_config, bound.view), store.store(self.repo_config)
+            keys: list[pa.Array] | None = [] if copy else None
+            written = _materialized(packed, bound, table, source, task.start_time, task.end_time, keys)
+            if copy and keys:
+                copy.follow(table, (key.decode() for some in keys for key in some.to_pylist()))
             return PackedJob(name, written)
         except Exception as error:  # the job carries it; Feast raises it
             return PackedJob(name, error=error)
@@ -72,8 +76,10 @@ def _is_computed(table: Any) -> bool:
     return any(getattr(table, name, None) for name in ("feature_transformation", "aggregations", "udf"))
 
 
-def _materialized(store: Any, bound: Bound, table: Any, source: Any, start: datetime, end: datetime) -> Written:
-    """Rows whose event time is from `start` to `end` into the store."""
+def _materialized(
+    store: Any, bound: Bound, table: Any, source: Any, start: datetime, end: datetime, keys: "list[pa.Array] | None"
+) -> Written:
+    """Rows whose event time is from `start` to `end` into the store. `keys`: where to put whose they were, if anywhere."""
     import duckdb
 
     view = writable(bound.view)
@@ -85,6 +91,8 @@ def _materialized(store: Any, bound: Bound, table: Any, source: Any, start: date
             # While one batch is on its way the next is read and encoded.
             for batch in _ahead(ahead, rows.encoded(view)):
                 coming.write(batch)
+                if keys is not None:
+                    keys.append(batch.keys)
         return coming.written  # type: ignore[no-any-return]
     finally:
         connection.close()

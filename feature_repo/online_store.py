@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from functools import partial as bind
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +42,8 @@ from feast.value_type import ValueType  # noqa: E402
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from feature_repo.compat import Copy
+
 # Feast knows 'found' and 'not found'; a third outcome travels as a time that no row can have.
 _REFUSED_AT = datetime(1, 1, 1, tzinfo=UTC)
 _PRESENT, _NOT_FOUND, _TOO_OLD, _REFUSED = FieldStatus.PRESENT, FieldStatus.NOT_FOUND, FieldStatus.OUTSIDE_MAX_AGE, FieldStatus.INVALID  # fmt: skip
@@ -50,7 +53,8 @@ _use: ContextVar[Service | None] = ContextVar("use", default=None)
 
 class PackedSqliteOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """`path`: the SQLite file. `home`: whose consent ledger is asked; without one no personal view is read. `answer_at`: ISO time to
-    answer as of; null is now."""
+    answer as of; null is now. `compat`: views told in Feast's own layout too, true for all that are not personal; in the file
+    `compat_path`, null is `feast.db` beside `path`."""
 
     type: Literal["feature_repo.online_store.PackedSqliteOnlineStore"] = (
         "feature_repo.online_store.PackedSqliteOnlineStore"
@@ -58,6 +62,8 @@ class PackedSqliteOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     path: str
     home: str | None = None
     answer_at: str | None = None
+    compat: bool | list[str] = False
+    compat_path: str | None = None
 
 
 class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -67,6 +73,7 @@ class PackedRedisOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     address: str | None = None
     home: str | None = None
     answer_at: str | None = None
+    compat: bool | list[str] = False
 
 
 class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
@@ -76,6 +83,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         self._sources: dict[tuple[str, str], Source] = {}
         self._views = Views()
         self._plans: dict[Any, tuple[Any, _Plan]] = {}
+        self._copies: dict[str, Copy] = {}
 
     @abstractmethod
     def _opened(self, config: Any) -> PackedStore: ...
@@ -83,13 +91,28 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
     @abstractmethod
     def _place(self, config: Any) -> str: ...
 
+    @abstractmethod
+    def _copied(self, config: Any) -> "Copy": ...
+
     def write_arrow(self, config: Any, view: Any, table: "pa.Table") -> Written:
         """Write a table with the view's keys, event column and features: no row passes through Python objects.
 
         `view`: a Feast view, or the name of one of the catalogue.
         """
         bound = self.bound(config, view)
-        return self.store(config).write_frame(writable(bound.view), bound.table(table.combine_chunks()))
+        copy, rows = self.copy(config, bound.view), bound.table(table.combine_chunks())
+        written = self.store(config).write_frame(writable(bound.view), rows)
+        if copy:
+            from feature_repo.columns import keys_of
+
+            copy.follow(view, [key.decode() for key in keys_of(bound.view.entity, rows).to_pylist()])
+        return written
+
+    def copy_all(self, config: Any, table: Any) -> None:
+        """Tell a whole view in Feast's own layout: what was kept before `compat` asked for it. `table`: as for `write_arrow`."""
+        view = self.bound(config, table).view
+        if copy := self.copy(config, view):
+            copy.follow(table, (key for key, _ in self.store(config).scan(view)))
 
     def online_write_batch(
         self,
@@ -100,6 +123,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
     ) -> None:
         bound = self.bound(config, table)
         view = writable(bound.view)
+        copy = self.copy(config, view)
         rows = [
             (
                 key_values(view, key),
@@ -109,6 +133,8 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
             for key, values, at, _ in sorted(data, key=lambda row: to_microseconds(row[3]) if row[3] else 0)
         ]
         self.store(config).write_rows(view, rows)
+        if copy:
+            copy.follow(table, [entity_key(view.entity, values) for values, _, _ in rows])
         if progress:
             progress(len(rows))
 
@@ -117,7 +143,10 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         not bring them back."""
         view = self.bound(config, table).view
         keys = [entity_key(view.entity, key_texts([each.get(name) for name in view.entity.join_keys])) for each in entities]  # fmt: skip
-        return self.store(config).erase(view.entity, keys, to_microseconds(at))
+        removed = self.store(config).erase(view.entity, keys, to_microseconds(at))
+        if copy := self.copy(config):
+            copy.forget(view.entity, keys)
+        return removed
 
     def online_read(
         self, config: Any, table: Any, entity_keys: list[Any], requested_features: list[str] | None = None
@@ -176,12 +205,35 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         entities_to_keep: Sequence[Any],
         partial: bool,
     ) -> None:
-        store = self.store(config)
-        store.keep(self.bound(config, table).view for table in tables_to_keep if hasattr(table, "entity_columns"))
-        store.drop(self.bound(config, table).view for table in tables_to_delete if hasattr(table, "entity_columns"))
+        store, copy = self.store(config), self.copy(config)
+        kept, gone = ([table for table in tables if hasattr(table, "entity_columns")] for tables in (tables_to_keep, tables_to_delete))  # fmt: skip
+        if copy:
+            copy.check(kept, is_all=not partial)
+        store.keep(self.bound(config, table).view for table in kept)
+        store.drop(self.bound(config, table).view for table in gone)
+        if copy:
+            copy.update(gone, kept)
 
     def teardown(self, config: Any, tables: Sequence[Any], entities: Sequence[Any]) -> None:
+        if copy := self.copy(config):
+            copy.teardown([table for table in tables if hasattr(table, "entity_columns")])
         self.store(config).destroy()
+
+    def copy(self, config: Any, view: View | None = None) -> "Copy | None":
+        """Where what is written is told in Feast's own layout; None where `compat` asks for nothing, or not for this view.
+
+        Raises: FeatureError for a personal view that is asked for.
+        """
+        if not config.online_store.compat:
+            return None
+        from feature_repo.compat import is_copied
+
+        if view and not is_copied(view, config.online_store.compat):
+            return None
+        place = self._place(config)
+        if place not in self._copies:
+            self._copies[place] = self._copied(config)
+        return self._copies[place]
 
     def store(self, config: Any) -> PackedStore:
         """The packed store of a configuration."""
@@ -247,6 +299,11 @@ class PackedSqliteOnlineStore(PackedOnlineStore):
 
         return SqliteStore(Path(config.online_store.path))
 
+    def _copied(self, config: Any) -> "Copy":
+        from feature_repo.compat import SqliteCopy
+
+        return SqliteCopy(self.store(config), config, bind(self.bound, config), config.online_store.compat_path)
+
 
 class PackedRedisOnlineStore(PackedOnlineStore):
     """In Redis."""
@@ -264,6 +321,11 @@ class PackedRedisOnlineStore(PackedOnlineStore):
                 "online store: expected the address of a Redis, found none. Give `address`, or set TROTH_ONLINE."
             )
         return redis_store(address, config.project)
+
+    def _copied(self, config: Any) -> "Copy":
+        from feature_repo.compat import RedisCopy
+
+        return RedisCopy(self.store(config), config, bind(self.bound, config))
 
 
 class _Part:
