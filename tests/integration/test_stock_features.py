@@ -19,8 +19,7 @@ from benchmarks.stock_floor import NOON, publish_stock
 from feature_repo.catalogue import SKU_LOCATION_AVAILABILITY
 from feature_repo.errors import FeatureError
 from feature_repo.publish import publish
-from feature_repo.sqlite_store import SqliteStore
-from feature_repo.store import OnlineStore, Written, entity_key, online_store
+from feature_repo.store import OnlineStore, entity_key, online_store
 from models.stock.holds.opening import open_holds
 from serving import keys
 from serving.app import create_app
@@ -29,6 +28,7 @@ from serving.event_log.log import open_log
 from serving.intake import features
 from serving.intake.projector import Projector
 from serving.operations.freshness import STREAMED, shown
+from tests.integration.redis_server import running_redis
 from tests.integration.shop_floor import movement, order, pick
 from tests.integration.test_projector import _started
 from tests.unit.feature_repo.published_home import home_with_tables
@@ -76,8 +76,17 @@ class Floor:
         return row["on_hand_units"], row["available_units"]
 
 
-@pytest.fixture
-def floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Floor]:
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    with running_redis() as server:
+        yield server.address
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def floor(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Floor]:
+    if request.param == "redis":
+        monkeypatch.setenv("TROTH_ONLINE", request.getfixturevalue("redis"))
+        online_store(tmp_path).destroy()
     monkeypatch.setattr(features, "_EVERY_SECONDS", 0)
     monkeypatch.setattr(features, "_IDLE_SECONDS", 0)
     monkeypatch.setattr(features, "_AGAIN_SECONDS", 0)
@@ -249,23 +258,15 @@ def test_what_a_projector_that_is_gone_had_written_too_much_is_written_right_by_
     assert floor.units(TENT)[0] == 20
 
 
-class AwayStore(SqliteStore):
-    """A store that cannot be written for a while."""
-
-    away = 3
-
-    def write(self, view: Any, rows: Any) -> Written:
-        if self.away:
-            self.away -= 1
-            raise FeatureError("online store: expected it, found it away. Try again.")
-        return super().write(view, rows)
-
-
 def test_a_store_that_is_away_holds_up_no_stream_and_has_all_once_it_is_back(
     floor: Floor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    tries = iter(range(3))
+
     def away(folder: Path) -> OnlineStore:
-        return AwayStore(folder / "online.db")
+        if next(tries, None) is not None:
+            raise FeatureError("online store: expected it, found it away. Try again.")
+        return online_store(folder)
 
     monkeypatch.setattr(features, "online_store", away)
     with floor.projector() as projector:
