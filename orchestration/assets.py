@@ -290,6 +290,30 @@ def publish_features(
             yield dg.MaterializeResult(_online(row.view), metadata=stages.as_metadata(row))
 
 
+@dg.multi_asset_check(
+    name="watch_views",
+    specs=[
+        dg.AssetCheckSpec(
+            "keeps_its_limit_of_lag",
+            asset=_online(view.name),
+            description=f"What the view knows is no older than {view.lag_limit}, by its version or by the stream.",
+        )
+        for view in (*catalogue.VIEWS, *catalogue.INDEXES)
+    ],
+    can_subset=True,
+)
+def watch_views(context: dg.AssetCheckExecutionContext, troth: HomeResource) -> Iterator[dg.AssetCheckResult]:
+    """By the clock, between runs: it looks at what is online, and nothing waits for it."""
+    from serving.answers import ask_lags, clock_of
+
+    asked = {key.asset_key for key in context.selected_asset_check_keys}
+    for lag in ask_lags(troth.home, clock_of(troth.home).now()):
+        if (key := dg.AssetKey(_online(lag.view))) in asked:
+            yield dg.AssetCheckResult(
+                asset_key=key, check_name="keeps_its_limit_of_lag", passed=not lag.is_late, metadata=stages.as_metadata(lag)
+            )  # fmt: skip
+
+
 @dg.multi_asset(
     name="train_models",
     specs=[

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration import lineage, taking, warehouse
-from orchestration.assets import TRADING_DAY, TRADING_DAYS, all_assets
+from orchestration.assets import TRADING_DAY, TRADING_DAYS, all_assets, watch_views
 from orchestration.catalog import SOURCES, contracts
 from orchestration.instance import dagster_home
 from orchestration.near_time import land_log
@@ -43,12 +43,19 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
         selection=AVAILABILITY_CYCLE,
         description="Stock and availability only, from what is already read.",
     )
+    lags = dg.define_asset_job(
+        "watch_lags",
+        selection=dg.AssetSelection.checks(watch_views),
+        description="How old what each online view knows is, against its limit.",
+    )
     return dg.Definitions(
         assets=assets,
-        jobs=[take_landed, daily_close, availability],
+        asset_checks=[watch_views],
+        jobs=[take_landed, daily_close, availability, lags],
         schedules=[
             dg.ScheduleDefinition(job=daily_close, cron_schedule="30 2 * * *", execution_timezone="UTC"),
             dg.ScheduleDefinition(job=availability, cron_schedule="*/15 * * * *", execution_timezone="UTC"),
+            dg.ScheduleDefinition(job=lags, cron_schedule="7/15 * * * *", execution_timezone="UTC"),
         ],
         sensors=[
             new_files(home, take_landed),

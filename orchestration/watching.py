@@ -20,14 +20,12 @@ def watch_views(
 ) -> None:
     """How old what each view knows is, beside how old it may be. Exit code 1 when one is late."""
     from feature_repo.errors import FeatureError
-    from feature_repo.store import online_store
     from orchestration.printing import show
-    from serving.answers import clock_of
-    from serving.operations.freshness import view_lags
+    from serving.answers import ask_lags, clock_of
 
     at_home = here(home).home
     try:
-        lags = view_lags(at_home, online_store(at_home.features), clock_of(at_home).now())
+        lags = ask_lags(at_home, clock_of(at_home).now())
     except FeatureError as error:
         raise RunError(str(error), NOTHING_READABLE) from None
     told = [each for each in lags if each.is_late or not late]

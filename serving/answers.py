@@ -21,7 +21,7 @@ from feature_repo.reads import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, Answer, Evid
 from feature_repo.store import StoredRow, entity_key, entity_values
 from serving import orders, profiles
 from serving.errors import ServingError
-from serving.operations.freshness import view_lags
+from serving.operations.freshness import ViewLag, view_lags
 from serving.orders import AUDIENCES, Audience, OrderView
 from serving.profiles import Profile
 from troth.clock import Clock, FixedClock, SystemClock
@@ -361,6 +361,12 @@ def clock_of(home: Home) -> Clock:
     return FixedClock(until) if until else SystemClock()
 
 
+def ask_lags(at_home: Home | Desk, at: datetime) -> list[ViewLag]:
+    """How old what each view knows is, beside how old it may be. Raises: FeatureError where the store cannot be asked."""
+    at_desk = _at_desk(at_home)
+    return view_lags(at_desk.home, at_desk.source.store, at)
+
+
 def health(at_home: Home | Desk, at: datetime) -> Health:
     """What personal answers rest on, and whether they can be given at all. Told also of a store that cannot be asked."""
     at_desk = _at_desk(at_home)
@@ -369,7 +375,7 @@ def health(at_home: Home | Desk, at: datetime) -> Health:
         reason, size, seen = reads.projection(at_desk.source, at)
         versions = {view.name: each.version for view, each in zip(views, at_desk.source.store.standings(views), strict=True)}  # fmt: skip
         until = known_until(at_desk)
-        late = [each.view for each in view_lags(at_desk.home, at_desk.source.store, at) if each.is_late]
+        late = [each.view for each in ask_lags(at_desk, at) if each.is_late]
     except (TrothError, OSError, sqlite3.Error):
         reason, size, seen, versions, until, late = UNREADABLE, reads.readable_size(at_desk.source), None, {}, None, []
     return Health(

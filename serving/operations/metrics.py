@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from feature_repo.reads import projection, readable_size
-from serving.answers import Desk
+from serving.answers import Desk, ask_lags
 from serving.operations.counts import AGES, BOUNDS, LAST, Labels
-from serving.operations.freshness import view_lags
 from troth.errors import TrothError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def standing_now(desk: Desk, at: "datetime") -> Iterable[tuple[str, str, str | N
 
 
 def _of_views(desk: Desk, at: "datetime") -> Iterable[tuple[str, str, str | None, list[tuple[str, float]]]]:
-    lags = view_lags(desk.home, desk.source.store, at)
+    lags = ask_lags(desk, at)
     yield "troth_view_lag_seconds", "Since the newest of what a view knows.", "view", [(each.view, each.lag_seconds) for each in lags if each.lag_seconds is not None]  # fmt: skip
     yield "troth_view_lag_limit_seconds", "How large that may be, as the catalogue declares it.", "view", [(each.view, each.lag_limit_seconds) for each in lags]  # fmt: skip
     yield "troth_view_late", "1 where it is larger, or nothing was ever published.", "view", [(each.view, float(each.is_late)) for each in lags]  # fmt: skip

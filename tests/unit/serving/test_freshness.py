@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -50,6 +50,7 @@ def test_what_was_never_published_is_late_whatever_the_stream_says(tmp_path: Pat
     assert {each.state for each in lags(home, AT).values()} == {"never_published"}
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
 def test_the_lag_of_a_streamed_view_is_since_the_newer_of_version_and_stream(streamed: int, now: int) -> None:
     import tempfile
