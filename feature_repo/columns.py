@@ -4,8 +4,9 @@ Rows come as an Arrow table or a Polars frame. What comes out is Arrow again: a 
 stands or the values one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +17,22 @@ from numpy.typing import NDArray
 
 from feature_repo.catalogue import Entity, Field, View
 from feature_repo.errors import FeatureError
-from feature_repo.packed import LIST, TEXTS, Layout, layout_of
+from feature_repo.packed import LIST, TEXTS, Layout, layout_of, to_microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROWS_AT_A_TIME = 100_000
+FEW = 24  # so few rows are quicker one by one: a column takes some microseconds however short it is
 _ARROW: dict[str, pa.DataType] = {
     "text": pa.string(), "bytes": pa.binary(), "integer": pa.int64(), "decimal": pa.float64(), "integer_32": pa.int32(),
     "decimal_32": pa.float32(), "boolean": pa.bool_(), "timestamp": pa.timestamp("us"),
+}  # fmt: skip
+# Columns whose values are told as they are, one by one.
+_EXACT = {
+    "text": {pa.string(), pa.large_string(), pa.string_view()}, "bytes": {pa.binary(), pa.large_binary()}, "integer": {pa.int64()},
+    "decimal": {pa.float64()}, "integer_32": {pa.int32()}, "decimal_32": {pa.float32()}, "boolean": {pa.bool_()},
+    "timestamp": {pa.timestamp("us"), pa.timestamp("us", "UTC")},
 }  # fmt: skip
 _NUMPY = {
     "integer": "<i8",
@@ -38,11 +46,15 @@ _NUMPY = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows ready to be stored, one an entity: keys (binary), event times in microseconds, values (binary)."""
+    """Rows ready to be stored, one an entity: keys (binary), event times in microseconds, values (binary; made when they are asked for)."""
 
     keys: pa.Array
     event_us: NDArray[np.int64]
-    values: pa.Array
+    made_of: "pa.Array | _Columns"
+
+    @cached_property
+    def values(self) -> pa.Array:
+        return self.made_of.values() if isinstance(self.made_of, _Columns) else self.made_of
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -57,7 +69,8 @@ class Encoded:
         return Encoded(self.keys.filter(mask), self.event_us[which], self.values.filter(mask))
 
     def slice(self, first: int, count: int) -> "Encoded":
-        return Encoded(self.keys.slice(first, count), self.event_us[first : first + count], self.values.slice(first, count))  # fmt: skip
+        made_of = self.__dict__.get("values", self.made_of)
+        return Encoded(self.keys.slice(first, count), self.event_us[first : first + count], made_of.slice(first, count))
 
 
 def encoded(view: View, rows: "pa.Table | pl.DataFrame") -> Encoded:
@@ -73,13 +86,38 @@ def encoded(view: View, rows: "pa.Table | pl.DataFrame") -> Encoded:
             )
     keys = keys_of(view.entity, table)
     event_us = _whole(_cast(table[view.event_column], Field(view.event_column, "timestamp", "")))
-    ordered = pl.DataFrame({"key": pl.Series(pl.from_arrow(keys)), "event_us": event_us}).with_row_index("row")
     # Sorting is what costs; rows that come in order, one an entity, as they are published, need none.
-    if not (ordered.height < 2 or (ordered["key"].is_sorted() and ordered["key"].n_unique() == ordered.height)):
+    if len(keys) > 1 and not pc.all(pc.less(keys.slice(0, len(keys) - 1), keys.slice(1))).as_py():
+        ordered = pl.DataFrame({"key": pl.Series(pl.from_arrow(keys)), "event_us": event_us}).with_row_index("row")
         ordered = ordered.sort("key", "event_us", maintain_order=True).unique("key", keep="last", maintain_order=True)
         chosen = ordered["row"].to_arrow()
         table, keys, event_us = table.take(chosen), keys.take(chosen), event_us[ordered["row"].to_numpy()]
-    return Encoded(keys, event_us, values_of(layout_of(view.online_fields), table))
+    columns = _Columns.of(layout_of(view.online_fields), table)
+    # A list may still turn out to have a null in it, which has to be known before anything is written.
+    is_sure = not any(each.type.endswith(LIST) for each in view.online_fields)
+    return Encoded(keys, event_us, columns if is_sure else columns.values())
+
+
+def few(view: View, rows: "pa.Table | pl.DataFrame") -> list[tuple[list[Any], int, dict[str, Any]]] | None:
+    """So few rows as keys, event microseconds and features, as `OnlineStore.write_rows` takes them; None for more, and for columns of other types."""
+    count = rows.num_rows if isinstance(rows, pa.Table) else rows.height
+    if count > FEW or not isinstance(rows, pa.Table):
+        return None
+    keys, at = view.entity.join_keys, view.event_column
+    wanted = {each.name: each.type for each in view.online_fields} | dict.fromkeys(keys, "text") | {at: "timestamp"}
+    types = dict(zip(rows.column_names, rows.schema.types, strict=True))
+    if any(name not in types or types[name] not in _EXACT.get(kind, ()) for name, kind in wanted.items()):
+        return None
+    try:
+        told = dict(zip(rows.column_names, [column.to_pylist() for column in rows.itercolumns()], strict=True))
+    except (ValueError, OverflowError):  # a time that Python has no date for
+        return None
+    if any(None in told[name] for name in (*keys, at)):
+        return None
+    return [
+        ([told[name][number] for name in keys], to_microseconds(when), {each.name: told[each.name][number] for each in view.online_fields})
+        for number, when in enumerate(told[at])
+    ]  # fmt: skip
 
 
 def keys_of(entity: Entity, table: pa.Table) -> pa.Array:
@@ -94,8 +132,30 @@ def keys_of(entity: Entity, table: pa.Table) -> pa.Array:
 
 def values_of(layout: Layout, table: pa.Table) -> pa.Array:
     """Every row as the value `layout.encode` makes of it. Raises: FeatureError for a column that is missing or of another type."""
-    count = table.num_rows
-    columns = {each.name: _column(table, each) for each in layout.fields}
+    return _Columns.of(layout, table).values()
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a layout, each in its type, from which values are made."""
+
+    layout: Layout
+    columns: Mapping[str, pa.Array]
+    count: int
+
+    @classmethod
+    def of(cls, layout: Layout, table: pa.Table) -> "_Columns":
+        return cls(layout, {each.name: _column(table, each) for each in layout.fields}, table.num_rows)
+
+    def slice(self, first: int, count: int) -> "_Columns":
+        left = max(0, min(count, self.count - first))
+        return _Columns(self.layout, {name: each.slice(first, count) for name, each in self.columns.items()}, left)
+
+    def values(self) -> pa.Array:
+        return _packed(self.layout, self.columns, self.count)
+
+
+def _packed(layout: Layout, columns: Mapping[str, pa.Array], count: int) -> pa.Array:
     heads = np.zeros(
         count,
         dtype=[

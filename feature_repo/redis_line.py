@@ -1,7 +1,7 @@
 """A connection to Redis that asks many things at once and reads all answers together."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +28,25 @@ class Line:
         self.connection.send_packed_command([sent])
         return _sound(self._read(count))
 
-    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
-        """Answers of one script, run for each batch in their order; a few are on their way at once. `first`: a command that goes ahead of them."""
-        if first:
-            self.connection.send_packed_command([first])
-        answers = self._run(script, batches, 1 if first else 0)
+    def run(self, script: str, batches: "Remade", first: bytes = b"") -> "list[tuple[Batch, Any]]":
+        """Each batch with the answer of a script to it, in their order; a few are on their way at once. `first`: a command that goes ahead of them."""
+        answers = self._run(script, batches, first)
         if first:
             _sound([answers.pop(0)])
         unknown = [place for place, each in enumerate(answers) if isinstance(each, exceptions.NoScriptError)]
         if unknown:  # a server that was started anew has forgotten it
             self.ask(b"*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n$%d\r\n%b\r\n" % (len(script), script.encode()), 1)
-            again = self._run(script, [batches[place] for place in unknown], 0)
+            again = self._run(script, [batches.made[place] for place in unknown])
             for place, each in zip(unknown, again, strict=True):
                 answers[place] = each
-        return _sound(answers)
+        return list(zip(batches.made, _sound(answers), strict=True))
 
-    def _run(self, script: str, batches: "Sequence[Batch]", waiting: int) -> list[Any]:
-        head, answers = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % _named(script), []
+    def _run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> list[Any]:
+        head, answers, waiting = b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n" % _named(script), list[Any](), 1 if first else 0
         for batch in batches:
-            self.connection.send_packed_command([b"*%d\r\n%b" % (batch.words + 2, head), *batch.sent])
+            words = [first, b"*%d\r\n" % (batch.words + 2), head, *batch.sent]
+            self.connection.send_packed_command([b"".join(words)])
+            first = b""
             waiting += 1
             if waiting >= IN_FLIGHT:
                 answers += self._read(1)
@@ -74,6 +74,20 @@ class Line:
         except hiredis.ProtocolError as fault:
             raise exceptions.InvalidResponse(type(fault).__name__) from None
         return found
+
+
+class Remade:
+    """Batches that are made as they are asked for, and told again to who asks again."""
+
+    def __init__(self, batches: "Iterable[Batch]") -> None:
+        self.made: list[Batch] = []
+        self._left = iter(batches)
+
+    def __iter__(self) -> "Iterator[Batch]":
+        yield from self.made
+        for each in self._left:
+            self.made.append(each)
+            yield each
 
 
 def _sound(answers: list[Any]) -> list[Any]:

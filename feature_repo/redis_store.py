@@ -209,11 +209,11 @@ class RedisStore(OnlineStore):
 
         prefix, fields = self._prefix(view.entity), _places(view)
         constants = [*fields, b"%d" % epoch, b"0", b"0"]
-        sent = list(batches(rows, prefix, epoch, follows, constants, self._nodes.slots))
+        sent = batches(rows, prefix, epoch, follows, constants, self._nodes.slots)
         found, there = Written(), set[bytes]()
-        for batch, (written, _, others) in zip(sent, self._nodes.run(FIRST, sent), strict=True):
+        for batch, (written, _, others) in self._nodes.run(FIRST, sent):
             found += Written(written)
-            there.update(batch.names[place - 1].as_py()[len(prefix) :] for place in others)
+            there.update(batch.name(place - 1)[len(prefix) :] for place in others)
         if not there:
             return found, []
         import numpy as np
@@ -227,15 +227,15 @@ class RedisStore(OnlineStore):
         self, view: View, rows: "Encoded", epoch: int, published: Sequence[bytes], follows: Any, first: bytes = b""
     ) -> tuple[Written, list[str]]:
         """What became of some rows, and the keys of those that are older than what is there. `first`: a command to go ahead of them."""
-        from feature_repo.redis_wire import Batch, batches
+        from feature_repo.redis_wire import batches
 
         prefix, fields = self._prefix(view.entity), _places(view)
         constants = [*fields, b"%d" % epoch, *published]
-        sent: list[Batch] = list(batches(rows, prefix, epoch, follows, constants, self._nodes.slots))
+        sent = batches(rows, prefix, epoch, follows, constants, self._nodes.slots)
         found, skipped = Written(), list[str]()
-        for batch, (written, same, older) in zip(sent, self._nodes.run(WRITE, sent, first), strict=True):
+        for batch, (written, same, older) in self._nodes.run(WRITE, sent, first):
             found += Written(written, len(older), same)
-            skipped += [batch.names[place - 1].as_py()[len(prefix) :].decode() for place in older]
+            skipped += [batch.name(place - 1)[len(prefix) :].decode() for place in older]
         return found, skipped
 
     def _standing(self, told: bytes | None) -> tuple[int, Standing]:
@@ -392,8 +392,8 @@ class _Nodes(ABC):
         """Answers in order, given of each command its key and the command as it is sent."""
 
     @abstractmethod
-    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
-        """Answers of one script, run for each batch in their order; a few are on their way at once. `first`: a command, where there is one node."""
+    def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
+        """Each batch with the answer of a script to it, in their order; a few are on their way at once. `first`: a command, where there is one node."""
 
     def close(self) -> None:
         for line in vars(self._local).pop("lines", {}).values():
@@ -432,9 +432,12 @@ class _OneNode(_Nodes):
         except _driver().RedisError as fault:
             raise _lost(fault) from None
 
-    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
+    def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
+        from feature_repo.redis_line import Remade
+
+        sent = Remade(batches)  # a line that is lost is asked again from the beginning
         try:
-            return self._on(self._pool, lambda line: line.run(script, batches, first))
+            return self._on(self._pool, lambda line: line.run(script, sent, first))
         except _driver().RedisError as fault:
             raise _lost(fault) from None
 
@@ -457,16 +460,19 @@ class _ClusterNodes(_Nodes):
         self._by_node(keys, told)
         return answers
 
-    def run(self, script: str, batches: "Sequence[Batch]", first: bytes = b"") -> list[Any]:
-        answers: list[Any] = [None] * len(batches)
+    def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
+        from feature_repo.redis_line import Remade
+
+        sent = list(batches)
+        answers: list[Any] = [None] * len(sent)
 
         def told(numbers: Sequence[int], line: "Line") -> None:
-            found = line.run(script, [batches[each] for each in numbers])
-            for number, answer in zip(numbers, found, strict=True):
+            found = line.run(script, Remade(sent[each] for each in numbers))
+            for number, (_, answer) in zip(numbers, found, strict=True):
                 answers[number] = answer
 
-        self._by_node([batch.names[0].as_py() for batch in batches], told)
-        return answers
+        self._by_node([batch.name(0) for batch in sent], told)
+        return list(zip(sent, answers, strict=True))
 
     def _by_node(self, keys: Sequence[bytes], told: "Callable[[Sequence[int], Line], None]") -> None:
         """Work on each node that keeps some of the keys. A cluster that moved its slots is looked at again."""
@@ -560,10 +566,14 @@ def _read_of(one: bytes | None, other: bytes | None, done: int, as_of_us: int) -
     return best, hidden < 2
 
 
-@lru_cache(maxsize=1024)
 def _view_id(view: View) -> bytes:
     """Eight letters for a view: its name is longer, and stands in every hash."""
-    return hashlib.sha256(view.name.encode()).hexdigest()[:8].encode()
+    return _short(view.name)
+
+
+@lru_cache(maxsize=1024)
+def _short(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).hexdigest()[:8].encode()
 
 
 def _places(view: View) -> tuple[bytes, bytes]:

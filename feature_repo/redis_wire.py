@@ -1,5 +1,6 @@
 """Rows as Redis takes them off the wire: commands put together by columns, so that no row passes through Python."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,19 +10,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.columns import Encoded, fixed
+from feature_repo.columns import FEW, Encoded, fixed
 
 ROWS_AT_A_TIME = 500  # of one script: others wait for it a few milliseconds
+HEAD = struct.Struct(">qI")
 FOLLOWS = 1 << 31  # as in `redis_store`
+_PART = 4 * ROWS_AT_A_TIME
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of one script: names of their keys, and how many words follow the script's own name as they are sent."""
 
-    names: pa.Array
+    names: pa.Array | list[bytes]
     words: int
     sent: Sequence[Any]
+
+    def name(self, place: int) -> bytes:
+        found: bytes = self.names[place] if isinstance(self.names, list) else self.names[place].as_py()
+        return found
 
 
 def batches(
@@ -29,6 +36,14 @@ def batches(
 ) -> Iterator[Batch]:
     """The rows in batches. The words are how many keys there are, the keys, the constants, and the values, each with its head."""
     if not len(rows):
+        return
+    if slots is None and len(rows) > _PART:  # while a server is at work on some, the next are made
+        for begin in range(0, len(rows), _PART):
+            some = None if follows is None else follows[begin : begin + _PART]
+            yield from batches(rows.slice(begin, _PART), prefix, epoch, some, constants, slots)
+        return
+    if slots is None and len(rows) <= FEW:
+        yield _short(rows, prefix, epoch, follows, constants)
         return
     names = pc.binary_join_element_wise(pa.scalar(prefix, pa.binary()), rows.keys, b"")
     order, ends = _order(names, slots)
@@ -41,19 +56,38 @@ def batches(
         heads["by"] += np.where(np.asarray(follows), np.uint32(FOLLOWS), np.uint32(0))
     values = pc.binary_join_element_wise(fixed(heads, heads.dtype.itemsize), rows.values, b"")
     keys, values = bulks(names), bulks(values)
-    said = b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in constants)
+    said = b"".join(bulk(each) for each in constants)
     begin = 0
     for end in ends:
         count = end - begin
         number = b"%d" % count
         sent = [b"$%d\r\n%b\r\n" % (len(number), number), between(keys, begin, end), said, between(values, begin, end)]
-        yield Batch(names.slice(begin, count), 1 + 2 * count + len(constants), sent)
+        yield Batch(names[begin:end], 1 + 2 * count + len(constants), sent)
         begin = end
+
+
+def _short(rows: Encoded, prefix: bytes, epoch: int, follows: Any, constants: Sequence[bytes]) -> Batch:
+    """A batch of few rows, one by one."""
+    names = [prefix + key for key in rows.keys.to_pylist()]
+    marks = [epoch] * len(names) if follows is None else [epoch + FOLLOWS * bool(each) for each in follows]
+    values = [
+        HEAD.pack(at, by) + value
+        for at, by, value in zip(rows.event_us.tolist(), marks, rows.values.to_pylist(), strict=True)
+    ]
+    words = [b"%d" % len(names), *names, *constants, *values]
+    return Batch(names, len(words), [bulk(each) for each in words])
+
+
+def bulk(word: bytes) -> bytes:
+    """One word as a bulk string of the protocol."""
+    return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def noted(name: bytes, keys: pa.Array) -> bytes:
     """The command that puts keys into a set."""
-    head = b"*%d\r\n$4\r\nSADD\r\n$%d\r\n%b\r\n" % (len(keys) + 2, len(name), name)
+    head = b"*%d\r\n$4\r\nSADD\r\n" % (len(keys) + 2) + bulk(name)
+    if len(keys) <= FEW:
+        return head + b"".join([bulk(key) for key in keys.to_pylist()])
     return head + bytes(between(bulks(keys), 0, len(keys)))
 
 

@@ -229,8 +229,10 @@ class OnlineStore(ABC):
 
     def write_frame(self, view: View, frame: "pl.DataFrame | pa.Table") -> Written:
         """Write rows with the view's keys, event column and features: the newest of each entity."""
-        from feature_repo.columns import encoded
+        from feature_repo.columns import encoded, few
 
+        if (one_by_one := few(view, frame)) is not None:
+            return self.write_rows(view, one_by_one)
         rows = encoded(view, frame)
         given = frame.num_rows if hasattr(frame, "num_rows") else frame.height
         return self.write(view, rows) + Written(skipped=given - len(rows))

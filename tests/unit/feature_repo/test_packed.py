@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.catalogue import Field, FieldType
-from feature_repo.columns import values_of
+from feature_repo.catalogue import Entity, Field, FieldType, View
+from feature_repo.columns import encoded, few, values_of
 from feature_repo.errors import FeatureError
 from feature_repo.packed import EPOCH, Layout
+from feature_repo.store import entity_key
 
 TYPES: dict[Any, Any] = {
     "text": pl.String,
@@ -62,6 +63,31 @@ def test_what_is_packed_comes_back_and_column_by_column_gives_the_bytes_of_row_b
     assert values_of(layout, frame.to_arrow()).to_pylist() == one_by_one
     assert values_of(layout, frame.to_arrow().slice(1)).to_pylist() == one_by_one[1:]
     assert [Layout.of_definition(layout.definition).decode(value) for value in one_by_one] == rows
+
+
+@given(tables())
+@settings(deadline=None)
+def test_few_rows_taken_one_by_one_are_the_rows_taken_by_columns(table: Any) -> None:
+    fields, rows = table
+    view = View("view", "view", Entity("thing", ("thing_id", "part"), ""), "", tuple(fields), timedelta(days=1), False)
+    schema = {each.name: TYPES[each.type] for each in fields}
+    frame = pl.DataFrame(rows, schema=schema).with_columns(
+        thing_id=pl.format("é{}", pl.int_range(pl.len()) % 3), part=pl.lit("x"),
+        feature_at=pl.lit(EPOCH).cast(pl.Datetime("us", "UTC")) + pl.duration(microseconds=pl.int_range(pl.len()) // 2),
+    )  # fmt: skip
+    by_columns = encoded(view, frame.to_arrow())
+    one_by_one = few(view, frame.to_arrow())
+    if any(each.type.endswith("_list") for each in fields):
+        assert one_by_one is None
+        return
+    newest: dict[str, tuple[int, bytes]] = {}
+    for keys, at, features in one_by_one or []:
+        key = entity_key(view.entity, keys)
+        if key not in newest or newest[key][0] <= at:
+            newest[key] = at, Layout(fields).encode(features)
+    assert {key.decode(): (at, value) for key, at, value in by_columns.rows()} == newest
+    shifted = frame.with_columns(feature_at=pl.lit(None, pl.Datetime("us", "UTC"))).to_arrow()
+    assert few(view, shifted) is None or not rows
 
 
 def test_equal_rows_have_equal_bytes_whether_a_field_is_null_or_left_out() -> None:
