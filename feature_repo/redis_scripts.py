@@ -107,7 +107,7 @@ if before then
   local token, number, at, version = string.match(before, '^(%S+) (%d+) (%S+) (.*)$')
   if token == ARGV[2] then
     call('HSET', KEYS[1], field, token .. ' ' .. number .. ' ' .. string.format('%.3f', now) .. ' ' .. version)
-    return {'renewed', number, tostring(done), '0'}
+    return {'renewed', number, tostring(done), tostring(tonumber(number) - 1 > done and tonumber(number) - 1 or 0)}
   end
   if now - tonumber(at) < tonumber(ARGV[4]) then return {'busy', '0', '0', '0'} end
   if version == ARGV[3] then
@@ -124,6 +124,7 @@ return {'begun', tostring(epoch), tostring(done), tostring(left)}
 COMMIT = """
 local field = 'pending:' .. ARGV[1]
 local before = redis.call('HGET', KEYS[1], field)
+if redis.call('HGET', KEYS[1], 'view:' .. ARGV[1]) == ARGV[3] then return 1 end -- asked again
 if not before or string.match(before, '^%S+') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'view:' .. ARGV[1], ARGV[3])
 redis.call('HDEL', KEYS[1], field)

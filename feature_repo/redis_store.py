@@ -54,7 +54,8 @@ class RedisStore(OnlineStore):
         self._meta = f"{project}:".encode()
         self._queries: dict[tuple[Any, ...], _Query] = {}
         self._seen: dict[bytes, tuple[int, Standing]] = {}
-        self._registered: set[tuple[str, int]] = set()
+        self._registered: dict[tuple[str, int], int] = {}
+        self._given_up: set[tuple[bytes, str]] = set()
 
     @cached_property
     def _client(self) -> Any:
@@ -130,32 +131,44 @@ class RedisStore(OnlineStore):
 
     @contextmanager
     def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
-        self._register(view)
+        self._give_up()
         token = secrets.token_hex(8)
+        try:
+            with self._nodes.one_life():
+                yield from self._refreshed(view, version, as_of_us, rows, token)
+        except BaseException:
+            self._given_up.add((_view_id(view), token))
+            with suppress(FeatureError):
+                self._give_up()
+            raise
+
+    def _give_up(self) -> None:
+        """Say of publications that failed that nobody need wait for them; at the next one, should Redis be away."""
+        for view_id, token in list(self._given_up):
+            self._script(FAILED, [self._meta], view_id, token)
+            self._given_up.discard((view_id, token))
+
+    def _refreshed(self, view: View, version: str, as_of_us: int, rows: int, token: str) -> Iterator[Refresh]:
+        self._register(view)
         begun = self._script(BEGIN, [self._meta], _view_id(view), token, version, LEASE_SECONDS)
         if begun[0] == b"busy":
             raise FeatureError(
                 f"view {view.name}: expected nobody else to publish it, found that somebody does. Wait for them."
             )
         epoch, done, left = (int(each) for each in begun[1:4])
-        try:
-            if left:
-                self._swept(view, left)
-            # Who is written from now on counts for the next version; those so far, as long as this one has not settled them.
-            current, before = self._touched(view)
-            erasures, touched = self.erasures(), self._ask(b"SUNIONSTORE", before, before, current)
-            self._ask(b"DEL", current)
-            is_first = not (done or left or erasures or touched)  # then nothing of the view can be there
-            coming = _Coming(self, view, epoch, done, token, as_of_us, is_first=is_first)
-            yield coming
-            if is_first and self.erasures() != erasures:
-                raise FeatureError(
-                    f"view {view.name}: expected nobody to be erased meanwhile, found that some were. Publish it again."
-                )
-        except BaseException:
-            with suppress(FeatureError):
-                self._script(FAILED, [self._meta], _view_id(view), token)
-            raise
+        if left:
+            self._swept(view, left)
+        # Who is written from now on counts for the next version; those so far, as long as this one has not settled them.
+        current, before = self._touched(view)
+        erasures, touched = self._erased(), self._ask(b"SUNIONSTORE", before, before, current)
+        self._ask(b"DEL", current)
+        is_first = not (done or left or erasures or touched)  # then nothing of the view can be there
+        coming = _Coming(self, view, epoch, done, token, as_of_us, is_first=is_first)
+        yield coming
+        if is_first and self._erased() != erasures:
+            raise FeatureError(
+                f"view {view.name}: expected nobody to be erased meanwhile, found that some were. Publish it again."
+            )
         told = b"%d %d %d %b" % (epoch, as_of_us, rows, version.encode())
         if self._script(COMMIT, [self._meta], _view_id(view), token, told) != 1:
             raise FeatureError(
@@ -192,6 +205,9 @@ class RedisStore(OnlineStore):
         return removed
 
     def erasures(self) -> int:
+        return self._nodes.lives() << 32 | self._erased()
+
+    def _erased(self) -> int:
         return int(self._ask(b"HGET", self._meta, b"erasures") or 0)
 
     def destroy(self) -> None:
@@ -232,10 +248,12 @@ class RedisStore(OnlineStore):
         prefix, fields = self._prefix(view.entity), _places(view)
         constants = [*fields, b"%d" % epoch, *published]
         sent = batches(rows, prefix, epoch, follows, constants, self._nodes.slots)
-        found, skipped = Written(), list[str]()
+        found, skipped, lost = Written(), list[str](), self._nodes.lost
         for batch, (written, same, older) in self._nodes.run(WRITE, sent, first):
             found += Written(written, len(older), same)
             skipped += [batch.name(place - 1)[len(prefix) :].decode() for place in older]
+        if self._nodes.lost != lost:
+            self._register(view)
         return found, skipped
 
     def _standing(self, told: bytes | None) -> tuple[int, Standing]:
@@ -252,7 +270,8 @@ class RedisStore(OnlineStore):
     def _register(self, view: View) -> None:
         """Write down the layout and the name of a view. Raises: FeatureError should two views have one id."""
         layout = layout_of(view.online_fields)
-        if (view.name, layout.schema_id) in self._registered:
+        lost = self._nodes.lost
+        if self._registered.get((view.name, layout.schema_id)) == lost:  # else it may have come back with less
             return
         name = b"name:" + _view_id(view)
         self._ask(b"HSETNX", self._meta, name, view.name.encode())
@@ -262,7 +281,7 @@ class RedisStore(OnlineStore):
         self._ask(b"HSET", self._meta, b"layout:%d" % layout.schema_id, layout.definition.encode())
         self._ask(b"SADD", self._meta + b"entities", self._prefix(view.entity))
         self._layouts[layout.schema_id] = layout
-        self._registered.add((view.name, layout.schema_id))
+        self._registered[view.name, layout.schema_id] = lost
 
     def _definition(self, schema_id: int) -> str | None:
         told = self._ask(b"HGET", self._meta, b"layout:%d" % schema_id)
@@ -316,10 +335,9 @@ class RedisStore(OnlineStore):
         return self._nodes.ask([words[1]], [_command(*words)])[0]
 
     def _script(self, script: str, keys: Sequence[bytes], *values: Any) -> Any:
-        try:
-            return self._client.eval(script, len(keys), *keys, *values)
-        except _driver().RedisError as fault:
-            raise _lost(fault) from None
+        given = [each if isinstance(each, bytes) else str(each).encode() for each in values]
+        asked = _command(b"EVAL", script.encode(), b"%d" % len(keys), *keys, *given)
+        return self._nodes.ask([keys[0]], [asked])[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,6 +404,7 @@ class _Nodes(ABC):
 
     def __init__(self) -> None:
         self._local = threading.local()
+        self.lost = 0  # how often a connection was
 
     @abstractmethod
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
@@ -394,6 +413,29 @@ class _Nodes(ABC):
     @abstractmethod
     def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
         """Each batch with the answer of a script to it, in their order; a few are on their way at once. `first`: a command, where there is one node."""
+
+    @abstractmethod
+    def _pools(self) -> list[Any]:
+        """Connections to each server that is written to."""
+
+    def lives(self) -> int:
+        """A number that changes where one of several servers is another, or was started anew: then it may lack what the others have."""
+        return 0
+
+    @contextmanager
+    def one_life(self) -> Iterator[None]:
+        """What this thread asks within is asked of the servers there are now. One in place of another may lack what that one took.
+
+        Raises: FeatureError.
+        """
+        try:
+            self._local.lives = {id(pool): self._on(pool, _life) for pool in self._pools()}
+        except _faults() as fault:
+            raise _lost(fault) from None
+        try:
+            yield
+        finally:
+            self._local.lives = None
 
     def close(self) -> None:
         for line in vars(self._local).pop("lines", {}).values():
@@ -404,17 +446,24 @@ class _Nodes(ABC):
         from feature_repo.redis_line import Line
 
         errors = _driver()
-        kept = vars(self._local).setdefault("lines", {})
+        kept, lives = vars(self._local).setdefault("lines", {}), vars(self._local).get("lives")
         for is_last in (False, True):
             try:
                 line = kept.get(id(pool)) or kept.setdefault(id(pool), Line(pool))
+                if lives is not None and (is_last or id(pool) not in lives) and lives.get(id(pool)) != _life(line):
+                    raise FeatureError(
+                        "online store: expected one Redis to the end of a publication, found another in its place. Publish it again."
+                    )
                 return work(line)
             except BaseException as fault:
+                self.lost += 1
                 # Given back, for the pool asks the sentinels anew who is the master; and nobody reads what was left unread.
                 if (line := kept.pop(id(pool), None)) is not None:
                     line.connection.disconnect()
                     pool.release(line.connection)
                 if is_last or not isinstance(fault, errors.RedisError) or isinstance(fault, errors.ResponseError):
+                    if lives is not None:
+                        lives.clear()  # nothing passes any more
                     raise
         raise AssertionError
 
@@ -423,6 +472,9 @@ class _OneNode(_Nodes):
     def __init__(self, client: Any) -> None:
         super().__init__()
         self._pool = client.connection_pool
+
+    def _pools(self) -> list[Any]:
+        return [self._pool]
 
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         sent = b"".join(commands)
@@ -448,6 +500,16 @@ class _ClusterNodes(_Nodes):
     def __init__(self, client: Any) -> None:
         super().__init__()
         self._client = client
+
+    def _pools(self) -> list[Any]:
+        return [self._client.get_redis_connection(node).connection_pool for node in self._client.get_primaries()]
+
+    def lives(self) -> int:
+        try:
+            told = sorted(self._on(pool, _life) for pool in self._pools())
+        except _faults() as fault:
+            raise _lost(fault) from None
+        return int.from_bytes(hashlib.sha256(b"".join(told)).digest()[:8])
 
     def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
         answers: list[Any] = [None] * len(commands)
@@ -588,6 +650,12 @@ def _bulk(word: bytes) -> bytes:
 
 def _command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join([_bulk(each) for each in words])
+
+
+def _life(line: "Line") -> bytes:
+    """What a server calls itself from its start to its end."""
+    (told,) = line.ask(_command(b"INFO", b"server"), 1)
+    return bytes(told).partition(b"run_id:")[2][:40]
 
 
 def _lost(fault: Exception) -> FeatureError:
