@@ -4,10 +4,11 @@ Rows come as an Arrow table or a Polars frame. What comes out is Arrow again: a 
 stands or the values one by one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,9 +19,6 @@ from numpy.typing import NDArray
 from feature_repo.catalogue import Entity, Field, View
 from feature_repo.errors import FeatureError
 from feature_repo.packed import LIST, TEXTS, Layout, layout_of, to_microseconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROWS_AT_A_TIME = 100_000
 FEW = 24  # so few rows are quicker one by one: a column takes some microseconds however short it is
@@ -59,7 +57,7 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def rows(self) -> "Iterator[tuple[bytes, int, bytes]]":
+    def rows(self) -> Iterator[tuple[bytes, int, bytes]]:
         """(key, event microseconds, value) of each."""
         return zip(self.keys.to_pylist(), self.event_us.tolist(), self.values.to_pylist(), strict=True)
 
@@ -96,6 +94,20 @@ def encoded(view: View, rows: "pa.Table | pl.DataFrame") -> Encoded:
     # A list may still turn out to have a null in it, which has to be known before anything is written.
     is_sure = not any(each.type.endswith(LIST) for each in view.online_fields)
     return Encoded(keys, event_us, columns if is_sure else columns.values())
+
+
+def ahead(batches: Iterator[Encoded]) -> Iterator[Encoded]:
+    """The same batches, each made on a thread of its own while the one before is used."""
+
+    def made() -> Encoded | None:
+        batch = next(batches, None)
+        return batch if batch is None else Encoded(batch.keys, batch.event_us, batch.values)
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(made)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(made)
+            yield batch
 
 
 def few(view: View, rows: "pa.Table | pl.DataFrame") -> list[tuple[list[Any], int, dict[str, Any]]] | None:

@@ -6,7 +6,6 @@ skipped is told (`PackedJob.written`). Where the online store is another one, or
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,28 +81,21 @@ def _materialized(
     """Rows whose event time is from `start` to `end` into the store. `keys`: where to put whose they were, if anywhere."""
     import duckdb
 
+    from feature_repo.columns import ahead
+
     view = writable(bound.view)
     connection = duckdb.connect(config={"memory_limit": _MEMORY, "preserve_insertion_order": False})
     try:
         rows = _Rows(connection, bound, table, source, start, end)
         version = f"materialized/{end.isoformat()}/{time.time_ns()}"
-        with store.refresh(view, version, to_microseconds(end), rows.count) as coming, ThreadPoolExecutor(1) as ahead:
-            # While one batch is on its way the next is read and encoded.
-            for batch in _ahead(ahead, rows.encoded(view)):
+        with store.refresh(view, version, to_microseconds(end), rows.count) as coming:
+            for batch in ahead(rows.encoded(view)):
                 coming.write(batch)
                 if keys is not None:
                     keys.append(batch.keys)
         return coming.written  # type: ignore[no-any-return]
     finally:
         connection.close()
-
-
-def _ahead(pool: ThreadPoolExecutor, batches: "Iterator[Encoded]") -> "Iterator[Encoded]":
-    """The same batches, each made while the one before is used."""
-    coming = pool.submit(next, batches, None)
-    while (batch := coming.result()) is not None:
-        coming = pool.submit(next, batches, None)
-        yield batch
 
 
 class _Rows:

@@ -109,10 +109,9 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         return written
 
     def copy_all(self, config: Any, table: Any) -> None:
-        """Tell a whole view in Feast's own layout: what was kept before `compat` asked for it. `table`: as for `write_arrow`."""
-        view = self.bound(config, table).view
-        if copy := self.copy(config, view):
-            copy.follow(table, (key for key, _ in self.store(config).scan(view)))
+        """Make the copy of a view in Feast's own layout what the view is: after `compat` was set, or the copy was lost."""
+        if copy := self.copy(config, self.bound(config, table).view):
+            copy.put_right(table)
 
     def online_write_batch(
         self,
@@ -300,7 +299,7 @@ class PackedSqliteOnlineStore(PackedOnlineStore):
         return SqliteStore(Path(config.online_store.path))
 
     def _copied(self, config: Any) -> "Copy":
-        from feature_repo.compat import SqliteCopy
+        from feature_repo.compat_sqlite import SqliteCopy
 
         return SqliteCopy(self.store(config), config, bind(self.bound, config), config.online_store.compat_path)
 
@@ -323,7 +322,7 @@ class PackedRedisOnlineStore(PackedOnlineStore):
         return redis_store(address, config.project)
 
     def _copied(self, config: Any) -> "Copy":
-        from feature_repo.compat import RedisCopy
+        from feature_repo.compat_redis import RedisCopy
 
         return RedisCopy(self.store(config), config, bind(self.bound, config))
 
@@ -364,7 +363,7 @@ def _answered(
     """Rows of one view as statuses and columns; null where there is nothing to tell."""
     oldest = now - part.lives_us
     if rows and None not in rows and (allowed is None or all(allowed)):  # as nearly always: no look at each
-        every, values = zip(*rows, strict=True)  # type: ignore[arg-type]
+        every, values = zip(*rows, strict=True)
         if min(every) >= oldest and len({value[:4] for value in values}) == 1:
             return _Column([_PRESENT] * len(rows), every, part.columns(layout_of(values[0]), values))
     statuses, times, shown, places = [], [], [], []

@@ -82,7 +82,7 @@ def entity_key(entity: Entity, values: Sequence[Any]) -> str:
     return "".join([f"{len(part.encode())}:{part}" for part in head]) + last
 
 
-def entity_keys(entity: Entity, columns: Sequence[Sequence[Any]]) -> list[str]:
+def entity_keys(entity: Entity, columns: Sequence[Sequence[Any]]) -> Sequence[str]:
     """The same for many, given the values of each join key."""
     if len(columns) != len(entity.join_keys) or any(not are_texts(column) and None in column for column in columns):
         raise FeatureError(
