@@ -6,14 +6,12 @@ until nothing changed meanwhile, so that of two writers neither leaves the older
 asks nobody for consent.
 """
 
-import re
-import sqlite3
-import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,15 +19,15 @@ from typing import Any
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
-from feature_repo.feast_views import Bound, Told
+from feature_repo.feast_views import Bound, Told, key_values
 from feature_repo.packed import from_microseconds
 from feature_repo.store import OnlineStore as PackedStore
-from feature_repo.store import entity_values
+from feature_repo.store import entity_key, entity_values
 
 feast()  # first, so that what follows does not import Feast the slow way
 
-from feast.infra.key_encoding_utils import serialize_entity_key, serialize_entity_key_prefix  # noqa: E402
-from feast.infra.online_stores.helpers import _mmh3, compute_table_id, compute_versioned_name  # noqa: E402
+from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key  # noqa: E402
+from feast.infra.online_stores.helpers import compute_versioned_name  # noqa: E402
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey  # noqa: E402
 from feast.protos.feast.types.Value_pb2 import Value  # noqa: E402
 from feast.type_map import NULL_TIMESTAMP_INT_VALUE  # noqa: E402
@@ -87,8 +85,7 @@ class Copy(ABC):
 
     def follow(self, table: Any, keys: Iterable[str]) -> None:
         """Tell what is kept of some entities. `table`: a Feast view, or its name; what Feast does not know is not told."""
-        if isinstance(table, str):
-            table = next((each for each in self._registered() if each.name == table), None)
+        table = self._known(table)
         if table is None or not is_copied(self._bound(table).view, self._asked):
             return
         with self._told():
@@ -97,6 +94,31 @@ class Copy(ABC):
         rest = iter(keys)
         while some := list(dict.fromkeys(islice(rest, ROWS_AT_A_TIME))):
             self._follow(table, some)
+
+    def put_right(self, table: Any) -> None:
+        """Tell a whole view, and take away what is there of entities of which nothing is kept. `table`: as for `follow`."""
+        table = self._known(table)
+        if table is None:
+            return
+        view = self._bound(table).view
+        self.follow(table, (key for key, _ in self._kept.scan(view)))
+        rest = self._there(table)
+        while some := self._next(rest):
+            keys = [
+                entity_key(view.entity, key_values(view, deserialize_entity_key(each, KEY_VERSION))) for each in some
+            ]
+            (rows,) = self._kept.fetch([view], keys).rows
+            self._follow(table, [key for key, row in zip(keys, rows, strict=True) if row is None])
+
+    def _next(self, names: Iterator[bytes]) -> list[bytes]:
+        with self._told():
+            return list(islice(names, ROWS_AT_A_TIME))
+
+    def _known(self, table: Any) -> Any:
+        """A view, given it or its name; None where Feast does not know it."""
+        if not isinstance(table, str):
+            return table
+        return next((each for each in self._registered(allow_cache=True) if each.name == table), None)
 
     def _follow(self, table: Any, keys: Sequence[str]) -> None:
         bound, left = self._bound(table), keys
@@ -167,6 +189,10 @@ class Copy(ABC):
         """Rows of a view, by Feast's keys."""
 
     @abstractmethod
+    def _there(self, table: Any) -> Iterator[bytes]:
+        """Feast's keys of the entities of a view; in Redis of all views of their kind."""
+
+    @abstractmethod
     def _drop(self, tables: Sequence[Any]) -> None:
         """All rows of views."""
 
@@ -188,12 +214,16 @@ class Copy(ABC):
         row = self._kept.decoded(value)
         return {name: _proto(told, row.get(name)) for name, told in bound.told.items()}
 
-    def _registered(self) -> list[Any]:
-        """The views of the registry, as it stands."""
+    def _registered(self, *, allow_cache: bool = False) -> list[Any]:
+        """The views of the registry."""
+        found = self._registry.list_all_feature_views(self._config.project, allow_cache=allow_cache)
+        return [each for each in found if hasattr(each, "entity_columns")]
+
+    @cached_property
+    def _registry(self) -> Any:
         store = feast().FeatureStore(config=self._config)
         store.repo_path = self._config.repo_path or store.repo_path
-        found = store.registry.list_all_feature_views(self._config.project)
-        return [each for each in found if hasattr(each, "entity_columns")]
+        return store.registry
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -206,141 +236,6 @@ class Copy(ABC):
                 f"copy in Feast's layout: expected a store that takes it, found {type(fault).__name__}. "
                 f"Write the rows again: the packed store has them."
             ) from None
-
-
-class SqliteCopy(Copy):
-    """In a file of Feast's own SQLite store."""
-
-    faults = (sqlite3.Error,)
-
-    def __init__(self, kept: PackedStore, config: Any, bound: Callable[[Any], Bound], path: str | None) -> None:
-        """`path`: as Feast's; null is `feast.db` beside ours."""
-        from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig
-
-        ours = Path(config.online_store.path).absolute()
-        self._path = (config.repo_path or Path()).absolute() / path if path else ours.with_name("feast.db")
-        if self._path == ours:
-            raise FeatureError(
-                f"compat_path: expected another file than `path`, found {self._path}. Give one of its own."
-            )
-        super().__init__(kept, config, bound, SqliteOnlineStoreConfig(path=str(self._path)))
-        self._stock = SqliteOnlineStore()
-
-    def teardown(self, tables: Sequence[Any]) -> None:
-        with self._told():
-            self._stock.teardown(self._settings, tables, [])
-
-    def _make_room(self, tables: Sequence[Any]) -> None:
-        self._stock.update(self._settings, [], tables, [], [], True)
-
-    def _remove(self, table: Any, names: Sequence[bytes]) -> None:
-        with self._writing() as connection:
-            name = self._table(table)
-            if connection.execute("select 1 from sqlite_master where type = 'table' and name = ?", (name,)).fetchone():
-                connection.execute("pragma secure_delete = on")
-                connection.executemany(
-                    f"delete from {_quoted(name)} where entity_key = ?",  # noqa: S608 (a name)
-                    [(each,) for each in names],
-                )
-
-    def _drop(self, tables: Sequence[Any]) -> None:
-        self._stock.update(self._settings, tables, [], [], [], True)
-
-    def _marks(self) -> dict[str, str]:
-        with self._writing() as connection:
-            return dict(
-                connection.execute('select view, mark from "!compat" where project = ?', (self._config.project,))
-            )
-
-    def _mark(self, table: Any, mark: str) -> None:
-        with self._writing() as connection:
-            connection.execute(
-                'insert or replace into "!compat" values (?, ?, ?)', (self._config.project, self._name(table), mark)
-            )
-
-    def _table(self, table: Any) -> str:
-        versioning = self._config.registry.enable_online_feature_view_versioning
-        return str(compute_table_id(self._config.project, table, versioning))
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=60)) as connection, connection:
-            # Feast's tables begin with the name of a project, which has no such letter.
-            connection.execute('create table if not exists "!compat" (project text, view text, mark text, primary key (project, view))')  # fmt: skip
-            yield connection
-
-
-class RedisCopy(Copy):
-    """In the Redis that keeps our rows: Feast's keys begin with the number of their parts, ours with the project."""
-
-    def __init__(self, kept: Any, config: Any, bound: Callable[[Any], Bound]) -> None:
-        """`kept`: a `RedisStore`, whose client is used, so that sentinels, clusters and TLS are reached as it reaches them."""
-        from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
-        from redis import RedisError
-
-        self.faults = (RedisError,)
-        # What is told has been through our guard; Feast's would refuse a correction of the same time.
-        super().__init__(kept, config, bound, RedisOnlineStoreConfig(skip_dedup=True))
-        self._stock = RedisOnlineStore()
-        self._stock._client = self._client = kept._client
-        self._project = config.project.encode()
-        self._marked = self._project + b":compat"
-
-    def teardown(self, tables: Sequence[Any]) -> None:
-        with self._told():
-            for keys in {tuple(table.join_keys) for table in tables}:
-                self._each(self._found(keys), lambda pipe, name: pipe.unlink(name))
-            self._client.delete(self._marked)
-
-    def _make_room(self, tables: Sequence[Any]) -> None:
-        """There is nothing to prepare."""
-
-    def _remove(self, table: Any, names: Sequence[bytes]) -> None:
-        fields = self._fields(table)
-        self._each((name + self._project for name in names), lambda pipe, name: pipe.hdel(name, *fields))
-
-    def _drop(self, tables: Sequence[Any]) -> None:
-        for table in tables:
-            fields = self._fields(table)
-            self._each(self._found(table.join_keys), lambda pipe, name, fields=fields: pipe.hdel(name, *fields))  # type: ignore[misc]
-
-    def _marks(self) -> dict[str, str]:
-        return {name.decode(): mark.decode() for name, mark in self._client.hgetall(self._marked).items()}
-
-    def _mark(self, table: Any, mark: str) -> None:
-        self._client.hset(self._marked, self._name(table), mark)
-
-    def _fields(self, table: Any) -> list[Any]:
-        name = self._name(table)
-        return [*(_mmh3(f"{name}:{each.name}") for each in table.features), f"_ts:{name}"]
-
-    def _each(self, names: Iterable[bytes], ask: Callable[[Any, bytes], Any]) -> None:
-        rest = iter(names)
-        while some := list(islice(rest, ROWS_AT_A_TIME)):
-            with self._client.pipeline(transaction=False) as pipe:
-                for name in some:
-                    ask(pipe, name)
-                pipe.execute()
-
-    def _found(self, join_keys: Sequence[str]) -> Iterator[bytes]:
-        """Keys of entities of this very project; Feast's own deletion would take those of any whose name ends alike."""
-        prefix = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", serialize_entity_key_prefix(list(join_keys), KEY_VERSION))
-        for name in self._client.scan_iter(match=prefix + b"*" + self._project, count=1000):
-            if _project_of(name) == self._project:
-                yield name
-
-
-def _project_of(name: bytes) -> bytes | None:
-    """What follows an entity in a key of Feast's: each part of it says its length."""
-    try:
-        (parts,) = struct.unpack_from("<I", name)
-        at = 4
-        for _ in range(2 * parts):  # names and values: a type, a length, and so many bytes
-            at += 8 + struct.unpack_from("<I", name, at + 4)[0]
-    except struct.error:
-        return None
-    return name[at:]
 
 
 def _entity_key(table: Any, view: View, key: str) -> Any:
@@ -360,7 +255,3 @@ def _proto(told: Told, stored: Any) -> Any:
     if stored is None and told.value_type is ValueType.UNIX_TIMESTAMP:
         return Value(unix_timestamp_val=NULL_TIMESTAMP_INT_VALUE)
     return told.proto(stored)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

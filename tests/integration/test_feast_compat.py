@@ -17,11 +17,14 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from feature_repo import definitions
 from feature_repo.errors import FeatureError
 from feature_repo.feast_import import feast
+from feature_repo.publish import publish
 from feature_repo.store import Fetched
-from tests.integration.redis_server import running_redis
+from tests.integration.redis_server import running_cluster, running_redis
 from tests.integration.test_feast_differential import kinds, values
+from tests.unit.feature_repo.published_home import AS_OF, home_with_tables, view_frame
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,7 +48,8 @@ class Shop:
     def stock(self) -> Any:
         """Feast as it comes, there, over the same registry: another process, that opens both anew."""
         if self.address:
-            return self._store({"type": "redis", "connection_string": self.address.split("/")[2]})
+            kind = "redis_cluster" if "cluster" in self.address else "redis"
+            return self._store({"type": "redis", "redis_type": kind, "connection_string": self.address.split("/")[2]})
         return self._store({"type": "sqlite", "path": str(self.folder / "feast.db")})
 
     def over(self, compat: bool | list[str]) -> Any:
@@ -86,8 +90,12 @@ class Shop:
         store = by or self.ours
         store._get_provider().online_store.write_arrow(store.config, store.get_feature_view(name), table(*rows))
 
-    def delete(self, *items: str, at: datetime = AT, name: str = "stock") -> None:
-        self.online.delete_entities(self.ours.config, self.ours.get_feature_view(name), [{"item": item} for item in items], at)  # fmt: skip
+    def delete(self, *items: str, at: datetime = AT, name: str = "stock", by: Any = None) -> None:
+        store, entities = by or self.ours, [{"item": item} for item in items]
+        store._get_provider().online_store.delete_entities(store.config, store.get_feature_view(name), entities, at)
+
+    def put_right(self, name: str = "stock") -> None:
+        self.online.copy_all(self.ours.config, self.ours.get_feature_view(name))
 
     def file(self, *rows: tuple[str, datetime, int], name: str = "stock") -> None:
         pq.write_table(table(*rows), self.folder / f"{name}.parquet")
@@ -172,8 +180,12 @@ def test_what_a_crash_left_undone_the_next_write_of_the_row_or_materialize_puts_
     shop.file(("cake", AT - HOUR, 1))
     shop.ours.materialize(AT - 2 * HOUR, AT)
     assert shop.seen("tea", "cake", "bun") == [2, 2, None]
-    shop.online.copy_all(shop.ours.config, shop.ours.get_feature_view("stock"))
-    assert shop.seen("tea", "cake", "bun") == [2, 2, 2]
+    shop.delete("tea", by=crashed)
+    shop.write(("tea", AT, 2))
+    assert shop.seen("tea", "cake", "bun") == [None, 2, None]
+    shop.delete("cake", by=crashed)
+    shop.put_right()
+    assert shop.seen("tea", "cake", "bun") == [None, None, 2]
 
 
 def test_a_personal_view_is_never_told_there(shop: Shop) -> None:
@@ -181,7 +193,7 @@ def test_a_personal_view_is_never_told_there(shop: Shop) -> None:
     shop.write(("tea", AT, 1), name="shopper")
     shop.file(("cake", AT, 2), name="shopper")
     shop.ours.materialize(AT - HOUR, AT, feature_views=["shopper"])
-    shop.online.copy_all(shop.ours.config, shop.ours.get_feature_view("shopper"))
+    shop.put_right("shopper")
     shop.apply(shop.view(), shop.view("shopper"))  # so that stock Feast may be asked at all
     assert shop.seen("tea", "cake", name="shopper") == [None, None]
     if shop.address:
@@ -216,6 +228,27 @@ def test_a_view_that_becomes_personal_is_taken_away_when_it_is_applied(shop: Sho
     assert shop.seen("tea") == [1]
     shop.apply(shop.view("shopper"))
     assert shop.seen("tea", name="shopper") == [None]
+
+
+def test_what_feast_itself_had_kept_of_a_personal_view_goes_when_it_is_applied_and_of_others_stays(shop: Shop) -> None:
+    shop.apply(shop.view(), shop.view("shopper"))
+    for name in ("stock", "shopper"):
+        shop.stock.write_to_online_store(name, table(("tea", AT, 1), ("cake", AT, 1)).to_pandas())
+    shop.over(["price"]).apply([shop.view("price"), shop.view(), shop.view("shopper", personal="true")])
+    assert shop.seen("tea") == [1]
+    shop.ours.config.online_store.compat = ["price"]
+    shop.delete("tea", name="price")  # whoever is deleted goes from those, too, that are not copied
+    assert shop.seen("tea", "cake") == [None, 1]
+    shop.ours.config.online_store.compat = True
+    shop.apply(shop.view("shopper"))
+    assert shop.seen("tea", "cake", name="shopper") == [None, None]
+
+
+def test_neither_layout_reaches_into_the_other(shop: Shop) -> None:
+    shop.write(("tea", AT, 1))
+    stock, view = shop.stock, shop.ours.get_feature_view("stock")
+    stock._get_provider().online_store.teardown(stock.config, [view], [])
+    assert shop.seen("tea", by=shop.ours) == [1]
 
 
 def test_only_views_of_the_list_are_told_and_one_taken_off_it_is_taken_away(shop: Shop) -> None:
@@ -266,12 +299,17 @@ def test_a_view_that_is_removed_is_removed_there_and_a_project_that_is_torn_down
     assert (other.seen("tea"), other.seen("tea", name="price")) == ([1], [1])
 
 
+def alike(one: Any, other: Any, items: Sequence[str]) -> bool:
+    features = ["stock:units", "stock:shelf"]
+    return not items or told(one, features, items) == told(other, features, items)
+
+
 MOMENTS = st.integers(-3, 3).map(lambda minutes: AT + timedelta(minutes=minutes))
 ROWS = st.lists(st.tuples(st.sampled_from(ITEMS), MOMENTS, st.integers(0, 3)), min_size=1, max_size=4)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(("write", "materialise", "crash")), ROWS),
-        st.tuples(st.just("delete"), st.lists(st.tuples(st.sampled_from(ITEMS), MOMENTS), min_size=1, max_size=2)),
+        st.tuples(st.sampled_from(("delete", "crashing delete")), st.lists(st.tuples(st.sampled_from(ITEMS), MOMENTS), min_size=1, max_size=2)),
     ),
     min_size=2, max_size=7,
 )  # fmt: skip
@@ -288,17 +326,16 @@ def test_whatever_happens_stock_feast_is_told_what_ours_says(shop: Shop, steps: 
             shop.write(*rows)
         elif kind == "crash":
             shop.write(*rows, by=crashed)
-        elif kind == "delete":
+        elif kind in ("delete", "crashing delete"):
             for item, at in rows:
-                shop.delete(item, at=at)
+                shop.delete(item, at=at, by=shop.ours if kind == "delete" else crashed)
         else:
             shop.file(*rows)
             shop.ours.materialize(AT - HOUR, AT + HOUR)
-        behind = behind | items if kind == "crash" else behind - items
-        asked = [named[item] for item in ITEMS if item not in behind]
-        if asked:
-            features = ["stock:units", "stock:shelf"]
-            assert told(stock, features, asked) == told(shop.ours, features, asked)
+        behind = behind | items if kind.startswith("crash") else behind - items
+        assert alike(stock, shop.ours, [named[item] for item in ITEMS if item not in behind])
+    shop.put_right()
+    assert alike(stock, shop.ours, list(named.values()))
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -330,6 +367,23 @@ def test_rows_of_random_schemas_lie_there_to_the_byte_as_stock_feast_writes_them
     assert len(lying[0]) == count * (len(names) if shop.address is None else 1)
 
 
+def test_on_a_cluster_it_is_the_same(tmp_path: Path) -> None:
+    with running_cluster(tmp_path) as several:
+        shop = Shop(tmp_path / "shop", several)
+        shop.apply(shop.view(), shop.view("price"))
+        items = [f"tea {number}" for number in range(30)]
+        for name in ("stock", "price"):
+            shop.write(*((item, AT, number) for number, item in enumerate(items)), name=name)
+        shop.delete(items[0])
+        assert [shop.seen(*items, name=name) for name in ("stock", "price")] == [[None, *range(1, 30)]] * 2
+        shop.ours.apply([shop.view("price")], objects_to_delete=[shop.view()], partial=False)
+        shop.apply(shop.view())
+        assert [shop.seen(*items, name=name) for name in ("stock", "price")] == [[None] * 30, [None, *range(1, 30)]]
+        shop.ours.teardown()
+        shop.apply(shop.view("price"))
+        assert shop.seen(*items, name="price") == [None] * 30
+
+
 class Interrupted:
     """Our store, in which somebody writes a newer row just after it was looked into."""
 
@@ -345,6 +399,28 @@ class Interrupted:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+
+def test_views_of_a_home_are_told_too_and_personal_ones_are_not(tmp_path: Path) -> None:
+    home, popular = home_with_tables(tmp_path), view_frame("product_popularity", [{"sku": "SKU-00001", "sold_units_28d": 77}])  # fmt: skip
+    publish(home)
+    definitions.apply(home)
+    ours = definitions.feature_store(home)
+    ours.config.online_store.compat, ours.config.online_store.answer_at = True, AS_OF.isoformat() + "Z"
+    online, views = ours._get_provider().online_store, ours.list_feature_views()
+    online.update(ours.config, [], views, [], [], partial=False)
+    online.write_arrow(ours.config, "product_popularity", popular.to_arrow())
+    for view in views:
+        online.copy_all(ours.config, view.name)
+    config = ours.config.model_dump(by_alias=True, exclude_none=True) | {"online_store": {"type": "sqlite", "path": str(home.features / "feast.db")}}  # fmt: skip
+    stock = feast().FeatureStore(config=feast().RepoConfig(**config))
+    asked: dict[str, Any] = {"features": ["sku_location_availability:has_stock", "product_popularity:sold_units_28d"], "entity_rows": [{"sku": "SKU-00001", "location_code": "S001"}]}  # fmt: skip
+    found = stock.get_online_features(**asked).to_dict()
+    assert found == ours.get_online_features(**asked).to_dict()
+    assert found["sold_units_28d"] == [77]
+    with closing(sqlite3.connect(home.features / "feast.db")) as file:
+        tables = {name for (name,) in file.execute("select name from sqlite_master where type = 'table'")}
+    assert tables == {"!compat", "troth_product_popularity", "troth_sku_location_availability"}
 
 
 def test_of_two_writers_the_slower_does_not_leave_its_older_row(shop: Shop) -> None:
@@ -367,7 +443,7 @@ def test_a_copy_that_cannot_be_written_is_an_error_and_the_row_is_kept(tmp_path:
         shop.write(("tea", AT, 1), by=fresh)
     assert shop.seen("tea", by=shop.ours) == [1]
     (tmp_path / "feast.db").unlink()
-    shop.write(("tea", AT, 1), by=shop.over(compat=True))
+    shop.write(("tea", AT, 1), by=fresh)
     assert shop.seen("tea") == [1]
 
 
