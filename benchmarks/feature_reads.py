@@ -35,7 +35,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
     if (scale or "full") not in SIZES:
         raise SystemExit(f"scale: expected one of {', '.join(SIZES)}, found {scale}.")
     rows = SIZES[scale or "full"]
-    with tempfile.TemporaryDirectory(prefix="troth-reads-") as name, _awake():
+    with tempfile.TemporaryDirectory(prefix="troth-reads-") as name, awake():
         folder = Path(name)
         source = made_rows(folder / "rows.parquet", rows)
         for kind in ("redis", "sqlite"):
@@ -61,7 +61,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
 
 
 @contextmanager
-def _awake() -> Iterator[None]:
+def awake() -> Iterator[None]:
     """The machine's processors kept awake, at the lowest priority."""
     busy = [subprocess.Popen([sys.executable, "-c", "import os\nos.nice(19)\nwhile True: pass"]) for _ in range(2)]
     try:
@@ -94,7 +94,7 @@ def _reads(who: str, kind: str, source: Path, place: str) -> dict[str, float]:
     service, keys = store.get_feature_service("availability_v1"), _keys(source)
     told = {}
     for count in ENTITIES:
-        times = _timed(
+        times = timed(
             lambda asked: store.get_online_features(features=service, entity_rows=asked).to_dict(), keys, count
         )
         told |= {f"{count}_p50": statistics.median(times), f"{count}_p99": times[int(len(times) * 0.99)]}
@@ -108,6 +108,7 @@ def _consent(kind: str, source: Path, place: str) -> dict[str, float]:
 
     from feature_repo import catalogue
     from feature_repo.catalogue import STANDING_SLOTS, SUBJECT_GATE, Service, View
+    from feature_repo.changes import refresh
     from feature_repo.columns import encoded
     from feature_repo.publish import in_short
     from feature_repo.reads import Source, read_features
@@ -128,18 +129,18 @@ def _consent(kind: str, source: Path, place: str) -> dict[str, float]:
         services[name] = Service(f"{name}_v1", "", (view,), "personalization" if is_personal else None)
         store.write(view, encoded(view, rows))
     standing = rows.select(
-        "customer_id", feature_at="event_timestamp", ledger_size=pl.lit(LEDGER_SIZE),
+        "customer_id", feature_at="event_timestamp",
         **{name: value for slot in STANDING_SLOTS for name, value in ((f"is_{slot}_allowed", pl.lit(value=True)), (f"reason_{slot}", pl.lit("granted")))},
         **{f"expires_{slot}_at": pl.lit(None, pl.Datetime("us")) for slot in STANDING_SLOTS},
     )  # fmt: skip
-    store.write(SUBJECT_GATE, encoded(SUBJECT_GATE, in_short(standing)))
+    refresh(store, SUBJECT_GATE, in_short(standing), "v1", source.parent / "last", LEDGER_SIZE)
     from_where, keys = Source(store, lambda: LEDGER_SIZE), rows.select("customer_id").to_dicts()
     told = {}
     for count in ENTITIES:
         found: dict[str, list[float]] = {"open": [], "asked": []}
         for _ in range(ROUNDS):
             for name, service in services.items():
-                found[name].append(statistics.median(_timed(lambda asked, service=service: read_features(from_where, service, asked, END), keys, count)))  # type: ignore[misc]  # fmt: skip
+                found[name].append(statistics.median(timed(lambda asked, service=service: read_features(from_where, service, asked, END), keys, count)))  # type: ignore[misc]  # fmt: skip
         told |= {f"{name}_{count}": min(times) for name, times in found.items()}
         answers = read_features(from_where, services["asked"], keys[:count], END)
         if not all(each.is_allowed and each.features for each in answers):
@@ -155,7 +156,7 @@ def _keys(source: Path) -> list[dict[str, str]]:
     return pl.read_parquet(source, columns=["sku_id", "location_id"]).to_dicts()
 
 
-def _timed(read: Callable[[Sequence[Any]], object], keys: Sequence[Any], count: int) -> list[float]:
+def timed(read: Callable[[Sequence[Any]], object], keys: Sequence[Any], count: int) -> list[float]:
     """Milliseconds of each of some reads, sorted."""
     chance, times = random.Random(count), []
     calls = [chance.sample(keys, count) for _ in range(CALLS[count] // ROUNDS)] * ROUNDS

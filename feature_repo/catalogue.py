@@ -206,7 +206,6 @@ SUBJECT_STANDING = View(
     entity=CUSTOMER,
     description="What a customer's data may be used for, and why. One row per customer.",
     fields=(
-        Field("ledger_size", "integer", "Events in the consent ledger when this was decided."),
         *(
             field_of_slot
             for slot in STANDING_SLOTS
@@ -236,10 +235,7 @@ SUBJECT_GATE = View(
     table="ftr_subject_standing",
     entity=CUSTOMER,
     description="What a customer's data may be used for, in short. One row per customer.",
-    fields=(
-        Field("ledger_size", "integer", "Events in the consent ledger when this was decided."),
-        *(Field(slot, "integer", f"Until when use for {slot} is allowed, and why.") for slot in STANDING_SLOTS),
-    ),
+    fields=(*(Field(slot, "integer", f"Until when use for {slot} is allowed, and why.") for slot in STANDING_SLOTS),),
     time_to_live=DAILY,
     lag_limit=DAILY_LAG,
     is_personal=True,

@@ -25,10 +25,12 @@ Hashes = NDArray[np.uint64]
 _COMPARED_AT_A_TIME = 500_000
 
 
-def refresh(store: OnlineStore, view: View, rows: pl.DataFrame, version: str, folder: Path) -> Written:
+def refresh(
+    store: OnlineStore, view: View, rows: pl.DataFrame, version: str, folder: Path, mark: int | None = None
+) -> Written:
     """Bring a view to a version, given its rows, one an entity: write what is new or changed, take away what it no longer has.
 
-    `folder`: where what was last published is remembered. What came later over the near-time path stays; what came so before gives
+    `folder`: where what was last published is remembered. `mark`: as of `Standing`. What came later over the near-time path stays; what came so before gives
     way to the version where they differ.
     """
     store.keep([view])
@@ -53,7 +55,7 @@ def refresh(store: OnlineStore, view: View, rows: pl.DataFrame, version: str, fo
         gone = (gone | touched).difference(texts)
     hashes = np.empty(rows.height, dtype=np.uint64)
     sent = 0
-    with store.refresh(view, version, as_of_us, rows.height) as coming:
+    with store.refresh(view, version, as_of_us, rows.height, mark) as coming:
         for batch in ahead(_changed(view, rows, times, as_of_us, offered, before, hashes)):
             coming.write(batch, (batch.event_us == as_of_us).tolist())
             sent += len(batch)

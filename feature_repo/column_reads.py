@@ -58,7 +58,7 @@ def read_columns(source: Source, use: Service, entities: Mapping[str, Sequence[s
     found = source.store.fetch([*use.views, SUBJECT_GATE] if is_personal else use.views, keys)
     answers: list[Decision]
     if is_personal:
-        decide = decided(use, source, size, at)
+        decide = decided(use, source, found.standings[-1], size, at)
         answers = [decide(key, row) for key, row in zip(keys, found.rows[-1], strict=True)]
     else:
         answers = [(True, NOT_PERSONAL, None)] * len(keys)

@@ -263,7 +263,7 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         size = readable_size(source) if use else None
         allowed = None
         if use:
-            decide = decided(use, source, size, at)
+            decide = decided(use, source, fetched.standings[-1], size, at)
             allowed = [decide(key, row)[0] for key, row in zip(keys, fetched.rows[-1], strict=True)]
         now = to_microseconds(at)
         return [

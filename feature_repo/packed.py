@@ -148,16 +148,12 @@ class Layout:
                     ]
         return columns
 
-    def numbers_at(self, first: str, second: str) -> Callable[[bytes], tuple[Any, ...]]:
-        """Reads two numbers of a value, in the order of the fields, and leaves the rest; nought where there is none."""
-        names, at, code, parts = [each.name for each in self.numbers], 4 + self.null_bytes + self.boolean_bytes, "<", 0
-        sizes = [struct.calcsize("<" + NUMBERS[each.type]) for each in self.numbers]
-        for name in (first, second):
-            place = names.index(name)
-            begin = at + sum(sizes[:place])
-            code += f"{begin - parts}x{NUMBERS[self.numbers[place].type]}"
-            parts = begin + sizes[place]
-        return struct.Struct(code).unpack_from
+    def number_at(self, name: str) -> Callable[[bytes], tuple[Any, ...]]:
+        """Reads one number of a value and leaves the rest; nought where there is none."""
+        place = [each.name for each in self.numbers].index(name)
+        codes = [NUMBERS[each.type] for each in self.numbers]
+        begin = 4 + self.null_bytes + self.boolean_bytes + struct.calcsize("<" + "".join(codes[:place]))
+        return struct.Struct(f"<{begin}x{codes[place]}").unpack_from
 
 
 @lru_cache(maxsize=1024)

@@ -87,7 +87,7 @@ def _refresh(home: Home, store: OnlineStore, view: View, version: str) -> Publis
     needed = [pl.col(name).is_not_null() for name in (*view.entity.join_keys, view.event_column)]
     whole = frame.filter(needed)
     newest = _newest(view, whole)
-    done = refresh(store, view, newest, version, home.features / LAST)
+    done = refresh(store, view, newest, version, home.features / LAST, _mark(home, view))
     return PublishedCount(
         rows=newest.height,
         written=done.written,
@@ -97,6 +97,16 @@ def _refresh(home: Home, store: OnlineStore, view: View, version: str) -> Publis
         refused=frame.height - whole.height,
         is_new=True,
     )
+
+
+def _mark(home: Home, view: View) -> int | None:
+    """How many events of the ledger standing was decided under; None for what does not rest on it."""
+    import polars as pl
+
+    if view.table != SUBJECT_STANDING.table:
+        return None
+    found = pl.read_parquet(published.current(home, view.table), columns=["ledger_size"])["ledger_size"].min()
+    return None if found is None else int(found)  # type: ignore[arg-type]
 
 
 def _tables(view: View) -> tuple[str, ...]:
@@ -146,7 +156,7 @@ def in_short(standing: "pl.DataFrame") -> "pl.DataFrame":
         code = reason.replace_strict(codes, return_dtype=pl.Int64)
         slots.append((pl.when(is_allowed).then(until).otherwise(pl.lit(NEVER)) + code).alias(slot))
     try:
-        return standing.select("customer_id", "ledger_size", SUBJECT_GATE.event_column, *slots)
+        return standing.select("customer_id", SUBJECT_GATE.event_column, *slots)
     except pl.exceptions.InvalidOperationError:
         raise FeatureError("standing: expected reasons of the catalogue, found another. Add it to `REASONS`.") from None
 

@@ -17,7 +17,7 @@ from feature_repo import catalogue
 from feature_repo.catalogue import REASON_BITS, REASONS, SUBJECT_GATE, Service, View
 from feature_repo.heard import Heard
 from feature_repo.packed import Layout, Row, from_microseconds, to_microseconds
-from feature_repo.store import OnlineStore, entity_key, entity_values, online_store
+from feature_repo.store import OnlineStore, Standing, entity_key, entity_values, online_store
 from troth.errors import TrothError
 from troth.home import Home
 
@@ -92,7 +92,7 @@ def read_features(
     keys = [entity_key(use.entity, [entity.get(name) for name in use.entity.join_keys]) for entity in entities]
     size = readable_size(from_where) if use.is_personal else None
     found = from_where.store.fetch([*use.views, SUBJECT_GATE] if use.is_personal else use.views, keys)
-    decide = decided(use, from_where, size, at) if use.is_personal else None
+    decide = decided(use, from_where, found.standings[-1], size, at) if use.is_personal else None
     versions = [standing.version for standing in found.standings]
     return [
         _answer(use, key, rows, versions, size, at, from_where.store, decide)
@@ -112,14 +112,15 @@ def projection(from_where: Source, at: datetime) -> tuple[str | None, int | None
     """Why everyone would be refused now, or None; the ledger's size, and that under which standing was projected."""
     size, row = readable_size(from_where), from_where.store.sample(SUBJECT_GATE)
     without_tail = Source(from_where.store, from_where.ledger_size)
-    is_allowed, reason, seen = decided(catalogue.service("standing_v1"), without_tail, size, at)("", row)
+    (standing,) = from_where.store.standings([SUBJECT_GATE])
+    is_allowed, reason, seen = decided(catalogue.service("standing_v1"), without_tail, standing, size, at)("", row)
     return None if is_allowed else reason, size, seen
 
 
 def decided(
-    use: Service, from_where: Source, ledger_size: int | None, at: datetime
+    use: Service, from_where: Source, standing: Standing, ledger_size: int | None, at: datetime
 ) -> Callable[[str, tuple[int, bytes] | None], Decision]:
-    """Who may be used for a service at `at`: a function of an entity's key and its row of projected standing.
+    """Who may be used for a service at `at`: a function of an entity's key and its row of projected standing. `standing`: of the gate's view.
 
     Of events the projection has not seen, `heard` tells; without it they refuse everybody, for a withdrawal could be among them. A yes
     must also be recent, since links between identities and the policy change without an event; a no need not.
@@ -127,7 +128,8 @@ def decided(
     purpose_code, channel_code = use.purpose_code or "", use.channel_code
     slot, now = catalogue.standing_slot(purpose_code, channel_code), to_microseconds(at)
     oldest = now - _GATE_LIVES_US
-    layout_of, heard = from_where.store.layout, from_where.heard
+    layout_of, heard, seen = from_where.store.layout, from_where.heard, standing.mark
+    readers: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {}
 
     least = now << 8 | REASON_BITS  # a yes that ends later is larger
 
@@ -137,17 +139,22 @@ def decided(
         if row is None:
             return False, "projection_missing" if ledger_size is not None else "ledger_unreadable", None
         event_us, value = row
-        seen, answer = _gate_reader(layout_of(value), slot)(value)
-        if seen != ledger_size:
-            return *changed(key, event_us, seen), seen
+        if seen is None or seen != ledger_size:
+            return *changed(key, event_us), seen
+        read = readers.get(value[:4])
+        if read is None:
+            read = readers[value[:4]] = _gate_reader(layout_of(value), slot)
+        (answer,) = read(value)
         if answer < least:
             return False, "expired" if answer >= 0 else REASONS[answer & REASON_BITS], seen
         return (True, REASONS[answer & REASON_BITS], seen) if event_us >= oldest else (False, "projection_stale", seen)
 
-    def changed(key: str, event_us: int, seen: int) -> tuple[bool, str]:
+    def changed(key: str, event_us: int) -> tuple[bool, str]:
         """By what the ledger heard since standing was projected."""
         if ledger_size is None:
             return False, "ledger_unreadable"
+        if seen is None:  # nobody published it
+            return False, "projection_missing"
         if seen > ledger_size:
             return False, "projection_ahead"
         customer_id = entity_values(use.entity, key)[0]
@@ -161,8 +168,8 @@ def decided(
 
 @lru_cache(maxsize=256)
 def _gate_reader(layout: Layout, slot: str) -> Callable[[bytes], tuple[Any, ...]]:
-    """Reads how much of the ledger was seen, and the answer of a slot."""
-    return layout.numbers_at("ledger_size", slot)
+    """Reads the answer of a slot."""
+    return layout.number_at(slot)
 
 
 def is_fresh(view: View, event_us: int, at: datetime) -> bool:

@@ -130,12 +130,12 @@ class RedisStore(OnlineStore):
         return self._written(view, rows, 0, [b"%d" % done, b"%d" % (standing.as_of_us or 0)], None)[0]
 
     @contextmanager
-    def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
+    def refresh(self, view: View, version: str, as_of_us: int, rows: int, mark: int | None = None) -> Iterator[Refresh]:
         self._give_up()
         token = secrets.token_hex(8)
         try:
             with self._nodes.one_life():
-                yield from self._refreshed(view, version, as_of_us, rows, token)
+                yield from self._refreshed(view, version, as_of_us, rows, mark, token)
         except BaseException:
             self._given_up.add((_view_id(view), token))
             with suppress(FeatureError):
@@ -148,7 +148,9 @@ class RedisStore(OnlineStore):
             self._script(FAILED, [self._meta], view_id, token)
             self._given_up.discard((view_id, token))
 
-    def _refreshed(self, view: View, version: str, as_of_us: int, rows: int, token: str) -> Iterator[Refresh]:
+    def _refreshed(
+        self, view: View, version: str, as_of_us: int, rows: int, mark: int | None, token: str
+    ) -> Iterator[Refresh]:
         self._register(view)
         begun = self._script(BEGIN, [self._meta], _view_id(view), token, version, LEASE_SECONDS)
         if begun[0] == b"busy":
@@ -169,7 +171,7 @@ class RedisStore(OnlineStore):
             raise FeatureError(
                 f"view {view.name}: expected nobody to be erased meanwhile, found that some were. Publish it again."
             )
-        told = b"%d %d %d %b" % (epoch, as_of_us, rows, version.encode())
+        told = b"%d %d %d %b" % (epoch, as_of_us, rows, version.encode()) + (b"" if mark is None else b" %d" % mark)
         if self._script(COMMIT, [self._meta], _view_id(view), token, told) != 1:
             raise FeatureError(
                 f"view {view.name}: expected to publish it alone, found that somebody took over. Publish it again."
@@ -262,8 +264,8 @@ class RedisStore(OnlineStore):
             return 0, _NOTHING
         known = self._seen.get(told)
         if known is None:
-            epoch, as_of_us, rows, version = told.split(b" ", 3)
-            known = int(epoch), Standing(version.decode(), int(as_of_us), int(rows))
+            epoch, as_of_us, rows, version, *mark = told.split(b" ")
+            known = int(epoch), Standing(version.decode(), int(as_of_us), int(rows), int(mark[0]) if mark else None)
             self._seen = {**self._seen, told: known} if len(self._seen) < 100 else {told: known}
         return known
 

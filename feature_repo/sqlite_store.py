@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from feature_repo.columns import Encoded
 
 _NOTHING, _NEVER = Standing(), -(2**63)
-VERSION = 4  # of the tables; another is emptied, for whatever is in it is published again
+VERSION = 5  # of the tables; another is emptied, for whatever is in it is published again
 # How a row came: at once, over the near-time path; with a published version; or so that it goes on being true with later ones.
 AT_ONCE, PUBLISHED, FOLLOWS = 0, 1, 2
 _TABLES = """
 create table if not exists views (
-    view_id integer primary key, name text not null unique, entity text not null, version text, as_of_us integer, row_count integer
+    view_id integer primary key, name text not null unique, entity text not null, version text, as_of_us integer, row_count integer, mark integer
 );
 create table if not exists layouts (schema_id integer primary key, definition text not null);
 create table if not exists entity_rows (
@@ -45,7 +45,7 @@ _AT = "iif(entity_rows.came = 2, max(entity_rows.event_us, coalesce(views.as_of_
 _SCAN = f"""
 select entity_rows.entity, {_AT}, entity_rows.value from views join entity_rows using (view_id) where name = ? and entity_rows.entity >= ? and entity_rows.entity < ?
 """  # noqa: S608 (as above)
-_STANDINGS = "select name, version, as_of_us, row_count from views where name in (select value from json_each(?))"
+_STANDINGS = "select name, version, as_of_us, row_count, mark from views where name in (select value from json_each(?))"
 _LAYOUT = "select definition from layouts where schema_id = ?"
 _HELD = (
     "select event_us, came, entity from entity_rows where view_id = ? and entity in (select value from json_each(?))"
@@ -73,7 +73,7 @@ class SqliteStore(OnlineStore):
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         names = [view.name for view in views]
         told = self._asked(_read_of(len(names)), (*names, json.dumps(keys)))
-        by_name = {row[1]: Standing(row[2], row[3], row[4] or 0) for row in told[: -len(keys) or None]}
+        by_name = {row[1]: Standing(row[2], row[3], row[4] or 0, row[5]) for row in told[: -len(keys) or None]}
         standings = [by_name.get(name, _NOTHING) for name in names]
         columns = list(zip(*told[len(told) - len(keys) :], strict=True)) or [()] * (3 * len(names) + 1)
         rows = []
@@ -98,8 +98,8 @@ class SqliteStore(OnlineStore):
     def standings(self, views: Sequence[View]) -> list[Standing]:
         names = [view.name for view in views]
         found = {
-            name: Standing(version, as_of_us, count or 0)
-            for name, version, as_of_us, count in self._asked(_STANDINGS, (json.dumps(names),))
+            name: Standing(version, as_of_us, count or 0, mark)
+            for name, version, as_of_us, count, mark in self._asked(_STANDINGS, (json.dumps(names),))
         }
         return [found.get(name, _NOTHING) for name in names]
 
@@ -108,13 +108,14 @@ class SqliteStore(OnlineStore):
             return _Writing(connection, view, is_at_once=True).write(rows, AT_ONCE)[0]
 
     @contextmanager
-    def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> Iterator[Refresh]:
+    def refresh(self, view: View, version: str, as_of_us: int, rows: int, mark: int | None = None) -> Iterator[Refresh]:
         with self._writing() as connection:
             coming = _Coming(_Writing(connection, view), as_of_us)
             yield coming
             connection.execute(
-                "update views set version = ?, as_of_us = ?, row_count = ? where name = ?", (version, as_of_us, rows, view.name)
-            )  # fmt: skip
+                "update views set version = ?, as_of_us = ?, row_count = ?, mark = ? where name = ?",
+                (version, as_of_us, rows, mark, view.name),
+            )
 
     def touched(self, view: View) -> set[str]:
         found = self._asked(
@@ -314,8 +315,8 @@ def _read_of(views: int) -> str:
     """What so many views stand at, and then for each key what each has: in one statement, and so as of one moment."""
     numbers = range(views)
     columns = [f"r{n}.{name}" for n in numbers for name in ("event_us", "came", "value")]
-    width = 1 + max(len(columns), 4)
-    standing = ["'view'", "name", "version", "as_of_us", "row_count"]
+    width = 1 + max(len(columns), 5)
+    standing = ["'view'", "name", "version", "as_of_us", "row_count", "mark"]
     joins = " ".join(
         f"left join entity_rows r{n} on r{n}.entity = keys.value and r{n}.view_id = (select view_id from views where name = ?{n + 1})"  # noqa: S608 (numbers alone)
         for n in numbers

@@ -52,7 +52,8 @@ class StoredRow:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A published version that a view stands at: its name, its newest event time in microseconds, and how many rows it has.
+    """A published version that a view stands at: its name, its newest event time in microseconds, how many rows it has, and a number its
+    publisher gave it: of standing, how many events of the ledger it was decided under.
 
     All None, or nought, for a view that nothing was published of.
     """
@@ -60,6 +61,7 @@ class Standing:
     version: str | None = None
     as_of_us: int | None = None
     rows: int = 0
+    mark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,10 @@ class OnlineStore(ABC):
         """Write rows at once, each under the guard: an older one never wins, an equal one is left alone."""
 
     @abstractmethod
-    def refresh(self, view: View, version: str, as_of_us: int, rows: int) -> AbstractContextManager[Refresh]:
-        """Bring a view to a published version. `rows`: how many it has."""
+    def refresh(
+        self, view: View, version: str, as_of_us: int, rows: int, mark: int | None = None
+    ) -> AbstractContextManager[Refresh]:
+        """Bring a view to a published version. `rows`: how many it has; `mark`: as of `Standing`."""
 
     @abstractmethod
     def touched(self, view: View) -> set[str]:

@@ -38,6 +38,7 @@ def view_frame(name: str, rows: Rows) -> pl.DataFrame:
         **dict.fromkeys(view.entity.join_keys, pl.String),
         view.event_column: pl.Datetime("us"),
         **{each.name: TYPES[each.type] for each in view.fields},
+        **({"ledger_size": pl.Int64} if view is SUBJECT_STANDING else {}),
     }
     return pl.DataFrame([{view.event_column: AS_OF, **row} for row in rows], schema=schema)
 
