@@ -35,6 +35,7 @@ NAMES = (
     "materialize",
     "feature_reads",
     "feature_http",
+    "growth",
     "historical",
 )
 

@@ -41,9 +41,9 @@ def measure(scale: str | None) -> Iterator[Measure]:
         for kind, goal in (("redis", 1 / 20), ("sqlite", 1 / 25)):
             for who in ("ours", "feast", "limit"):
                 with place_of(folder, kind) as place:
-                    ours[f"{who}_{kind}"] = _run(who, kind, source, place)
+                    ours[f"{who}_{kind}"] = run(who, kind, source, place)
                     if who == "ours":
-                        ours[f"again_{kind}"] = _run(who, kind, _changed(source, folder / "again.parquet"), place)
+                        ours[f"again_{kind}"] = run(who, kind, changed(source, folder / "again.parquet"), place)
             mine, peer, limit = (ours[f"{who}_{kind}"] for who in ("ours", "feast", "limit"))
             here = conditions(
                 **state, rows_a_second=round(rows / mine["seconds"]), feast_rows_a_second=round(rows / peer["seconds"]),
@@ -71,7 +71,7 @@ def _many(folder: Path, many: int, rows: int, seconds: float, state: dict[str, A
     """Growth, and what a publication costs of which a twentieth changed."""
     source = made_rows(folder / "many.parquet", many)
     with place_of(folder, "redis") as place:
-        large = _run("ours", "redis", source, place)
+        large = run("ours", "redis", source, place)
     here = conditions(
         **(state | {"rows": many}), rows_a_second=round(many / large["seconds"]), redis_mb=large["redis_mb"]
     )
@@ -86,9 +86,9 @@ def _many(folder: Path, many: int, rows: int, seconds: float, state: dict[str, A
         here,
     )
     yield Measure(f"materialize_redis_{many}_peak", large["peak_mb"], "MB", "lower", 2_000, conditions=here)
-    later = _changed(source, folder / "later.parquet")
+    later = changed(source, folder / "later.parquet")
     with place_of(folder, "redis") as place:
-        first, second = (_run("publish", "redis", path, place, folder / "last") for path in (source, later))
+        first, second = (run("publish", "redis", path, place, folder / "last") for path in (source, later))
     here = conditions(
         **(state | {"rows": many}), changed=CHANGED, written=second["written"], peak_mb=second["peak_mb"], first_peak_mb=first["peak_mb"],
     )  # fmt: skip
@@ -101,7 +101,7 @@ def _near_time(folder: Path, place: str, state: dict[str, Any]) -> Iterator[Meas
     goals = dict(zip(NEAR_TIME, (1 / 10, 1 / 20, 1 / 30), strict=True))
     for count in NEAR_TIME:
         source = made_rows(folder / f"near_{count}.parquet", count)
-        mine, peer = (_run(who, "redis", source, place) for who in ("push", "feast_push"))
+        mine, peer = (run(who, "redis", source, place) for who in ("push", "feast_push"))
         here = conditions(**(state | {"rows": count}), times=_WRITES[count], median_ms=round(mine["seconds"] * 1e3, 3), feast_median_ms=round(peer["seconds"] * 1e3, 3))  # fmt: skip
         yield Measure(f"near_time_{count}", mine["seconds"] * 1e3, "ms", "lower", goals[count], "Feast's push", peer["seconds"] * 1e3, here)  # fmt: skip
 
@@ -129,7 +129,7 @@ def made_rows(path: Path, count: int) -> Path:
     return path
 
 
-def _changed(path: Path, to: Path) -> Path:
+def changed(path: Path, to: Path) -> Path:
     """The same an hour later, a twentieth of it otherwise."""
     import numpy as np
     import polars as pl
@@ -153,26 +153,27 @@ def place_of(folder: Path, kind: str) -> Any:
     return nullcontext(str(path))
 
 
-def _run(who: str, kind: str, source: Path, place: str, *more: Path) -> dict[str, Any]:
+def run(who: str, kind: str, source: Path, place: str, *more: Path, module: str = "materialize") -> dict[str, Any]:
     """One run in a process of its own; what it says on its last line."""
-    command = [sys.executable, "-m", "benchmarks.materialize", who, kind, str(source), place, *map(str, more)]
+    command = [sys.executable, "-m", f"benchmarks.{module}", who, kind, str(source), place, *map(str, more)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"materialize, {who} into {kind}: expected it to work, found {done.stderr[-800:]}")
+        raise SystemExit(f"{module}, {who} with {kind}: expected it to work, found {done.stderr[-800:]}")
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
-def _main(who: str, kind: str, source: str, place: str, *more: str) -> None:
+def step(who: str, kind: str, source: Path, place: str, *more: Path) -> dict[str, Any]:
+    """The same in this process."""
     if who == "limit":
-        told = _limit(kind, Path(source), place)
+        told = _limit(kind, source, place)
     elif who == "publish":
-        told = _publish(Path(source), place, Path(more[0]))
+        told = _publish(kind, source, place, more[0])
     elif who in ("push", "feast_push"):
-        told = _push(who, Path(source), place)
+        told = _push(who, kind, source, place)
     else:
-        told = _materialize(who, kind, Path(source), place)
-    print(json.dumps({**told, "peak_mb": round(_peak_mb())}))
+        told = _materialize(who, kind, source, place)
+    return {"peak_mb": round(_peak_mb()), **told}
 
 
 def feast_repo(who: str, kind: str, source: Path, place: str) -> tuple[Any, Any]:
@@ -225,7 +226,7 @@ def _materialize(who: str, kind: str, source: Path, place: str) -> dict[str, Any
     began = time.perf_counter()
     store.materialize(END - timedelta(days=1), END, disable_event_timestamp=False)
     seconds = time.perf_counter() - began
-    told: dict[str, Any] = {"seconds": seconds, "written": None}
+    told: dict[str, Any] = {"seconds": seconds, "written": None, "peak_mb": round(_peak_mb())}
     if who == "ours":
         packed = store._get_provider().online_store.store(store.config)
         bound = store._get_provider().online_store.bound(store.config, view)
@@ -317,20 +318,21 @@ def bench_view() -> Any:
     )  # fmt: skip
 
 
-def _publish(source: Path, place: str, last: Path) -> dict[str, Any]:
+def _publish(kind: str, source: Path, place: str, last: Path) -> dict[str, Any]:
     """A published version of the view, as `publish` brings it to the store."""
     import polars as pl
 
     from feature_repo.changes import refresh
     from feature_repo.redis_store import redis_store
+    from feature_repo.sqlite_store import SqliteStore
 
-    store = redis_store(place, "bench")
+    store = redis_store(place, "bench") if kind == "redis" else SqliteStore(Path(place))
     began = time.perf_counter()
     done = refresh(store, bench_view(), pl.read_parquet(source), source.name, last)
     return {"seconds": time.perf_counter() - began, "written": done.written}
 
 
-def _push(who: str, source: Path, place: str) -> dict[str, Any]:
+def _push(who: str, kind: str, source: Path, place: str) -> dict[str, Any]:
     """The median of writing the rows again and again, each time a little later."""
     import statistics
 
@@ -338,7 +340,7 @@ def _push(who: str, source: Path, place: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    store, view = feast_repo(who, "redis", source, place)
+    store, view = feast_repo(who, kind, source, place)
     table = pq.read_table(source)
     online, times, count = store._get_provider().online_store, [], table.num_rows
     for number in range(_WRITES[count] + 2):
@@ -369,4 +371,5 @@ def _peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _who, _kind, _source, _place, *_more = sys.argv[1:]
+    print(json.dumps(step(_who, _kind, Path(_source), _place, *map(Path, _more))))

@@ -52,8 +52,9 @@ class Caller:
     """Somebody who asks a store again and again. What it says in words is counted, anything else is a fault."""
 
     def __init__(self, ask: Callable[[int], None]) -> None:
-        self.refused, self.faults, self._done = list[str](), list[BaseException](), threading.Event()
-        self.answered = 0
+        self.refused: list[str] = []
+        self.faults: list[BaseException] = []
+        self.answered, self._done = 0, threading.Event()
         self._ask, self._thread = ask, threading.Thread(target=self._run)
         self._thread.start()
 
@@ -210,7 +211,7 @@ def front(server: RedisServer, tls: ssl.SSLContext | None = None) -> Iterator[Fr
 def two_servers(folder: Path) -> Iterator[tuple[RedisServer, RedisServer]]:
     """A server and its replica, which nobody watches."""
     with ExitStack() as standing:
-        servers = []
+        servers: list[RedisServer] = []
         for name in ("one", "other"):
             (folder / name).mkdir()
             more = {"replicaof": f"127.0.0.1 {servers[0].port}"} if servers else {"repl_diskless_sync_delay": "0"}
