@@ -1,4 +1,4 @@
-"""From an event to changed availability that can be read, over HTTP into a real service; and the same while it is killed.
+"""From an event to changed availability that can be read, and to changed features, over HTTP into a real service; and the same while it is killed.
 
 Everything is what `troth serve` runs: the intake in one process, the projector in another, readers in more, a log in SQLite or PostgreSQL.
 """
@@ -27,14 +27,18 @@ import numpy as np
 from benchmarks.databases import postgres_address
 from benchmarks.harness import Measure, conditions
 from benchmarks.stock_floor import publish_stock
+from feature_repo.catalogue import SKU_LOCATION_AVAILABILITY
+from feature_repo.publish import publish
+from feature_repo.store import entity_key, online_store
 from models.stock.board.layout import BoardError
 from models.stock.board.reader import Board
 from models.stock.holds.opening import open_holds
 from serving import keys
 from serving.event_log.log import PROJECTOR, open_log
+from serving.operations.freshness import STREAMED, shown
 from troth.home import Home
 
-SUMMARY = "Event in to changed availability readable, and intake and projector killed at random."
+SUMMARY = "Event in to changed availability and features readable, and intake and projector killed at random."
 SECONDS = {"minute": 60, "sqlite": 300, "postgresql": 300}
 KILLS = {"kills": 50, "few_kills": 4}
 RATE = 1_000  # events a second
@@ -59,6 +63,7 @@ def measure(scale: str | None) -> Iterator[Measure]:
         home = Home(Path(folder) / "home")
         places = [(f"S{store:03}", f"SKU-{sku:05}") for store in range(STORES) for sku in range(SKUS)]
         publish_stock(home, dict.fromkeys(places, _PIECES), at=datetime.now(UTC))
+        publish(home, views=STREAMED)
         if name in KILLS:
             yield from _killed(home, places, KILLS[name])
         else:
@@ -91,14 +96,14 @@ def _streamed(home: Home, places: Sequence[tuple[str, str]], seconds: int, name:
         began = time.monotonic()
         try:
             sent = asyncio.run(_send(port, key, places, seconds))
-        finally:
             took = time.monotonic() - began
             lost, twice = _settled(home, places, sent)
+        finally:
             seen.stop()
             for reader in readers:
                 reader.terminate()
                 reader.join()
-    acknowledged, readable = seen.latencies(sent)
+    acknowledged, readable, featured = seen.latencies(sent)
     told = conditions(
         scale=name, positions=len(places), events=sent.events, seconds=round(took, 1), events_per_second=round(sent.events / took), events_a_request=AT_ONCE,
         callers=CALLERS, sent_again=sent.again, refused=sent.refused, readers=2, load=os.getloadavg()[0],
@@ -106,6 +111,9 @@ def _streamed(home: Home, places: Sequence[tuple[str, str]], seconds: int, name:
     yield Measure("readable_p99", float(np.percentile(readable, 99)), "ms", goal=1_000, conditions=told)
     yield Measure("readable_p50", float(np.percentile(readable, 50)), "ms", conditions=told)
     yield Measure("readable_max", float(np.max(readable)), "ms", conditions=told)
+    yield Measure("features_p99", float(np.percentile(featured, 99)), "ms", goal=1_000, conditions=told)
+    yield Measure("features_p50", float(np.percentile(featured, 50)), "ms", conditions=told)
+    yield Measure("features_max", float(np.max(featured)), "ms", conditions=told)
     yield Measure("acknowledged_p99", float(np.percentile(acknowledged, 99)), "ms", conditions=told)
     yield Measure("acknowledged_p50", float(np.percentile(acknowledged, 50)), "ms", conditions=told)
     yield Measure(
@@ -259,43 +267,49 @@ def _batch(
 
 
 class _Watch(threading.Thread):
-    """When the board first told each offset."""
+    """When the board first told each offset, and when the features did, which is after they were written."""
 
     def __init__(self, home: Home) -> None:
         super().__init__(daemon=True)
-        self._board = Board(home.stock / "board")
-        self._seen: list[tuple[float, int]] = []
+        self._home, self._board = home, Board(home.stock / "board")
+        self._on_board: list[tuple[float, int]] = []
+        self._in_features: list[tuple[float, int]] = []
         self._is_over = threading.Event()
 
     def run(self) -> None:
-        newest = -1
         while not self._is_over.is_set():
-            offset = self._board.known().offset
-            if offset > newest:
-                self._seen.append((time.monotonic(), offset))
-                newest = offset
+            told = shown(self._home)
+            for seen, offset in (
+                (self._on_board, self._board.known().offset),
+                (self._in_features, -1 if told is None else told.offset),
+            ):
+                if offset > (seen[-1][1] if seen else -1):
+                    seen.append((time.monotonic(), offset))
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         self._is_over.set()
         self.join()
 
-    def latencies(self, sent: Sent) -> tuple[np.ndarray, np.ndarray]:
-        """Milliseconds from sending to the acknowledgement, and to being readable, of every event."""
-        at, offsets = np.array([each[0] for each in self._seen]), np.array([each[1] for each in self._seen])
+    def latencies(self, sent: Sent) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Milliseconds from sending to the acknowledgement, to being readable, and to being in the features, of every event."""
         begun, ended, newest, counts = (np.array(column) for column in zip(*sent.requests, strict=True))
-        readable = at[np.minimum(np.searchsorted(offsets, newest), len(at) - 1)]
         weights = counts.astype(int)
-        return np.repeat((ended - begun) * 1000, weights), np.repeat((readable - begun) * 1000, weights)
+        found = [np.repeat((ended - begun) * 1000, weights)]
+        for seen in (self._on_board, self._in_features):
+            at, offsets = np.array([each[0] for each in seen]), np.array([each[1] for each in seen])
+            readable = at[np.minimum(np.searchsorted(offsets, newest), len(at) - 1)]
+            found.append(np.repeat((readable - begun) * 1000, weights))
+        return found[0], found[1], found[2]
 
 
 def _settled(home: Home, places: Sequence[tuple[str, str]], sent: Sent) -> tuple[int, int]:
-    """Once all is projected: pieces that were acknowledged and are not on the board or among the holds, and pieces there beyond."""
+    """Once all is projected: pieces that were acknowledged and are not on the board, among the holds or in the features, and pieces there beyond."""
     log = open_log(home)
     holds = open_holds(home)
     try:
         until = time.monotonic() + _PROJECTED_SECONDS
-        while log.position(PROJECTOR) < log.head():
+        while log.position(PROJECTOR) < log.head() or (told := shown(home)) is None or told.offset < log.head():
             if time.monotonic() > until:
                 raise SystemExit("projector: expected it at the end of the log, found it behind. Look at its log.")
             time.sleep(0.1)
@@ -304,7 +318,7 @@ def _settled(home: Home, places: Sequence[tuple[str, str]], sent: Sent) -> tuple
         taken = _PIECES - board.cells(places).data["on_hand_units"].astype(np.int64)
         levels = holds.levels(places, datetime.now(UTC))
         free = np.array([level.free_units if level else _PIECES - 1 for level in levels])
-        for found in (taken, _PIECES - 1 - free):
+        for found in (taken, _PIECES - 1 - free, _PIECES - _in_features(home, places)):
             wanted = np.array([sent.units[place] for place in places])
             lost += int(np.maximum(wanted - found, 0).sum())
             twice += int(np.maximum(found - wanted, 0).sum())
@@ -312,6 +326,14 @@ def _settled(home: Home, places: Sequence[tuple[str, str]], sent: Sent) -> tuple
     finally:
         holds.close()
         log.close()
+
+
+def _in_features(home: Home, places: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Pieces on hand as the features say."""
+    view, store = SKU_LOCATION_AVAILABILITY, online_store(home.features)
+    keys = [entity_key(view.entity, (sku, location)) for location, sku in places]
+    rows = store.read([view], keys)
+    return np.array([rows[view.name, key].values["on_hand_units"] if (view.name, key) in rows else 0 for key in keys])
 
 
 def _read_along(root: Path, port: int, key: str, number: int) -> None:

@@ -121,6 +121,7 @@ def document() -> dict[str, Any]:
                     ),
                 ],
                 (404,),
+                (MESSAGE_PACK,),
             )
         },
         "/v1/recommendations/{customer_id}": {
@@ -145,6 +146,8 @@ def document() -> dict[str, Any]:
                         required=False,
                     ),
                 ],
+                (),
+                (MESSAGE_PACK,),
             )
         },
         "/v1/orders": {
@@ -163,9 +166,12 @@ def document() -> dict[str, Any]:
                     ),
                 ],
                 (404,),
+                (MESSAGE_PACK,),
             )
         },
-        "/v1/health": {"get": _operation("health", "What answers rest on.", health, []) | {"security": []}},
+        "/v1/health": {
+            "get": _operation("health", "What answers rest on.", health, [], (), (MESSAGE_PACK,)) | {"security": []}
+        },
         "/v1/ready": {"get": _ready(ready) | {"security": []}},
         "/metrics": {"get": _metrics()},
         **intake.paths(of_intake),

@@ -30,6 +30,7 @@ from serving.errors import ServingError
 from serving.hub.addresses import check_url, resolve
 from serving.hub.preferences import Ledger, choices, history
 from serving.hub.webhooks import Delivery, Destination, Outbox, Outcome
+from serving.operations.traces import Traces
 from troth.clock import Clock
 from troth.errors import TrothError
 from troth.home import Home
@@ -102,6 +103,7 @@ class Pump:
     outbox: Outbox
     send: Send
     jitter: Callable[[], float] = random.random
+    traces: Traces | None = None
 
 
 def deliver(pump: Pump) -> int:
@@ -202,8 +204,8 @@ def _attempt(pump: Pump, destination: Destination, delivery: Delivery) -> bool:
         "webhook-timestamp": str(timestamp),
         "webhook-signature": signature(pump.outbox.secret(destination.destination_id), message_id, timestamp, body),
     }
-    outcome = pump.send(destination.url, headers, body)
     count = delivery.attempt_count + 1
+    outcome = _sent(pump, destination, headers, body, count)
     if outcome.is_acknowledged:
         pump.outbox.settle(delivery, outcome, "delivered", at, at)
     elif count >= MOST_ATTEMPTS:
@@ -211,6 +213,21 @@ def _attempt(pump: Pump, destination: Destination, delivery: Delivery) -> bool:
     else:
         pump.outbox.settle(delivery, outcome, "pending", at, at + wait(count, pump.jitter()))
     return outcome.is_acknowledged or outcome.status is not None
+
+
+def _sent(pump: Pump, destination: Destination, headers: Mapping[str, str], body: bytes, attempt: int) -> Outcome:
+    """Send once, as a span where somebody listens, whose trace the receiver is told."""
+    if pump.traces is None:
+        return pump.send(destination.url, headers, body)
+    span, trace = pump.traces.begin_sending(
+        urlsplit(destination.url).hostname or "", destination.destination_id, attempt
+    )
+    outcome = Outcome(False)
+    try:
+        outcome = pump.send(destination.url, {**headers, **trace}, body)
+    finally:
+        pump.traces.end_sending(span, outcome.status, is_acknowledged=outcome.is_acknowledged)
+    return outcome
 
 
 def _matters(pump: Pump, destination: Destination, link: Event, recorded: Sequence[Recorded], at: datetime) -> bool:

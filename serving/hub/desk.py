@@ -21,6 +21,7 @@ from serving.hub.seams import Seams, controller_of, receipts_of
 from serving.hub.shapes import NoticeEntry
 from serving.hub.webhooks import OUTBOX_FILE, Outbox
 from serving.keys import Callers
+from serving.operations.traces import traces
 from serving.problems import ProblemError
 from troth.clock import Clock
 from troth.home import Home
@@ -87,7 +88,7 @@ class Desk:
     def pump(self, wall: Clock) -> Pump:
         """What a round of webhook deliveries needs. Raises: LedgerError."""
         send = partial(post, allow_loopback=self.allow_loopback)
-        return Pump(self.home, self.clock, wall, self.ledger, self.policy, self.outbox, send)
+        return Pump(self.home, self.clock, wall, self.ledger, self.policy, self.outbox, send, traces=traces())
 
     def opened(self, request: Request, kind: str) -> tuple[Link, datetime, bool]:
         """The request's link, when it came, and whether a privacy signal came with it, which is recorded first. Raises: LinkError."""

@@ -1,4 +1,4 @@
-"""Traces of requests through the OpenTelemetry API: a span each, with route, status and caller; nobody a request is about.
+"""Traces of requests and of webhooks through the OpenTelemetry API: a span each, with route, status and caller; nobody one is about.
 
 Where spans go is the operator's choice: an SDK set up before the service is made. Without one nothing of this is run.
 """
@@ -40,6 +40,23 @@ class Traces:
         if caller is not None:
             span.set_attribute("troth.caller", caller)
         if status >= 500:
+            span.set_status(self._trace.StatusCode.ERROR)
+        span.end()
+
+    def begin_sending(self, host: str, destination_id: str, attempt: int) -> tuple["Span", dict[str, str]]:
+        """A span of a message to a destination, and the headers (W3C Trace Context) that put what its receiver does under it."""
+        span = self._tracer.start_span(
+            "POST webhook", None, self._trace.SpanKind.CLIENT,
+            {"http.request.method": "POST", "server.address": host, "troth.destination": destination_id, "troth.attempt": attempt},
+        )  # fmt: skip
+        headers: dict[str, str] = {}
+        self._propagate.inject(headers, self._trace.set_span_in_context(span))
+        return span, headers
+
+    def end_sending(self, span: "Span", status: int | None, *, is_acknowledged: bool) -> None:
+        if status is not None:
+            span.set_attribute("http.response.status_code", status)
+        if not is_acknowledged:
             span.set_status(self._trace.StatusCode.ERROR)
         span.end()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo import catalogue
-from serving import feast_wire
+from serving import feast_wire, openapi
 from serving.feature_reads import MOST_ENTITIES
 from serving.problems import ProblemError
 from tests.unit.feature_repo.published_home import ADA, BRAM, CLEO
@@ -117,6 +117,30 @@ def test_message_pack_says_what_json_says(tmp_path: Path) -> None:
     stock = shop.post("/v1/availability", content=msgspec.msgpack.encode(pairs), headers=PACKED)
     expected = shop.post("/v1/availability", json=pairs).json()
     assert msgspec.to_builtins(msgspec.msgpack.decode(stock.content)) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/v1/customers/{ADA}/features?service=recommend_v1",
+        f"/v1/recommendations/{ADA}?allow_popular=true",
+        "/v1/health",
+    ],
+)
+def test_answers_are_had_as_message_pack_that_says_what_json_says(path: str, tmp_path: Path) -> None:
+    shop = client(tmp_path)
+    plain, packed = shop.get(path), shop.get(path, headers={"Accept": "application/msgpack"})
+    assert (plain.status_code, packed.status_code, packed.headers["content-type"]) == (200, 200, "application/msgpack")
+    assert msgspec.to_builtins(msgspec.msgpack.decode(packed.content)) == plain.json()
+
+
+def test_the_document_offers_message_pack_wherever_it_is_answered() -> None:
+    paths = openapi.document()["paths"]
+    for path, method in (
+        ("/v1/customers/{customer_id}/features", "get"), ("/v1/recommendations/{customer_id}", "get"), ("/v1/orders", "get"),
+        ("/v1/availability/promisable", "get"), ("/v1/health", "get"),
+    ):  # fmt: skip
+        assert "application/msgpack" in paths[path][method]["responses"]["200"]["content"], path
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ from serving.hub.delivery import (
     wait,
 )
 from serving.hub.webhooks import Outbox, Outcome
+from serving.operations.traces import Traces
 from tests.unit.serving.open_hub import MONDAY, PHONE, OpenHub, grant, problem
+from tests.unit.serving.told_spans import ToldProvider
 from troth.errors import TrothError
 
 NEWS = {"name": "newsletter", "url": "https://news.example/consents", "purposes": ["marketing"], "from_leaf": 0}
@@ -127,6 +129,27 @@ def test_a_message_is_signed_as_standard_webhooks_says(tmp_path: Path) -> None:
     assert len(key) == 32
     assert headers["webhook-signature"] == "v1," + b64encode(hmac.new(key, signed, sha256).digest()).decode()
     assert abs(int(headers["webhook-timestamp"]) - MONDAY.timestamp()) < REPLAY_WINDOW.total_seconds()
+
+
+def test_a_message_is_sent_under_a_trace_of_its_own_where_somebody_listens_and_under_none_else(tmp_path: Path) -> None:
+    shop, receiver, provider = OpenHub(tmp_path), Receiver(answers=[REFUSED]), ToldProvider()
+    shop.say(grant(1))
+    pump, destination_id = told(shop, receiver)
+    assert pump.traces is None
+    deliver(replace(pump, traces=Traces(provider)))
+    (span,) = provider.spans
+    assert (span.name, span.parent.is_valid, span.ended) == ("POST webhook", False, True)
+    assert span.attributes == {
+        "http.request.method": "POST", "server.address": "news.example", "troth.destination": destination_id, "troth.attempt": 1,
+        "http.response.status_code": 503,
+    }  # fmt: skip
+    shop.clock.at += LONGEST_WAIT
+    deliver(replace(pump, traces=Traces(provider)))
+    context = provider.spans[1].get_span_context()
+    assert receiver.headers[0]["traceparent"].split("-")[1:3] == [f"{context.trace_id:032x}", f"{context.span_id:016x}"]
+    shop.say(grant(2, purpose_code="marketing", channel_code="sms"))
+    deliver(pump)
+    assert "traceparent" not in receiver.headers[1]
 
 
 def test_the_published_example_of_standard_webhooks_verifies() -> None:

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -32,6 +30,7 @@ from tests.unit.feature_repo.published_home import ADA, BRAM, CLEO
 from tests.unit.serving.open_shop import AT, Caller, availability, open_shop, train
 from tests.unit.serving.test_app import DECIDED_AT_ZERO, problem
 from tests.unit.serving.test_features import ask, online
+from tests.unit.serving.told_spans import ToldProvider
 from troth.clock import FixedClock
 from troth.home import Home
 
@@ -410,45 +409,6 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
     with pytest.raises(ProblemError, match="body: expected it whole") as raised:
         asyncio.run(requests.body(request, seconds=0.01))
     assert raised.value.details.status == 408
-
-
-class ToldSpan(trace.NonRecordingSpan):
-    """A span that remembers what it was told."""
-
-    def __init__(self, name: str, parent: SpanContext, attributes: Mapping[str, Any]) -> None:
-        super().__init__(SpanContext(parent.trace_id or 1, 2, is_remote=False))
-        self.name, self.parent, self.attributes, self.ended = name, parent, dict(attributes), False
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        self.attributes[key] = value
-
-    def update_name(self, name: str) -> None:
-        self.name = name
-
-    def end(self, end_time: int | None = None) -> None:
-        self.ended = True
-
-
-class ToldTracer(Tracer):
-    def __init__(self, spans: list[ToldSpan]) -> None:
-        self.spans = spans
-
-    def start_span(
-        self, name: str, context: Any = None, kind: Any = None, attributes: Any = None, *_: Any, **__: Any
-    ) -> Span:
-        self.spans.append(ToldSpan(name, trace.get_current_span(context).get_span_context(), attributes or {}))
-        return self.spans[-1]
-
-    def start_as_current_span(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("spans are started by hand")
-
-
-class ToldProvider(TracerProvider):
-    def __init__(self) -> None:
-        self.spans: list[ToldSpan] = []
-
-    def get_tracer(self, *_: Any, **__: Any) -> Tracer:
-        return ToldTracer(self.spans)
 
 
 def test_a_request_is_a_span_under_its_callers_that_names_route_status_and_caller_and_no_person(tmp_path: Path) -> None:

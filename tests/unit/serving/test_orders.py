@@ -295,6 +295,14 @@ def test_a_wrong_question_is_told_what_was_expected(query: str, status: int, kin
     assert "10002" not in found["detail"]
 
 
+@pytest.mark.parametrize("audience", ["shopper", "contact_centre"])
+def test_an_order_is_had_as_message_pack_too(audience: str, tmp_path: Path) -> None:
+    shop, path = client(tmp_path), f"/v1/orders?order=10001&audience={audience}"
+    packed = shop.get(path, headers={"Accept": "application/msgpack"})
+    assert (packed.status_code, packed.headers["content-type"]) == (200, "application/msgpack")
+    assert msgspec.to_builtins(msgspec.msgpack.decode(packed.content)) == shop.get(path).json()
+
+
 def test_a_key_without_purpose_service_is_told_nothing(tmp_path: Path) -> None:
     assert client(tmp_path, "analytics").get("/v1/orders?order=10001").status_code == 403
 
