@@ -6,6 +6,7 @@ so that answering a question imports neither Feast nor Polars.
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from typing import Literal
 
 from feature_repo.errors import FeatureError
@@ -194,6 +195,7 @@ STANDING_SLOTS = (
 )
 
 
+@lru_cache(maxsize=256)
 def standing_slot(purpose_code: str, channel_code: str) -> str | None:
     """The slot that holds standing for a purpose over a channel (`*`: asked without one); None when there is none."""
     slot = purpose_code if channel_code == "*" else f"{purpose_code}_{channel_code}"

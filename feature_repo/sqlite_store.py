@@ -73,22 +73,14 @@ class SqliteStore(OnlineStore):
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         names = [view.name for view in views]
         told = self._asked(_read_of(len(names)), (*names, json.dumps(keys)))
-        by_name = {row[1]: Standing(row[2], row[3], row[4] or 0, row[5]) for row in told[: -len(keys) or None]}
+        by_name = {row[1]: _standing(*row[2:6]) for row in told[: -len(keys) or None]}
         standings = [by_name.get(name, _NOTHING) for name in names]
         columns = list(zip(*told[len(told) - len(keys) :], strict=True)) or [()] * (3 * len(names) + 1)
-        rows = []
-        for place, standing in enumerate(standings):
-            at, came, values = columns[1 + 3 * place : 4 + 3 * place]
-            as_of_us = (
-                standing.as_of_us or _NEVER
-            )  # what a row says that goes on being true, it says as of the newest version
-            rows.append(
-                [
-                    None if value is None else (as_of_us if how == FOLLOWS and as_of_us > when else when, value)
-                    for when, how, value in zip(at, came, values, strict=True)
-                ]
-            )
-        return Fetched(rows, standings)
+        found = [
+            _rows(columns[place], columns[place + 1], columns[place + 2], standing.as_of_us or _NEVER)
+            for place, standing in zip(range(1, len(columns), 3), standings, strict=False)
+        ]
+        return Fetched(found, standings)
 
     def scan(self, view: View, prefix: str = "") -> Iterator[tuple[str, StoredRow]]:
         (standing,) = self.standings([view])
@@ -98,7 +90,7 @@ class SqliteStore(OnlineStore):
     def standings(self, views: Sequence[View]) -> list[Standing]:
         names = [view.name for view in views]
         found = {
-            name: Standing(version, as_of_us, count or 0, mark)
+            name: _standing(version, as_of_us, count, mark)
             for name, version, as_of_us, count, mark in self._asked(_STANDINGS, (json.dumps(names),))
         }
         return [found.get(name, _NOTHING) for name in names]
@@ -308,6 +300,27 @@ class _Coming(Refresh):
     def remove(self, keys: Sequence[str]) -> None:
         removed = self._writing.remove(keys, self._as_of_us)
         self.written += Written(removed=removed)
+
+
+@lru_cache(maxsize=256)
+def _standing(version: str | None, as_of_us: int | None, count: int | None, mark: int | None) -> Standing:
+    return Standing(version, as_of_us, count or 0, mark)
+
+
+def _rows(
+    times: Sequence[int], cames: Sequence[int], values: Sequence[bytes | None], as_of_us: int
+) -> list[tuple[int, bytes] | None]:
+    """Rows of a view. What one says that goes on being true, it says as of the newest version."""
+    if None not in values:  # as nearly always, and then mostly all came in one way
+        follow = cames.count(FOLLOWS)
+        if not follow:
+            return list(zip(times, values, strict=True))  # type: ignore[arg-type]
+        if follow == len(cames) and max(times) <= as_of_us:
+            return [(as_of_us, value) for value in values]  # type: ignore[misc]
+    return [
+        None if value is None else (as_of_us if how == FOLLOWS and as_of_us > at else at, value)
+        for at, how, value in zip(times, cames, values, strict=True)
+    ]
 
 
 @lru_cache(maxsize=64)
