@@ -138,7 +138,7 @@ def step(_: str, kind: str, source: Path, place: str) -> dict[str, float]:
     service = store.get_feature_service("availability_v1")
     drawn = _drawn(source, source.with_name("drawn.parquet"), _DRAWN)
     keys = pl.read_parquet(drawn, columns=["sku_id", "location_id"]).to_dicts()
-    told = {}
+    told: dict[str, float] = {}
     for count in ENTITIES:
         times = timed(
             lambda asked: store.get_online_features(features=service, entity_rows=asked).to_dict(), keys, count
