@@ -168,7 +168,11 @@ def _draw(found: Mapping[tuple[str, str], Mapping[int, Told]], path: Path) -> No
             at = found["redis", "materialize"]
             begin = min(at)
             axes.plot(list(at), [at[begin].value * each / begin for each in at], color="lightgray", zorder=0, label="ten times for ten times")  # fmt: skip
-        axes.set(xscale="log", yscale="log", xlabel="rows", title=title)
+        axes.set(xscale="log", xlabel="rows", title=title)
+        if len(names) > 1:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize="small")
     figure.savefig(path)
