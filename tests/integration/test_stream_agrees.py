@@ -10,6 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from feature_repo.catalogue import AVAILABILITY, SKU_LOCATION_AVAILABILITY
+from feature_repo.store import entity_values, online_store
 from models.stock.base import TABLES, announce
 from models.stock.board.reader import Board
 from models.stock.holds.opening import open_holds
@@ -22,6 +24,8 @@ from serving.event_log.log import Log, open_log
 from serving.intake import plain, shopify
 from serving.intake.drift import reports
 from serving.intake.projector import Projector
+from serving.operations.freshness import STREAMED
+from serving.operations.freshness import shown as told_of
 from simulator import TINY, simulate
 from tests.builders import build_marts
 from troth.clock import FixedClock
@@ -29,6 +33,7 @@ from troth.home import Home
 from troth.published import current
 
 SEED = 5
+COUNTED_BY_THE_WAREHOUSE = ("sold_units_28d",)
 
 
 class Shop:
@@ -58,8 +63,9 @@ class Shop:
 
     def compute(self) -> None:
         offset = known_offset(self.home)
-        build_marts(self.home.raw, self.home.root, self.now.isoformat(), TABLES)
-        publish_tables(self.home, list(TABLES))
+        tables = [*TABLES, SKU_LOCATION_AVAILABILITY.table]
+        build_marts(self.home.raw, self.home.root, self.now.isoformat(), tables)
+        publish_tables(self.home, tables)
         announce(self.home, offset, self.now)
 
     def events(self, count: int) -> Iterator[NewEvent]:
@@ -153,6 +159,23 @@ def _money(whole: int) -> dict[str, Any]:
     return {"shop_money": {"amount": f"{whole}.00", "currency_code": "USD"}}
 
 
+def features(home: Home) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the stream wrote of positions, both views' rows as one."""
+    store = online_store(home.features)
+    keys = sorted(store.touched(SKU_LOCATION_AVAILABILITY))
+    assert store.touched(AVAILABILITY) == set(keys)
+    rows = store.read(STREAMED, keys)
+    places = {key: entity_values(SKU_LOCATION_AVAILABILITY.entity, key) for key in keys}
+    return {
+        (location, sku): {name: value for view in STREAMED for name, value in rows[view.name, key].values.items()}
+        for key, (sku, location) in places.items()
+    }
+
+
+def aware(value: object) -> object:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
+
+
 @pytest.mark.slow
 def test_stream_and_batch_agree_to_the_piece_whatever_the_order_and_however_often_events_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -177,10 +200,23 @@ def test_stream_and_batch_agree_to_the_piece_whatever_the_order_and_however_ofte
             shown["committed_units"] != before["committed_units"]
         )
         assert changed.sum() > 30
+        while (told := told_of(shop.home)) is None or told.offset < log.head():
+            projector.step()
+        streamed = features(shop.home)
+        assert len(streamed) > 30
         land_log(shop.home)
         shop.take()
         shop.compute()
         assert known_offset(shop.home) == log.head()
+        recomputed = {view.name: pl.read_parquet(current(shop.home, view.table)) for view in STREAMED}
+        for (location, sku), row in streamed.items():
+            for view in STREAMED:
+                (found,) = recomputed[view.name].filter(location_code=location, sku=sku).iter_rows(named=True)
+                names = [each.name for each in view.fields if each.name not in COUNTED_BY_THE_WAREHOUSE]
+                assert {name: row[name] for name in names} == {name: aware(found[name]) for name in names}, (
+                    location,
+                    sku,
+                )
         while not projector.tally.rebases:
             projector.step()
         (report,) = reports(shop.home)
