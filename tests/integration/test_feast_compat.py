@@ -315,7 +315,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_whatever_happens_stock_feast_is_told_what_ours_says(shop: Shop, steps: list[tuple[str, Any]]) -> None:
     mark, behind, crashed, stock = uuid.uuid4().hex, set[str](), shop.over(compat=False), shop.stock
@@ -338,7 +338,7 @@ def test_whatever_happens_stock_feast_is_told_what_ours_says(shop: Shop, steps: 
     assert alike(stock, shop.ours, list(named.values()))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(sorted(kinds())), min_size=1, max_size=12, unique=True), st.integers(0, 2**32))
 def test_rows_of_random_schemas_lie_there_to_the_byte_as_stock_feast_writes_them(
     shop: Shop, names: list[str], seed: int
