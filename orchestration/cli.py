@@ -15,6 +15,7 @@ from orchestration import (
     books_commands,
     consenting,
     event_commands,
+    flow_commands,
     identity_commands,
     promising,
     stock_commands,
@@ -50,6 +51,7 @@ stock_commands.app.command("measures")(stock_measures.stock_measures)
 app.add_typer(stock_commands.app, name="stock")
 ask.command("stock")(books_commands.ask_stock)
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(flow_commands.app, name="flow")
 app.add_typer(watching.app, name="watch")
 privacy = typer.Typer(
     no_args_is_help=True,

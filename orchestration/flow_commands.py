@@ -1,0 +1,145 @@
+"""The group `troth flow`: what of a person reaches what use, and whether its purpose covers it.
+
+Parses and prints; what is followed and checked is in `models/purpose_flow/`. Needs no home and no data: dbt's SQL alone.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestration.options import HomeOption, JsonOption
+from troth.home import Home
+from troth.settings import here
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Which personal data reaches which use, column by column, and whether its purpose covers it.",
+)
+_AS_OF_AT = json.dumps({"as_of_at": "1970-01-01T00:00:00Z"})  # any time: lineage is the same at all of them
+
+
+@app.command("check")
+def flow_check(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Hold every use against what reaches it. Exit code 1 with every path that its purpose does not cover, or a breaker that is none."""
+    from orchestration.printing import show
+
+    report = inspection(here(home).home).report
+    counts = {
+        "uses": report.uses, "tables": report.tables, "columns": report.columns, "edges": report.edges,
+        "personal_columns": report.personal_columns, "steps_ended_by": dict(report.ended),
+    }  # fmt: skip
+    findings: list[dict[str, Any]] = [
+        {
+            "use": finding.use.title,
+            "purpose": finding.use.purpose,
+            "column": ".".join(finding.column),
+            "personal": finding.personal.category,
+            "purposes": sorted(finding.personal.purposes),
+            "is_direct": any(path.is_direct for path in finding.paths),
+            "paths": [f"{path.text} -> {finding.use.title}" for path in finding.paths],
+        }
+        for finding in report.findings
+    ]
+    if not as_json:  # a line each: the shortest path
+        findings = [
+            {"use": each["use"], "column": each["column"], "for": ", ".join(each["purposes"]), "path": each["paths"][0]}
+            for each in findings
+        ]
+    answer = {"is_verified": report.is_verified, **counts, "findings": findings, "faults": list(report.faults)}
+    sys.exit(show(answer, as_json))
+
+
+@app.command("show")
+def flow_show(
+    column: Annotated[str, typer.Argument(help="table.column; table.* for which rows there are.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a column holds and rests on, and which uses it reaches."""
+    from orchestration.printing import show
+
+    sys.exit(show(inspection(here(home).home).about(column), as_json))
+
+
+@app.command("export")
+def flow_export(
+    to: Annotated[Path, typer.Option(help="File for the events, one JSON document a line.")] = Path("lineage.ndjson"),
+    namespace: Annotated[str, typer.Option(help="OpenLineage namespace of jobs and tables.")] = "troth",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The lineage of every column as OpenLineage events, for a catalogue that reads them."""
+    from models.purpose_flow.open_lineage import events
+    from orchestration.printing import show
+    from troth.clock import SystemClock
+    from troth.home import write_atomically
+
+    found = inspection(here(home).home)
+    lines = [
+        json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+        for event in events(found.graph, found.declared, found.keyed, SystemClock().now(), namespace)
+    ]
+    write_atomically(to, ("\n".join(lines) + "\n").encode())
+    sys.exit(show({"events": len(lines), "file": str(to)}, as_json))
+
+
+def inspection(home: Home) -> Any:
+    """The flow of the project as it is now. Raises: WarehouseError when it does not compile; FlowError when it cannot be followed."""
+    from consent.rule.policy import read_policy
+    from models.purpose_flow.inspecting import Landed, inspected
+    from orchestration.catalog import contracts
+
+    landed = [
+        Landed(
+            contract.table,
+            {column.name: column.personal for column in contract.columns},
+            {column.name: column.token_of[1] for column in contract.columns if column.token_of},
+        )
+        for contract in contracts()
+    ]
+    return inspected(json.loads(compiled(home).read_bytes()), landed, read_policy().purposes)
+
+
+def compiled(home: Home) -> Path:
+    """dbt's manifest with compiled SQL, of the project as it is now: made once per version, beside the folder of its parsed one.
+
+    Opens a database of its own that is thrown away, never the warehouse. Raises: WarehouseError when it does not compile.
+    """
+    from orchestration import warehouse
+    from troth.home import write_atomically
+
+    kept = warehouse.parsed().with_suffix(".compiled.json")
+    if kept.exists():
+        return kept
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                warehouse.dbt_executable(),
+                "--quiet",
+                "compile",
+                "--project-dir",
+                str(warehouse.PROJECT),
+                "--vars",
+                _AS_OF_AT,
+            ],
+            env={
+                **os.environ,
+                **warehouse.dbt_environment(home, None),
+                "TROTH_WAREHOUSE": f"{folder}/nothing.duckdb",
+                "DBT_TARGET_PATH": folder,
+                "DBT_LOG_PATH": f"{folder}/logs",
+            },
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).decode(errors="replace")[-4_000:]
+            raise warehouse.WarehouseError(f"dbt project: expected it to compile, found errors. Mend them:\n{said}")
+        write_atomically(kept, (Path(folder) / "manifest.json").read_bytes())
+    return kept
