@@ -281,6 +281,8 @@ def main(arguments: Sequence[str]) -> int:
     from serving.event_log.log import open_log
     from serving.server import hub_clock
 
+    # Two threads take turns here, and the one that writes features gives its turn up at every row: 5 ms to get it back would be a second for 200.
+    sys.setswitchinterval(0.0005)
     home, parent = Home(Path(arguments[0])), int(arguments[1]) if len(arguments) > 1 else os.getppid()
     stopped = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
