@@ -8,14 +8,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestration.options import HomeOption, JsonOption
 from troth.home import Home
 from troth.settings import here
+
+if TYPE_CHECKING:
+    from models.purpose_flow.inspecting import Inspection
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,8 +93,13 @@ def flow_export(
     sys.exit(show({"events": len(lines), "file": str(to)}, as_json))
 
 
-def inspection(home: Home) -> Any:
+def inspection(home: Home) -> "Inspection":
     """The flow of the project as it is now. Raises: WarehouseError when it does not compile; FlowError when it cannot be followed."""
+    return inspected_manifest(json.loads(compiled(home).read_bytes()))
+
+
+def inspected_manifest(manifest: Mapping[str, Any]) -> "Inspection":
+    """The flow of a compiled dbt project, with what our contracts, policy and rooms declare."""
     from consent.rule.policy import read_policy
     from models.purpose_flow.inspecting import Landed, inspected
     from orchestration.catalog import contracts
@@ -103,43 +112,40 @@ def inspection(home: Home) -> Any:
         )
         for contract in contracts()
     ]
-    return inspected(json.loads(compiled(home).read_bytes()), landed, read_policy().purposes)
+    return inspected(manifest, landed, read_policy().purposes)
 
 
 def compiled(home: Home) -> Path:
     """dbt's manifest with compiled SQL, of the project as it is now: made once per version, beside the folder of its parsed one.
 
-    Opens a database of its own that is thrown away, never the warehouse. Raises: WarehouseError when it does not compile.
+    Raises: WarehouseError when it does not compile.
     """
     from orchestration import warehouse
     from troth.home import write_atomically
 
     kept = warehouse.parsed().with_suffix(".compiled.json")
-    if kept.exists():
-        return kept
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [
-                warehouse.dbt_executable(),
-                "--quiet",
-                "compile",
-                "--project-dir",
-                str(warehouse.PROJECT),
-                "--vars",
-                _AS_OF_AT,
-            ],
-            env={
-                **os.environ,
-                **warehouse.dbt_environment(home, None),
-                "TROTH_WAREHOUSE": f"{folder}/nothing.duckdb",
-                "DBT_TARGET_PATH": folder,
-                "DBT_LOG_PATH": f"{folder}/logs",
-            },
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            said = (done.stdout + done.stderr).decode(errors="replace")[-4_000:]
-            raise warehouse.WarehouseError(f"dbt project: expected it to compile, found errors. Mend them:\n{said}")
-        write_atomically(kept, (Path(folder) / "manifest.json").read_bytes())
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            write_atomically(kept, compile_project(warehouse.PROJECT, home, Path(folder)).read_bytes())
     return kept
+
+
+def compile_project(project: Path, home: Home, folder: Path) -> Path:
+    """Compile a dbt project into a folder, over an empty database of its own there, never the warehouse. Gives the manifest."""
+    from orchestration import warehouse
+
+    places = {
+        "TROTH_WAREHOUSE": str(folder / "empty.duckdb"),
+        "DBT_TARGET_PATH": str(folder),
+        "DBT_LOG_PATH": str(folder / "logs"),
+    }
+    done = subprocess.run(
+        [warehouse.dbt_executable(), "--quiet", "compile", "--project-dir", str(project), "--vars", _AS_OF_AT],
+        env={**os.environ, **warehouse.dbt_environment(home, None), **places},
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = (done.stdout + done.stderr).decode(errors="replace")[-4_000:]
+        raise warehouse.WarehouseError(f"dbt project: expected it to compile, found errors. Mend them:\n{said}")
+    return folder / "manifest.json"
