@@ -343,7 +343,7 @@ def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.Ma
     """Members of every described segment: matched, may be contacted, refused by reason. One row per segment."""
     rows = stages.preview_segments(troth.home, reporter.advance)
     reporter.tell("segments", rows)
-    return dg.MaterializeResult(metadata={row.segment: stages.as_metadata(row) for row in rows})
+    return dg.MaterializeResult(metadata={f"{row.segment} {row.channel}": stages.as_metadata(row) for row in rows})
 
 
 @dg.multi_asset(

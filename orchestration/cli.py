@@ -336,17 +336,45 @@ def segment_list(as_json: JsonOption = False) -> None:
     _show(marketing.listing(), as_json)
 
 
+@segment.command("fields")
+def segment_fields(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """What a definition may speak of: fields, events, and models whose scores a lookalike may use."""
+    from orchestration import marketing
+
+    _show(marketing.fields(here(home).home), as_json)
+
+
 @segment.command("preview")
-def segment_preview(name: str, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """How many match, how many may be contacted, and why the others may not."""
+def segment_preview(
+    name: Annotated[str, typer.Argument(help="A described segment, or a file that describes one (.yml).")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How many match, how many may be contacted over each channel, and why the others may not."""
     from orchestration import marketing
 
     _show(marketing.preview(here(home).home, name), as_json)
 
 
+@segment.command("sql")
+def segment_sql(
+    name: Annotated[str, typer.Argument(help="A described segment, or a file that describes one (.yml).")],
+    dialect: Annotated[str, typer.Option(help="The engine it is written for, by sqlglot's name.")] = "duckdb",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The query a segment is compiled to, with its parameters."""
+    from orchestration import marketing
+
+    _show(marketing.sql(here(home).home, name, dialect), as_json)
+
+
 @segment.command("export")
 def segment_export(
-    name: str,
+    name: Annotated[str, typer.Argument(help="A described segment, or a file that describes one (.yml).")],
+    channel: Annotated[
+        str | None, typer.Option(help="One of the segment's channels; may be left out where it has one.")
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="Folder for the file and its manifest; default exports/ of the home.")
     ] = None,
@@ -357,7 +385,24 @@ def segment_export(
     """Contact data of those who may be contacted, with a manifest that names the checkpoint. A dry run unless --yes."""
     from orchestration import marketing
 
-    _show(marketing.export(here(home).home, name, to, dry_run=not yes), as_json)
+    _show(marketing.export(here(home).home, name, channel, to, dry_run=not yes), as_json)
+
+
+@segment.command("exclude")
+def segment_exclude(
+    name: Annotated[str, typer.Argument(metavar="LIST", help="Name of the list; a new one is made.")],
+    file: Annotated[
+        Path, typer.Option(help="One identifier a line: e-mail, <type>:<identifier>, customer id or token.")
+    ],
+    remove: Annotated[bool, typer.Option("--remove", help="Take them off the list.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it only says what it would do.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put people on a list that no segment reaches, whatever its definition says. A dry run unless --yes."""
+    from orchestration import marketing
+
+    _show(marketing.exclude(here(home).home, name, file, remove, dry_run=not yes), as_json)
 
 
 @quarantine.command("list")

@@ -1,35 +1,118 @@
-"""What a marketer asks on the command line: which segments there are, how many may be contacted, and the export."""
+"""What a marketer asks on the command line: which segments there are, what they may speak of, how many may be contacted, the export."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestration.stages import known_until
 from troth.clock import SystemClock
 from troth.home import Home
 
+if TYPE_CHECKING:
+    from models.segments.definition import Segment
+
 
 def listing() -> dict[str, Any]:
     from models.segments.definition import load, names
 
-    found = [load(name) for name in names()]
     return {
         "segments": [
-            {"name": s.name, "version": s.version, "owner": s.owner, "purpose": s.purpose, "channel": s.channel}
-            for s in found
+            {
+                "name": each.name,
+                "version": each.version,
+                "owner": each.owner,
+                "purpose": each.purpose,
+                "channels": ", ".join(each.channels),
+                "description": each.description,
+            }
+            for each in map(load, names())
         ]
     }
 
 
+def fields(home: Home) -> dict[str, Any]:
+    """Subjects and events with their fields and types, and the models whose scores a lookalike may use."""
+    from models.segments.fields import EVENTS, SCORES, SUBJECTS
+    from models.segments.fields import fields as fields_of
+
+    return {
+        "fields": [
+            {"field": f"{subject}.{name}", "type": kind}
+            for subject in SUBJECTS
+            for name, kind in fields_of(home, subject).items()
+        ],
+        "events": [
+            {
+                "event": name,
+                "counted in": "times, units" if event.units else "times",
+                "fields": ", ".join(event.all_fields),
+            }
+            for name, event in EVENTS.items()
+        ],
+        "scores": list(SCORES),
+    }
+
+
 def preview(home: Home, name: str) -> Any:
-    from models.segments.definition import load
     from models.segments.preview import preview as preview_segment
 
-    return preview_segment(home, load(name), known_until(home))
+    return preview_segment(home, _segment(name), known_until(home))
 
 
-def export(home: Home, name: str, to: Path | None, dry_run: bool) -> Any:
+def sql(home: Home, name: str, dialect: str) -> dict[str, Any]:
+    """The query of a segment for an engine, and its parameters."""
+    from models.segments.sql import compiled, rendered
+    from models.tables import naive
+
+    query = compiled(home, _segment(name), naive(known_until(home)))
+    return {
+        "sql": rendered(query, dialect),
+        "parameters": dict(query.parameters),
+        "tables": list(query.tables),
+    }
+
+
+def export(home: Home, name: str, channel: str | None, to: Path | None, dry_run: bool) -> Any:
     """Standing is asked again, from the ledger, at the time of writing: now, not at the time of the data."""
-    from models.segments.definition import load
     from models.segments.export import export as export_segment
 
-    return export_segment(home, load(name), to or home.exports / "segments", SystemClock().now(), dry_run=dry_run)
+    folder, now = to or home.exports / "segments", SystemClock().now()
+    return export_segment(home, _segment(name), folder, now, dry_run=dry_run, channel=channel)
+
+
+def exclude(home: Home, name: str, file: Path, remove: bool, dry_run: bool) -> dict[str, Any]:
+    """Put the people in a file on a list that no segment reaches, or take them off; one identifier a line, as it was said.
+
+    Kept are customer ids and tokens. A line that names nobody is told by its number alone.
+    """
+    from models.permission import LINKS, identities
+    from models.segments.conditions import SegmentError
+    from models.segments.kept import change_exclusions, exclusion_lists
+    from models.tables import naive
+    from orchestration.rights.persons import RightsError, tokens_of
+    from troth.published import current
+
+    if not file.is_file():
+        raise SegmentError(f"exclusion list {name}: expected a file, found none at {file.name}. Correct the path.")
+    known = identities(current(home, LINKS)).select("identity_ref", "customer_id")
+    found: set[str] = set()
+    unknown: list[int] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        said = line.strip()
+        try:
+            found |= {said} if said.startswith("cus_") else set(tokens_of(home, said, known)) if said else set()
+        except RightsError:
+            unknown.append(number)
+    told = {"list": name, "identifiers": len(found), "lines_of_nobody": unknown, "is_written": not dry_run}
+    if dry_run:
+        return {**told, "lists": sorted(exclusion_lists(home))}
+    now = naive(SystemClock().now())
+    sides: dict[str, Any] = {"remove": found} if remove else {"add": found}
+    added, removed, size = change_exclusions(home, name, now, **sides)
+    return {**told, "added": added, "removed": removed, "size": size}
+
+
+def _segment(name: str) -> "Segment":
+    """By its name, or in a file of the marketer's own."""
+    from models.segments.definition import load, read
+
+    return read(Path(name)) if name.endswith((".yml", ".yaml")) else load(name)

@@ -164,19 +164,18 @@ def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
 
 
 def preview_segments(home: Home, advance: Advance) -> list[SegmentRow]:
-    """Who every described segment matches, who of them may be contacted, and why the others may not."""
+    """Who every described segment matches, who of them may be contacted, and why the others may not; kept for later runs."""
     from models.segments.definition import load, names
-    from models.segments.preview import preview
+    from models.segments.preview import record
 
-    rows = []
-    found = names()
-    for done, name in enumerate(found, start=1):
-        seen = preview(home, load(name), known_until(home))
-        rows.append(
-            SegmentRow(seen.name, seen.purpose, seen.channel, seen.matched, seen.may_be_contacted, dict(seen.refused))
-        )
-        advance("preview segments", done, len(found))
-    return rows
+    found = [load(name) for name in names()]
+    seen = record(home, found, known_until(home), advance=lambda done: advance("preview segments", done, len(found)))
+    advance("preview segments", len(found), len(found))
+    return [
+        SegmentRow(each.name, each.purpose, channel, each.matched, counts.may_be_contacted, dict(counts.refused))
+        for each in seen
+        for channel, counts in each.channels.items()
+    ]
 
 
 def known_until(home: Home) -> datetime:

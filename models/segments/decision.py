@@ -1,34 +1,42 @@
-"""Who of those that match may be contacted, and the first reason why another may not. For preview and export alike."""
+"""Who of those that match may be contacted, and the first reason why another may not. One query, for preview and export alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+import duckdb
 import polars as pl
 
-from consent.rule.policy import read_policy
-from models.permission import asked_channel
-from models.segments.definition import Segment, SegmentError
-from models.segments.sql import compiled, connected
+from consent.rule.policy import EVERY, read_policy
+from models.permission import LINKS, asked_channel
+from models.segments import kept
+from models.segments.definition import Comparison, Segment, SegmentError, load
+from models.segments.fields import Value
+from models.segments.rules import Cap, Rules, read_rules
+from models.segments.sql import Compiled, compiled, compiled_condition, connected
 from models.tables import versions
 from models.training import NEVER_ASKED
 from troth.home import Home
 
 TEST_CUSTOMER = "test_customer"
 NO_CONTACT_POINT = "no_contact_point"
+EXCLUDED = "excluded"
+CAPPED = "capped"
+IN_TEST_GROUP = "in_test_group"
 HELD_OUT = "held_out"
 SAME_CONTACT_POINT = "same_contact_point"
 MAY_BE_CONTACTED = "may_be_contacted"
 # The token of `customers` that a channel reaches a person by; None where the customer id itself is the address.
 CONTACT_POINTS: dict[str, str | None] = {"email": "email_ref", "sms": "phone_ref", "in_app": None, "onsite": None}
-
-
-@dataclass(frozen=True)
-class Members:
-    """Everybody who matches: customer_id, is_test, contact_ref, is_held_out; and the tables this was read from."""
-
-    rows: pl.DataFrame
-    tables: Mapping[str, str]
+# How a grant that has ended by $at stands: the mart says how it stood when it was built.
+_PUBLISHED_STANDING = """
+select customer_id, is_allowed and coalesce(expires_at > $at, true) as is_allowed,
+       case when is_allowed and expires_at <= $at then 'expired' else reason_code end as reason_code
+from consent_standing
+where purpose_code = $purpose_code and channel_code = $channel_code
+"""
+_STANDING_NOW = "select customer_id, is_allowed, reason_code from standing_now"
 
 
 @dataclass(frozen=True)
@@ -41,69 +49,254 @@ class Counts:
     test_customers: int
 
 
-def asked(segment: Segment) -> tuple[str, str]:
-    """The purpose and channel people are asked about. Raises: ModelsError when policy or contact points have none."""
-    what = f"segment {segment.name}"
-    channel = asked_channel(read_policy(), what, segment.purpose, segment.channel)
-    if segment.channel not in CONTACT_POINTS:
-        raise SegmentError(
-            f"{what}, channel: expected one of {', '.join(CONTACT_POINTS)}, found {segment.channel}. "
-            "No contact points of that kind are kept; choose one of them."
+def asked(segment: Segment) -> dict[str, tuple[str, str]]:
+    """The purpose and channel that people are asked about, by channel of the segment.
+
+    Raises: ModelsError when policy or contact points have none.
+    """
+    what, policy = f"segment {segment.name}", read_policy()
+    for channel in segment.channels:
+        if channel in policy.channels and channel not in CONTACT_POINTS:
+            raise SegmentError(
+                f"{what}, channel: expected one of {', '.join(CONTACT_POINTS)}, found {channel}. "
+                "No contact points of that kind are kept; choose one of them."
+            )
+    return {
+        channel: (segment.purpose, asked_channel(policy, what, segment.purpose, channel))
+        for channel in segment.channels
+    }
+
+
+class Audience:
+    """Everybody who matches a segment, found once; channel by channel they are asked about. Open it with `open_audience`."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        home: Home,
+        segment: Segment,
+        at: datetime,
+        rules: Rules,
+        questions: Mapping[str, tuple[str, str]],
+    ) -> None:
+        self._connection = connection
+        self._home = home
+        self._segment = segment
+        self._at = at
+        self._rules = rules
+        self.asked = questions
+
+    @property
+    def size(self) -> int:
+        """How many match, customers made for tests included."""
+        return int(str(self.query("select count(*) from matched")[0][0]))
+
+    @property
+    def members(self) -> pl.Series:
+        """Whoever matches, in order of ids; customers made for tests left out."""
+        found: pl.DataFrame = self._connection.sql(
+            "select customer_id from matched where not is_test order by customer_id"
+        ).pl()
+        return found["customer_id"]
+
+    def query(self, sql: str, parameters: Mapping[str, Value] | None = None) -> Sequence[tuple[object, ...]]:
+        """Rows of a query that reads `matched` and the published tables of the segment."""
+        rows: list[tuple[object, ...]] = self._connection.execute(sql, dict(parameters or {})).fetchall()
+        return rows
+
+    def counts(self, channel: str) -> Counts:
+        """How many may be contacted over a channel, by the published standing, and the others by reason."""
+        sql, parameters = self._deciding(channel, None)
+        found = self._connection.execute(
+            f"select decision, count(*) from ({sql}) decided group by decision",  # noqa: S608 - ours
+            parameters,
+        ).fetchall()
+        counts = {str(reason): int(number) for reason, number in found}
+        self._refuse_repeated(sum(counts.values()))
+        return counted(counts)
+
+    def decided(self, channel: str, standing: pl.DataFrame) -> pl.DataFrame:
+        """customer_id, contact_ref, decision of everybody, under a standing of now (customer_id, is_allowed, reason_code).
+
+        Whoever is missing from it was never asked.
+        """
+        self._connection.register(
+            "standing_now", standing.select("customer_id", "is_allowed", "reason_code").to_arrow()
         )
-    return segment.purpose, channel
+        try:
+            sql, parameters = self._deciding(channel, "standing_now")
+            ordered = f"select * from ({sql}) decided order by customer_id"  # noqa: S608 - ours
+            found: pl.DataFrame = self._connection.sql(ordered, params=parameters).pl()
+        finally:
+            self._connection.unregister("standing_now")
+        self._refuse_repeated(found.height)
+        return found
 
+    def _refuse_repeated(self, decided_count: int) -> None:
+        """Nobody is decided twice: a row too many means that a table repeats a customer."""
+        if decided_count != self.size:
+            raise SegmentError(
+                f"segment {self._segment.name}: expected one answer for each of {self.size}, found {decided_count}. "
+                "A published table holds a customer twice: run `troth run`."
+            )
 
-def members(home: Home, segment: Segment, at: datetime) -> Members:
-    """Everybody who matches as of a naive UTC time. Raises: SegmentError for what the published tables do not have."""
-    query = compiled(home, segment, at)
-    point = CONTACT_POINTS[segment.channel]
-    # A stable share by segment name: the first 32 bits of an MD5 below a bound, both in hex. A new version of the
-    # segment keeps the same people out.
-    sql = f"""
-with members as (
-{query.sql}
+    def _deciding(self, channel: str, standing: str | None) -> tuple[str, dict[str, Value]]:
+        purpose_code, asked_about = self.asked[channel]
+        point = CONTACT_POINTS[channel]
+        contact_ref = f"m.{point}" if point else "m.customer_id"
+        parameters: dict[str, Value] = {}
+        if standing is None:
+            parameters |= {"at": self._at, "purpose_code": purpose_code, "channel_code": asked_about}
+        hashed = self._in_groups(parameters)
+        capped = self._capped(channel, contact_ref, parameters)
+        sql = f"""
+with standing as ({_STANDING_NOW if standing else _PUBLISHED_STANDING}),
+capped as ({capped}),
+judged as (
+    select m.customer_id, {contact_ref} as contact_ref,
+           case when m.is_test then '{TEST_CUSTOMER}'
+                when not coalesce(s.is_allowed, false) then coalesce(s.reason_code, '{NEVER_ASKED}')
+                when {contact_ref} is null then '{NO_CONTACT_POINT}'
+                when x.customer_id is not null then '{EXCLUDED}'
+                when k.customer_id is not null then '{CAPPED}'
+                {hashed}
+           end as refusal
+    from matched m
+    left join standing s on s.customer_id = m.customer_id
+    left join excluded x on x.customer_id = m.customer_id
+    left join capped k on k.customer_id = m.customer_id
+),
+shared as (
+    select contact_ref, min(customer_id) as first_id
+    from judged where refusal is null
+    group by contact_ref having count(*) > 1
 )
-select m.customer_id, m.is_test, {f"c.{point}" if point else "m.customer_id"} as contact_ref,
-       substr(md5(concat($salt, m.customer_id)), 1, 8) < $bound as is_held_out
-from members m join customers c on c.customer_id = m.customer_id
-order by m.customer_id
-"""  # noqa: S608 - the names are ours, every value is a parameter
-    bound = f"{segment.holdout_percent * 2**32 // 100:08x}"
-    with connected(home, query.tables) as connection:
-        values = {**query.parameters, "salt": f"{segment.name}:", "bound": bound}
-        rows = connection.sql(sql, params=values).pl()
-    return Members(rows, versions(home, query.tables))
+select j.customer_id, j.contact_ref,
+       case when j.refusal is null and f.first_id <> j.customer_id then '{SAME_CONTACT_POINT}'
+            else coalesce(j.refusal, '{MAY_BE_CONTACTED}') end as decision
+from judged j left join shared f on f.contact_ref = j.contact_ref"""  # noqa: S608 - the names are ours, every value is a parameter
+        return sql, parameters
+
+    def _in_groups(self, parameters: dict[str, Value]) -> str:
+        """A stable share by salt: the first 32 bits of an MD5 below a bound, both in hex. A new version keeps the same people out."""
+        shares = [
+            (group.salt, group.percent, IN_TEST_GROUP)
+            for group in self._rules.test_groups
+            if self._segment.purpose in group.purposes
+        ]
+        shares.append((self._segment.name, self._segment.holdout_percent, HELD_OUT))
+        whens = []
+        for number, (salt, percent, reason) in enumerate(shares):
+            if percent:
+                parameters[f"salt_{number}"] = f"{salt}:"
+                parameters[f"bound_{number}"] = f"{percent * 2**32 // 100:08x}"
+                is_in = f"substr(md5(concat($salt_{number}, m.customer_id)), 1, 8) < $bound_{number}"
+                whens.append(f"when {is_in} then '{reason}'")
+        return "\n                ".join(whens)
+
+    def _capped(self, channel: str, contact_ref: str, parameters: dict[str, Value]) -> str:
+        """Members who were contacted as often as they may be, by themselves or under their address by anybody's name."""
+        parts = ["select customer_id from matched where false"]
+        for number, cap in enumerate(_caps(self._rules, self._segment, channel)):
+            parameters[f"since_{number}"] = self._at - timedelta(days=cap.days)
+            parameters[f"most_{number}"] = cap.at_most
+            purposes = []
+            for place, purpose in enumerate(cap.purposes):
+                parameters[f"purpose_{number}_{place}"] = purpose
+                purposes.append(f"$purpose_{number}_{place}")
+            where = f"contacted_at > $since_{number} and purpose_code in ({', '.join(purposes)})"
+            if cap.channel != EVERY:
+                parameters[f"channel_{number}"] = channel
+                where += f" and channel_code = $channel_{number}"
+            for column, own in (("customer_id", "m.customer_id"), ("contact_ref", contact_ref)):
+                parts.append(
+                    f"select m.customer_id from matched m join (select {column} from contacts where {where} "  # noqa: S608
+                    f"group by {column} having count(*) >= $most_{number}) c on c.{column} = {own}"
+                )
+        return "\nunion\n".join(parts)
 
 
-def decided(rows: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
-    """The members with `decision`. `standing`: customer_id, is_allowed, reason_code; who is missing was never asked."""
-    reason = pl.coalesce(
-        pl.when(pl.col("is_test")).then(pl.lit(TEST_CUSTOMER)),
-        pl.when(~pl.col("is_allowed").fill_null(False)).then(pl.col("reason_code").fill_null(NEVER_ASKED)),
-        pl.when(pl.col("contact_ref").is_null()).then(pl.lit(NO_CONTACT_POINT)),
-        pl.when(pl.col("is_held_out")).then(pl.lit(HELD_OUT)),
-    )
-    judged = rows.join(
-        standing.select("customer_id", "is_allowed", "reason_code"),
-        on="customer_id",
-        how="left",
-        validate="1:1",
-        maintain_order="left",
-    ).with_columns(reason.alias("decision"))
-    repeated = pl.col("decision").is_null() & (pl.int_range(pl.len()).over("contact_ref", "decision") > 0)
-    return judged.select(
-        "customer_id",
-        "contact_ref",
-        pl.when(repeated)
-        .then(pl.lit(SAME_CONTACT_POINT))
-        .otherwise(pl.col("decision").fill_null(MAY_BE_CONTACTED))
-        .alias("decision"),
-    )
+@contextmanager
+def open_audience(
+    home: Home,
+    segment: Segment,
+    at: datetime,
+    *,
+    rules: Rules | None = None,
+    shown: Mapping[str, Comparison] | None = None,
+    loaded: Callable[[str], Segment] = load,
+    has_standing: bool = False,
+) -> Iterator[tuple[Audience, dict[str, str]]]:
+    """Everybody who matches as of a naive UTC time, and the versions of the tables read. `shown`: fields carried in `matched`.
+
+    `has_standing`: whether the published standing is read, which `counts` asks and `decided` does not.
+    Raises: SegmentError for what the published tables do not have.
+    """
+    rules = rules or read_rules()
+    questions = asked(segment)
+    points = sorted({point for channel in segment.channels if (point := CONTACT_POINTS[channel])})
+    query = compiled(home, segment, at, carried=points, shown=shown, loaded=loaded)
+    exclusions = [
+        compiled_condition(home, f"segment rules, exclusion {each.name}", each.where, at) for each in rules.exclusions
+    ]
+    lists = kept.exclusion_lists(home)
+    tables = {*query.tables, *(table for each in exclusions for table in each.tables), *([LINKS] if lists else [])}
+    tables |= {"consent_standing"} if has_standing else set()
+    with connected(home, tables) as connection:
+        connection.execute(f"create temp table matched as {query.sql}", dict(query.parameters))
+        _exclude(connection, exclusions, [str(path) for path in lists.values()])
+        _see_contacts(connection, home, rules, segment, at)
+        yield Audience(connection, home, segment, at, rules, questions), versions(home, tables)
 
 
-def counted(decisions: pl.Series) -> Counts:
+def counted(decisions: Mapping[str, int]) -> Counts:
     """How many by decision."""
-    counts = dict(decisions.value_counts(sort=False).iter_rows())
+    counts = dict(decisions)
     test_customers = counts.pop(TEST_CUSTOMER, 0)
     allowed = counts.pop(MAY_BE_CONTACTED, 0)
     return Counts(allowed + sum(counts.values()), allowed, dict(sorted(counts.items())), test_customers)
+
+
+def _exclude(connection: duckdb.DuckDBPyConnection, rules: Sequence[Compiled], lists: Sequence[str]) -> None:
+    """The table `excluded`: members whom a rule excludes, or who are on a list, under whichever identity."""
+    connection.execute("create temp table everybody_excluded (customer_id varchar)")
+    for query in rules:
+        connection.execute(
+            f"insert into everybody_excluded select customer_id from ({query.sql}) found",  # noqa: S608 - compiled
+            dict(query.parameters),
+        )
+    if lists:
+        connection.execute(
+            f"""insert into everybody_excluded
+            select i.customer_id from {LINKS} i
+            where i.identity_ref in (select identity_ref from read_parquet($lists))
+            union all
+            select identity_ref from read_parquet($lists)""",  # noqa: S608 - a name of ours
+            {"lists": list(lists)},
+        )
+    connection.execute(
+        "create temp table excluded as select distinct customer_id from everybody_excluded "
+        "where customer_id in (select customer_id from matched)"
+    )
+
+
+def _see_contacts(
+    connection: duckdb.DuckDBPyConnection, home: Home, rules: Rules, segment: Segment, at: datetime
+) -> None:
+    """The table `contacts`: what went out within the longest cap. What went out after `at` counts too: it is no less true."""
+    connection.execute(
+        "create temp table contacts (customer_id varchar, contact_ref varchar, channel_code varchar, purpose_code varchar, "
+        "contacted_at timestamp)"
+    )
+    longest = max((cap.days for channel in segment.channels for cap in _caps(rules, segment, channel)), default=0)
+    files = kept.contacts_since(home, at - timedelta(days=longest)) if longest else []
+    if files:
+        connection.execute(
+            "insert into contacts select customer_id, contact_ref, channel_code, purpose_code, contacted_at from read_parquet($files)",
+            {"files": [str(path) for path in files]},
+        )
+
+
+def _caps(rules: Rules, segment: Segment, channel: str) -> list[Cap]:
+    """The caps that hold for a segment over a channel."""
+    return [cap for cap in rules.caps if segment.purpose in cap.purposes and cap.channel in (channel, EVERY)]

@@ -11,8 +11,8 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -28,23 +28,25 @@ from consent.vault import open_vault
 from models.decisions import Basis, record
 from models.permission import LINKS, FrameStanding, policy_hash
 from models.registry import canonical
+from models.segments import kept
 from models.segments.decision import (
     CONTACT_POINTS,
     MAY_BE_CONTACTED,
     NO_CONTACT_POINT,
+    Audience,
     Counts,
-    Members,
     asked,
     counted,
-    decided,
-    members,
+    open_audience,
 )
-from models.segments.definition import Segment, SegmentError
+from models.segments.definition import Segment, SegmentError, load
+from models.segments.rules import Rules, read_rules
 from models.tables import naive, versions
 from troth.clock import FixedClock
 from troth.home import Home, write_atomically
+from troth.ids import file_hash
 
-FORMAT = "troth segment export 1"
+FORMAT = "troth segment export 2"
 MEMBERS = "members.csv"
 MANIFEST = "manifest.json"
 _NUMBER = re.compile(r"[+-]?[0-9][0-9 ().-]*")
@@ -58,6 +60,7 @@ class ExportReport:
 
     name: str
     version: int
+    channel: str
     folder: Path | None
     matched: int
     exported: int
@@ -68,14 +71,26 @@ class ExportReport:
     manifest: Mapping[str, Any]
 
 
-def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bool = False) -> ExportReport:
+def export(
+    home: Home,
+    segment: Segment,
+    folder: Path,
+    at: datetime,
+    dry_run: bool = False,
+    *,
+    channel: str | None = None,
+    rules: Rules | None = None,
+    loaded: Callable[[str], Segment] = load,
+) -> ExportReport:
     """Write `members.csv` and `manifest.json` into a new folder; a dry run decides everything and writes nothing.
 
-    Raises: ModelsError for a definition that does not fit or a folder that exists; LedgerError when the ledger cannot
-    be read or does not verify. Then nobody is exported.
+    `channel` is one of the segment's, and may be left out where it has one. Raises: ModelsError for a definition that does
+    not fit, a version under which another went out, or a folder that exists; LedgerError when the ledger cannot be read or
+    does not verify. Then nobody is exported.
     """
-    moment = naive(at)
-    purpose, channel = asked(segment)
+    moment, rules, channel = naive(at), rules or read_rules(), _channel(segment, channel)
+    purpose, asked_about = asked(segment)[channel]
+    kept.check_version(home, segment.name, segment.version, segment.hash)
     if folder.exists():
         raise SegmentError(
             f"export folder: expected a new one, found {folder.name} already there. Name another; exports are kept."
@@ -86,10 +101,15 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
     ):
         if not is_there:
             raise SegmentError(f"{what}: expected one in {place}, found none. Run `troth run` first.")
-    found = members(home, segment, moment)
-    with open_ledger(home, FixedClock(at)) as ledger:
-        decision = _Decision.of(home, ledger, purpose, channel, moment)
-        draft = _Draft(folder, home, segment, at, found, is_recorded=not dry_run)
+    with (
+        open_audience(home, replace(segment, channels=(channel,)), moment, rules=rules, loaded=loaded) as (
+            audience,
+            tables,
+        ),
+        open_ledger(home, FixedClock(at)) as ledger,
+    ):
+        decision = _Decision.of(home, ledger, purpose, asked_about, moment)
+        draft = _Draft(folder, home, segment, channel, at, audience, tables, rules, is_recorded=not dry_run)
         try:
             written = draft.write(decision)
             newest = decision
@@ -103,7 +123,18 @@ def export(home: Home, segment: Segment, folder: Path, at: datetime, dry_run: bo
                     draft.publish()
         finally:
             draft.discard()
-    return _report(segment, written, None if dry_run else folder)
+    return _report(segment, channel, written, None if dry_run else folder)
+
+
+def _channel(segment: Segment, channel: str | None) -> str:
+    if channel is None and len(segment.channels) == 1:
+        return segment.channels[0]
+    if channel not in segment.channels:
+        raise SegmentError(
+            f"segment {segment.name}, channel: expected one of {', '.join(segment.channels)}, found "
+            f"{'none' if channel is None else channel[:40]}. Choose one of them: a file is for one channel."
+        )
+    return channel
 
 
 def protected(cell: str) -> str:
@@ -183,14 +214,28 @@ class _Draft:
     """Both files beside the folder they will be, for their owner only."""
 
     def __init__(
-        self, folder: Path, home: Home, segment: Segment, at: datetime, found: Members, *, is_recorded: bool
+        self,
+        folder: Path,
+        home: Home,
+        segment: Segment,
+        channel: str,
+        at: datetime,
+        audience: Audience,
+        tables: Mapping[str, str],
+        rules: Rules,
+        *,
+        is_recorded: bool,
     ) -> None:
         self._folder = folder
         self._draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
         self._home = home
         self._segment = segment
+        self._channel = channel
         self._at = at
-        self._found = found
+        self._audience = audience
+        self._tables = tables
+        self._rules = rules
+        self._chosen = pl.DataFrame()  # whom the newest draft is for
         self._is_recorded = is_recorded
         self._receipts: dict[str, Any] = {}
         self._clear: dict[str, str | None] = {}  # contact data by its token, of those who might have been contacted
@@ -200,12 +245,18 @@ class _Draft:
 
         A draft that was overtaken leaves the receipt of everybody, which holds for all who were not asked again.
         """
-        rows = self._with_contacts(decided(self._found.rows, decision.standing))
-        data = _csv(self._segment, rows)
-        manifest = _manifest(self._segment, self._at, counted(rows["decision"]), decision, data)
-        manifest["tables"] = {**self._found.tables, LINKS: decision.links_version}
+        rows = self._with_contacts(self._audience.decided(self._channel, decision.standing))
+        data = _csv(self._channel, rows)
+        counts = counted(dict(rows["decision"].value_counts(sort=False).iter_rows()))
+        manifest = _manifest(self._segment, self._channel, self._at, counts, decision, data)
+        manifest["tables"] = {**self._tables, LINKS: decision.links_version}
+        manifest["rules"] = {
+            "sha256": self._rules.hash,
+            "exclusion_lists": {name: file_hash(path) for name, path in kept.exclusion_lists(self._home).items()},
+        }
+        self._chosen = rows.filter(pl.col("decision") == MAY_BE_CONTACTED)
         if self._is_recorded:
-            self._record(decision, data)
+            self._record(rows["customer_id"], decision, data)
         manifest |= self._receipts
         self.discard()
         self._draft.mkdir(parents=True)
@@ -214,9 +265,8 @@ class _Draft:
         write_atomically(self._draft / MANIFEST, canonical(manifest))
         return manifest
 
-    def _record(self, decision: _Decision, data: bytes) -> None:
+    def _record(self, people: pl.Series, decision: _Decision, data: bytes) -> None:
         """Keep a receipt of everybody the first time, then of those who were asked again; both name the file they led to."""
-        people = self._found.rows["customer_id"]
         if "decision" not in self._receipts:
             self._receipts["decision"] = _recorded(self._home, self._segment, self._at, people, decision, data)
         elif (again := people.filter(people.is_in(decision.asked_again))).len():
@@ -224,14 +274,25 @@ class _Draft:
             self._receipts["decided_again"] = receipt
 
     def publish(self) -> None:
-        self._draft.replace(self._folder)
+        """Put the files where they belong. Contacts are counted first: whoever was about to be in a file counts as contacted."""
+        segment = self._segment
+        contacts = kept.record_contacts(
+            self._home, self._chosen, segment.name, segment.purpose, self._channel, naive(self._at)
+        )
+        try:
+            kept.keep_version(self._home, segment.name, segment.version, segment.hash)
+            self._draft.replace(self._folder)
+        except BaseException:
+            if contacts:
+                contacts.unlink(missing_ok=True)
+            raise
 
     def discard(self) -> None:
         shutil.rmtree(self._draft, ignore_errors=True)
 
     def _with_contacts(self, decisions: pl.DataFrame) -> pl.DataFrame:
         """customer_id, decision and contact: in the clear for those who may be contacted, and for nobody else."""
-        if CONTACT_POINTS[self._segment.channel] is None:
+        if CONTACT_POINTS[self._channel] is None:
             return decisions.with_columns(pl.col("contact_ref").alias("contact"))
         is_allowed = pl.col("decision") == MAY_BE_CONTACTED
         clear = self._contacts(decisions.filter(is_allowed)["contact_ref"])
@@ -252,10 +313,10 @@ class _Draft:
         return self._clear
 
 
-def _csv(segment: Segment, rows: pl.DataFrame) -> bytes:
+def _csv(channel: str, rows: pl.DataFrame) -> bytes:
     """RFC 4180 with line feeds, UTF-8, sorted by customer."""
-    by_id = CONTACT_POINTS[segment.channel] is None
-    header = ("customer_id",) if by_id else ("customer_id", segment.channel)
+    by_id = CONTACT_POINTS[channel] is None
+    header = ("customer_id",) if by_id else ("customer_id", channel)
     columns = ("customer_id",) if by_id else ("customer_id", "contact")
     allowed = rows.filter(pl.col("decision") == MAY_BE_CONTACTED).sort("customer_id").select(columns)
     text = io.StringIO()
@@ -265,10 +326,13 @@ def _csv(segment: Segment, rows: pl.DataFrame) -> bytes:
     return text.getvalue().encode()
 
 
-def _manifest(segment: Segment, at: datetime, counts: Counts, basis: _Decision, data: bytes) -> dict[str, Any]:
+def _manifest(
+    segment: Segment, channel: str, at: datetime, counts: Counts, basis: _Decision, data: bytes
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "segment": {**asdict(segment), "hash": segment.hash},
+        "segment": {**segment.content, "hash": segment.hash},
+        "channel": channel,
         "exported_at": at.astimezone(UTC).isoformat(),
         "counts": {
             "matched": counts.matched,
@@ -305,11 +369,12 @@ def _recorded(
     return {"number": receipt.number, "sha256": receipt.hash}
 
 
-def _report(segment: Segment, manifest: Mapping[str, Any], folder: Path | None) -> ExportReport:
+def _report(segment: Segment, channel: str, manifest: Mapping[str, Any], folder: Path | None) -> ExportReport:
     counts, consent = manifest["counts"], manifest["consent"]
     return ExportReport(
         name=segment.name,
         version=segment.version,
+        channel=channel,
         folder=folder,
         matched=counts["matched"],
         exported=counts["exported"],

@@ -1,27 +1,28 @@
-"""What a condition may speak of: subjects with one row per customer, their fields, types and SQL.
+"""The semantic layer: what a condition may speak of. Subjects with one row per customer, events with a time, scores of models.
 
 A subject is a published table (its columns are its fields) or a short query over published tables. Identity columns,
 tokens and test marks are no fields: a segment describes people, it does not pick one out.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 import polars as pl
 
-from models.segments.definition import Comparison, Segment, SegmentError, comparisons
+from models.segments.conditions import PRESENCE, Comparison, Condition, Happened, Lookalike, SegmentError, leaves
 from troth.home import Home
 from troth.published import current
 
 FieldType = Literal["text", "whole", "number", "boolean", "date", "timestamp"]
 Value = str | int | float | bool | date | datetime
 
-_ORDERED = ("=", "!=", "<", "<=", ">", ">=", "in")
+_ORDERED = ("=", "!=", "<", "<=", ">", ">=", "in", *PRESENCE)
 OPERATORS_OF: dict[FieldType, tuple[str, ...]] = {
-    "text": ("=", "!=", "in"),
-    "boolean": ("=", "!="),
+    "text": ("=", "!=", "in", *PRESENCE),
+    "boolean": ("=", "!=", *PRESENCE),
     "whole": _ORDERED,
     "number": _ORDERED,
     "date": _ORDERED,
@@ -31,9 +32,12 @@ _EXAMPLE = {
     "whole": "3",
     "number": "0.5",
     "boolean": "true or false",
-    "date": "2026-05-01",
-    "timestamp": "2026-05-01T08:00:00Z",
+    "date": "2026-05-01 or `30 days ago`",
+    "timestamp": "2026-05-01T08:00:00Z or `30 days ago`",
 }
+_AGO = re.compile(r"([0-9]{1,5}) (hour|day|week)s? ago")
+_HOURS = {"hour": 1, "day": 24, "week": 168}
+_LARGEST = 2**63
 _NO_FIELDS = {"customer_id", "is_test", "hub_identity_type", "identity_count", "model_version"}
 
 _NEWEST = "select * from {table} where feature_at = (select max(feature_at) from {table} where feature_at <= $at)"
@@ -80,6 +84,33 @@ class Subject:
     fields: Mapping[str, FieldType] | None = None
 
 
+@dataclass(frozen=True)
+class Event:
+    """What happens to customers: `sql` gives customer_id, happened_at and the fields; `times` and `units` count such rows.
+
+    `of_products`: fields of the product, which is joined where one of them is asked for.
+    """
+
+    tables: tuple[str, ...]
+    sql: str
+    times: str
+    fields: Mapping[str, FieldType]
+    units: str | None = None
+    of_products: Mapping[str, FieldType] = field(default_factory=dict)
+
+    @property
+    def all_fields(self) -> dict[str, FieldType]:
+        return {**self.fields, **self.of_products}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's answer about people, from consented training and scoring: one number per customer."""
+
+    table: str
+    column: str
+
+
 SUBJECTS: dict[str, Subject] = {
     "customers": Subject(("customers",), "select * from customers"),
     "customer_purchases": Subject(("ftr_customer_purchases",), _NEWEST.format(table="ftr_customer_purchases")),
@@ -98,6 +129,49 @@ SUBJECTS: dict[str, Subject] = {
     ),
 }
 
+_ORDER: dict[str, FieldType] = {"channel_type": "text", "location_code": "text", "currency_code": "text"}
+_PRODUCT: dict[str, FieldType] = {"category_name": "text", "brand_name": "text"}
+_ON_A_DEVICE: dict[str, FieldType] = {"device_type": "text", "os_name": "text"}
+
+
+def _web(name: str, fields: Mapping[str, FieldType], of_products: Mapping[str, FieldType]) -> Event:
+    sql = f"select *, occurred_at as happened_at from web_events where event_name = '{name}'"  # noqa: S608
+    return Event(("web_events",), sql, "count(*)", fields, of_products=of_products)
+
+
+EVENTS: dict[str, Event] = {
+    "ordered": Event(
+        ("orders",),
+        "select *, ordered_at as happened_at from orders where not is_cancelled",
+        "count(*)",
+        {
+            **_ORDER, "source_name": "text", "fulfillment_method": "text", "order_stage": "text", "is_late": "boolean",
+            "net_cents": "whole", "gross_cents": "whole", "returned_units": "whole", "exception_count": "whole",
+        },
+    ),
+    "bought": Event(
+        ("order_lines",),
+        "select *, ordered_at as happened_at from order_lines where not is_cancelled",
+        "count(distinct order_id)",  # two lines of one order are one time
+        {**_ORDER, "sku": "text", "quantity_units": "whole", "unit_price_cents": "whole", "net_cents": "whole"},
+        "coalesce(sum(quantity_units), 0)",
+        _PRODUCT,
+    ),
+    "returned": Event(
+        ("returns",),
+        "select *, returned_at as happened_at from returns",
+        "count(*)",
+        {"sku": "text", "source_name": "text", "location_code": "text", "quantity_units": "whole"},
+        "coalesce(sum(quantity_units), 0)",
+        _PRODUCT,
+    ),
+    "viewed": _web("Product Viewed", {"sku": "text", **_ON_A_DEVICE}, _PRODUCT),
+    "carted": _web("Product Added", {"sku": "text", **_ON_A_DEVICE}, _PRODUCT),
+    "searched": _web("Products Searched", _ON_A_DEVICE, {}),
+    "checked_out": _web("Checkout Started", _ON_A_DEVICE, {}),
+}  # fmt: skip
+SCORES: dict[str, Score] = {"churn": Score("pred_churn", "churn_probability")}
+
 
 def fields(home: Home, subject: str) -> dict[str, FieldType]:
     """The fields of a subject as published now, with types. Raises: TrothError when its table is not published."""
@@ -111,33 +185,75 @@ def fields(home: Home, subject: str) -> dict[str, FieldType]:
     return {name: kind for name, kind in typed.items() if kind is not None}
 
 
-def values(home: Home, segment: Segment) -> dict[Comparison, tuple[Value, ...]]:
-    """The values of every comparison in the type of its field.
+class Checked:
+    """Names and values of conditions held against the semantic layer, and what they are in the type of their field."""
 
-    Raises: SegmentError for an unknown subject or field, an operator that does not fit, or a value of another type.
-    """
-    known: dict[str, dict[str, FieldType]] = {}
-    typed: dict[Comparison, tuple[Value, ...]] = {}
-    for comparison in comparisons(segment.where):
-        what = f"segment {segment.name}, condition `{comparison.text[:100]}`"
-        subject, field = comparison.subject, comparison.field
-        if subject not in SUBJECTS:
-            raise SegmentError(
-                f"{what}: expected a subject of {', '.join(SUBJECTS)}, found {subject}. Choose one of them."
-            )
-        of = known.setdefault(subject, fields(home, subject))
-        if field not in of:
-            raise SegmentError(
-                f"{what}: expected a field of {subject} ({', '.join(of)}), found {field}. Choose one of them."
-            )
-        fitting = OPERATORS_OF[of[field]]
+    def __init__(self, home: Home, what: str, at: datetime) -> None:
+        self._home = home
+        self._what = what
+        self._at = at
+        self._known: dict[str, dict[str, FieldType]] = {}
+
+    def condition(self, condition: Condition) -> None:
+        """Raises: SegmentError for an unknown name, an operator that does not fit, or a value of another type."""
+        for leaf in leaves(condition):
+            if isinstance(leaf, Comparison):
+                self.values(leaf)
+            elif isinstance(leaf, Happened):
+                self._event(leaf)
+            else:
+                self._one_of(leaf, leaf.score, "a score of a model", SCORES)
+
+    def kind(self, comparison: Comparison) -> FieldType:
+        """The type of a subject's field. Raises: SegmentError where there is none."""
+        subject = comparison.subject
+        self._one_of(comparison, subject, "a subject", SUBJECTS)
+        of = self._known.setdefault(subject, fields(self._home, subject))
+        self._one_of(comparison, comparison.field, f"a field of {subject}", of)
+        return of[comparison.field]
+
+    def values(self, comparison: Comparison, kind: FieldType | None = None) -> tuple[Value, ...]:
+        """The values of a comparison in the type of its field, which is given where it is an event's."""
+        kind = kind or self.kind(comparison)
+        fitting = OPERATORS_OF[kind]
         if comparison.operator not in fitting:
-            raise SegmentError(
-                f"{what}: expected one of {' '.join(fitting)} for a {of[field]} field, found {comparison.operator}. "
-                "Use one of them."
+            raise self._error(
+                comparison,
+                f"one of {' '.join(fitting)} for a {kind} field",
+                comparison.operator,
+                "Use one of them.",
             )
-        typed[comparison] = tuple(_value(what, of[field], value) for value in comparison.values)
-    return typed
+        return tuple(self._value(comparison, kind, value) for value in comparison.values)
+
+    def _event(self, leaf: Happened) -> None:
+        self._one_of(leaf, leaf.event, "an event", EVENTS)
+        event = EVENTS[leaf.event]
+        if leaf.counted == "units" and event.units is None:
+            raise self._error(leaf, f"times for {leaf.event}", "units", "Count times.")
+        for each in leaf.filters:
+            self._one_of(each, each.field, f"a field of {leaf.event}", event.all_fields)
+            self.values(each, event.all_fields[each.field])
+
+    def _one_of(
+        self, leaf: Comparison | Happened | Lookalike, name: str, what: str, known: Mapping[str, object]
+    ) -> None:
+        if name not in known:
+            there = ", ".join(known)
+            expected = f"{what} ({there})" if what.startswith("a field") else f"{what} of {there}"
+            raise self._error(leaf, expected, name, "Choose one of them.")
+
+    def _error(self, leaf: Comparison | Happened | Lookalike, expected: str, found: str, advice: str) -> SegmentError:
+        said = "" if isinstance(leaf, Lookalike) else f" `{leaf.text[:100]}`"
+        place = leaf.place or "condition"
+        return SegmentError(f"{self._what}, {place}{said}: expected {expected}, found {found}. {advice}")
+
+    def _value(self, comparison: Comparison, kind: FieldType, text: str) -> Value:
+        try:
+            return _READ[kind](text, self._at)
+        except (ValueError, KeyError, OverflowError):
+            raise self._error(
+                comparison, f"a {kind} such as {_EXAMPLE[kind]}", repr(text[:60]), "Correct the value."
+            ) from None
 
 
 def _type(dtype: pl.DataType) -> FieldType | None:
@@ -154,29 +270,41 @@ def _type(dtype: pl.DataType) -> FieldType | None:
     return "timestamp" if isinstance(dtype, pl.Datetime) else None
 
 
-def _value(what: str, kind: FieldType, text: str) -> Value:
-    try:
-        if kind == "whole":
-            # A field of whole numbers may be compared with 2.5; equality with it is simply never true.
-            return int(text) if text.lstrip("+-").isdigit() else _finite(text)
-        if kind == "number":
-            return _finite(text)
-        if kind == "boolean":
-            return {"true": True, "false": False}[text.lower()]
-        if kind == "date":
-            return date.fromisoformat(text)
-        if kind == "timestamp":
-            at = datetime.fromisoformat(text)
-            return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
-    except (ValueError, KeyError):
-        raise SegmentError(
-            f"{what}: expected a {kind} such as {_EXAMPLE[kind]}, found {text[:60]!r}. Correct the value."
-        ) from None
-    return text
+def _whole(text: str, at: datetime) -> Value:
+    """A field of whole numbers may be compared with 2.5; equality with it is simply never true."""
+    if not text.lstrip("+-").isdigit():
+        return _finite(text, at)
+    number = int(text)
+    if not -_LARGEST <= number < _LARGEST:
+        raise ValueError(text)
+    return number
 
 
-def _finite(text: str) -> float:
+def _finite(text: str, at: datetime) -> Value:
     number = float(text)
     if number - number != 0:  # nan and infinities
         raise ValueError(text)
     return number
+
+
+def _timestamp(text: str, at: datetime) -> Value:
+    if match := _AGO.fullmatch(text):
+        return at - timedelta(hours=int(match[1]) * _HOURS[match[2]])
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def _date(text: str, at: datetime) -> Value:
+    if match := _AGO.fullmatch(text):
+        return (at - timedelta(hours=int(match[1]) * _HOURS[match[2]])).date()
+    return date.fromisoformat(text)
+
+
+_READ: dict[FieldType, Callable[[str, datetime], Value]] = {
+    "text": lambda text, at: text,
+    "boolean": lambda text, at: {"true": True, "false": False}[text.lower()],
+    "whole": _whole,
+    "number": _finite,
+    "date": _date,
+    "timestamp": _timestamp,
+}

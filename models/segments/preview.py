@@ -1,61 +1,173 @@
-"""How many match, how many of them may be contacted, and the rest by reason. Counts only: nobody is named."""
+"""How many match, how many of them may be contacted per channel, and the rest by reason. Counts only: nobody is named."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
-from models.segments.decision import asked, counted, decided, members
-from models.segments.definition import Segment
-from models.tables import naive, read
+from models.segments import kept
+from models.segments.conditions import Comparison, Lookalike, leaves
+from models.segments.decision import Audience, open_audience
+from models.segments.definition import Segment, load
+from models.segments.fields import SCORES
+from models.segments.rules import Rules
+from models.segments.sample import sample, shown_fields
+from models.tables import naive
 from troth.home import Home
+from troth.published import current
 
-_STANDING = ("customer_id", "purpose_code", "channel_code", "is_allowed", "reason_code", "expires_at", "ledger_size")
+
+@dataclass(frozen=True)
+class ChannelPreview:
+    """Matched = may be contacted + refused, summed over reasons."""
+
+    may_be_contacted: int
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Another segment at the time of the last run: its members then, and how many of them match this one now."""
+
+    segment: str
+    members: int
+    shared: int
+    as_of_at: str
 
 
 @dataclass(frozen=True)
 class SegmentPreview:
-    """Matched = may be contacted + refused, summed over reasons. Test customers match nothing and are counted apart.
+    """Who matches; per channel who may be contacted. Test customers match nothing and are counted apart.
 
+    `sample`: what members have in common, in ranges, each line about at least ten people. `sizes`: what earlier runs counted.
     `ledger_size` is the position of the ledger that the answer rests on; None when nobody has a standing at all.
     """
 
     name: str
     version: int
+    hash: str
     purpose: str
-    channel: str
+    as_of_at: str
     matched: int
-    may_be_contacted: int
-    refused: Mapping[str, int]
+    channels: Mapping[str, ChannelPreview]
     test_customers: int
+    sample: Sequence[Mapping[str, str | int]]
+    overlap: Sequence[Overlap]
+    sizes: Sequence[Mapping[str, Any]]
+    remarks: Sequence[str]
     ledger_size: int | None
 
 
-def preview(home: Home, segment: Segment, at: datetime) -> SegmentPreview:
+def preview(
+    home: Home,
+    segment: Segment,
+    at: datetime,
+    *,
+    rules: Rules | None = None,
+    loaded: Callable[[str], Segment] = load,
+) -> SegmentPreview:
     """Counts as of an aware time, from published tables alone; a grant that has ended by then is `expired`.
 
-    Raises: ModelsError when the definition asks for a field, purpose or channel that there is not.
+    Raises: ModelsError when the definition asks for a field, event, purpose or channel that there is not.
     """
     moment = naive(at)
-    purpose, channel = asked(segment)
-    standing = read(home, "consent_standing", _STANDING).filter(
-        pl.col("purpose_code") == purpose, pl.col("channel_code") == channel
-    )
-    has_ended = pl.col("is_allowed") & (pl.col("expires_at") <= moment).fill_null(False)
-    now = standing.with_columns(
-        pl.when(has_ended).then(pl.lit(False)).otherwise("is_allowed").alias("is_allowed"),
-        pl.when(has_ended).then(pl.lit("expired")).otherwise("reason_code").alias("reason_code"),
-    )
-    counts = counted(decided(members(home, segment, moment).rows, now)["decision"])
+    shown = shown_fields(home, segment, moment)
+    with open_audience(home, segment, moment, rules=rules, shown=shown, loaded=loaded, has_standing=True) as (
+        audience,
+        _,
+    ):
+        return _previewed(home, segment, moment, audience, shown)
+
+
+def record(
+    home: Home,
+    segments: Sequence[Segment],
+    at: datetime,
+    *,
+    rules: Rules | None = None,
+    loaded: Callable[[str], Segment] = load,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[SegmentPreview]:
+    """Preview each, and keep sizes and members of this run for those that come. The same time again replaces what was kept."""
+    moment, found, members = naive(at), [], {}
+    for done, segment in enumerate(segments):
+        advance(done)
+        shown = shown_fields(home, segment, moment)
+        with open_audience(home, segment, moment, rules=rules, shown=shown, loaded=loaded, has_standing=True) as (
+            audience,
+            _,
+        ):
+            found.append(_previewed(home, segment, moment, audience, shown))
+            members[segment.name] = audience.members
+    kept.record_run(home, moment, [size_of(each) for each in found], members)
+    return found
+
+
+def size_of(found: SegmentPreview) -> dict[str, Any]:
+    """What is kept of a preview: counts alone."""
+    return {
+        "name": found.name,
+        "version": found.version,
+        "hash": found.hash,
+        "as_of_at": found.as_of_at,
+        "matched": found.matched,
+        "channels": {
+            channel: {"may_be_contacted": each.may_be_contacted, "refused": dict(each.refused)}
+            for channel, each in found.channels.items()
+        },
+    }
+
+
+def _previewed(
+    home: Home, segment: Segment, at: datetime, audience: Audience, shown: Mapping[str, Comparison]
+) -> SegmentPreview:
+    counts = {channel: audience.counts(channel) for channel in segment.channels}
+    first = next(iter(counts.values()))
     return SegmentPreview(
         name=segment.name,
         version=segment.version,
+        hash=segment.hash,
         purpose=segment.purpose,
-        channel=segment.channel,
-        matched=counts.matched,
-        may_be_contacted=counts.may_be_contacted,
-        refused=counts.refused,
-        test_customers=counts.test_customers,
-        ledger_size=standing["ledger_size"].cast(pl.Int64).max(),  # type: ignore[arg-type]
+        as_of_at=at.replace(tzinfo=UTC).isoformat(),
+        matched=first.matched,
+        channels={channel: ChannelPreview(each.may_be_contacted, each.refused) for channel, each in counts.items()},
+        test_customers=first.test_customers,
+        sample=sample(home, segment, at, audience, shown),
+        overlap=_overlap(home, segment, audience),
+        sizes=[{key: row[key] for key in ("as_of_at", "version", "matched")} for row in kept.sizes(home, segment.name)],
+        remarks=_remarks(home, segment),
+        ledger_size=_ledger_size(segment, audience),
     )
+
+
+def _overlap(home: Home, segment: Segment, audience: Audience) -> list[Overlap]:
+    path = kept.members_file(home)
+    if not path.exists():
+        return []
+    rows = audience.query(
+        "select o.segment_name, count(*), count(m.customer_id), max(o.as_of_at) from read_parquet($path) o "
+        "left join matched m on m.customer_id = o.customer_id and not m.is_test "
+        "where o.segment_name <> $name group by o.segment_name order by o.segment_name",
+        {"path": str(path), "name": segment.name},
+    )
+    return [Overlap(str(name), int(str(of)), int(str(shared)), f"{at}+00:00") for name, of, shared, at in rows]
+
+
+def _remarks(home: Home, segment: Segment) -> list[str]:
+    scores = sorted({leaf.score for leaf in leaves(segment.where) if isinstance(leaf, Lookalike)})
+    return [
+        f"lookalike by {score}: no model of that name is in use, so nobody has a score and nobody matches"
+        for score in scores
+        if not pl.scan_parquet(current(home, SCORES[score].table)).head(1).collect().height
+    ]
+
+
+def _ledger_size(segment: Segment, audience: Audience) -> int | None:
+    purpose_code, channel_code = audience.asked[segment.channels[0]]
+    size = audience.query(
+        "select max(ledger_size) from consent_standing where purpose_code = $purpose_code and channel_code = $channel_code",
+        {"purpose_code": purpose_code, "channel_code": channel_code},
+    )[0][0]
+    return None if size is None else int(str(size))

@@ -51,7 +51,7 @@ BUYERS = Segment(
     description="Whoever bought.",
     owner="tests",
     purpose="marketing",
-    channel="email",
+    channels=("email",),
     holdout_percent=0,
     where=Comparison("customer_purchases", "order_count_90d", ">=", ("1",)),
 )

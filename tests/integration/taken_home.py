@@ -29,7 +29,7 @@ from troth.home import Home
 from troth.published import current
 
 EVERY_BUYER = Segment(
-    name="every_buyer", version=1, description="Whoever bought.", owner="tests", purpose="marketing", channel="email",
+    name="every_buyer", version=1, description="Whoever bought.", owner="tests", purpose="marketing", channels=("email",),
     holdout_percent=0, where=Comparison("customer_purchases", "order_count_90d", ">=", ("0",)),
 )  # fmt: skip
 EXPORT, TRAINING = 1, 2  # numbers of the decisions

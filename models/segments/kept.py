@@ -1,0 +1,145 @@
+"""What a home keeps of segments, below `segments/`: who was contacted, lists of excluded people, sizes and members of each run.
+
+People stand in Parquet files, in columns of text, where an erasure finds and removes their rows; sizes hold counts alone.
+Nothing here holds contact data: people are customer ids and tokens.
+"""
+
+import io
+import json
+import re
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from models.segments.conditions import SegmentError
+from troth.home import Home, write_atomically
+
+CONTACT = {
+    "customer_id": pl.String,
+    "contact_ref": pl.String,
+    "channel_code": pl.String,
+    "purpose_code": pl.String,
+    "segment_name": pl.String,
+    "contacted_at": pl.Datetime("us"),
+}
+_SIZES = "sizes.jsonl"
+_VERSIONS = "versions.json"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_STAMP = "%Y%m%dT%H%M%S"
+
+
+def folder_of(home: Home) -> Path:
+    return home.root / "segments"
+
+
+def record_contacts(
+    home: Home, people: pl.DataFrame, segment_name: str, purpose_code: str, channel_code: str, at: datetime
+) -> Path | None:
+    """Keep who (customer_id, contact_ref) was contacted at a naive UTC time, durable on return. None where it was nobody."""
+    if not people.height:
+        return None
+    frame = people.select("customer_id", "contact_ref").with_columns(
+        channel_code=pl.lit(channel_code),
+        purpose_code=pl.lit(purpose_code),
+        segment_name=pl.lit(segment_name),
+        contacted_at=pl.lit(at, pl.Datetime("us")),
+    )
+    path = folder_of(home) / "contacts" / f"{at:{_STAMP}}-{secrets.token_hex(8)}.parquet"
+    _write(path, frame.cast(CONTACT))  # type: ignore[arg-type]
+    return path
+
+
+def contacts_since(home: Home, since: datetime) -> list[Path]:
+    """The files that hold contacts after a naive UTC time."""
+    earliest = f"{since:{_STAMP}}"
+    return sorted(path for path in (folder_of(home) / "contacts").glob("*.parquet") if path.name[:15] >= earliest)
+
+
+def exclusion_lists(home: Home) -> dict[str, Path]:
+    """The lists of excluded people, by name: files of `identity_ref`, tokens and customer ids."""
+    return {path.stem: path for path in sorted((folder_of(home) / "exclusions").glob("*.parquet"))}
+
+
+def change_exclusions(
+    home: Home, name: str, at: datetime, *, add: Collection[str] = (), remove: Collection[str] = ()
+) -> tuple[int, int, int]:
+    """Put tokens and customer ids on a list or take them off. How many were added, were removed, and are on it now."""
+    if not _NAME.fullmatch(name):
+        raise SegmentError(
+            f"exclusion list: expected small letters, digits and underscores, found {name[:60]!r}. Rename it."
+        )
+    path = folder_of(home) / "exclusions" / f"{name}.parquet"
+    nobody = pl.DataFrame(schema={"identity_ref": pl.String, "added_at": pl.Datetime("us")})
+    before = pl.read_parquet(path) if path.exists() else nobody
+    kept = before.filter(~pl.col("identity_ref").is_in(list(remove)))
+    new = sorted(set(add) - set(kept["identity_ref"]))
+    added = pl.DataFrame({"identity_ref": new}, schema={"identity_ref": pl.String}).with_columns(
+        added_at=pl.lit(at, pl.Datetime("us"))
+    )
+    after = pl.concat([kept, added]).sort("identity_ref")
+    _write(path, after)
+    return len(new), before.height - kept.height, after.height
+
+
+def record_run(home: Home, at: datetime, sizes: Iterable[Mapping[str, Any]], members: Mapping[str, pl.Series]) -> None:
+    """Keep the sizes of a run, which take the place of those of the same time, and its members in the place of the last ones'."""
+    rows = list(sizes)
+    mine = {(row["name"], row["as_of_at"]) for row in rows}
+    kept = [row for row in _sizes(home) if (row["name"], row["as_of_at"]) not in mine]
+    text = "".join(f"{json.dumps(row, sort_keys=True, ensure_ascii=False)}\n" for row in [*kept, *rows])
+    write_atomically(folder_of(home) / _SIZES, text.encode())
+    frames = [
+        people.alias("customer_id").to_frame().select(pl.lit(name).alias("segment_name"), "customer_id")
+        for name, people in sorted(members.items())
+    ]
+    empty = pl.DataFrame(schema={"segment_name": pl.String, "customer_id": pl.String})
+    _write(members_file(home), pl.concat([empty, *frames]).with_columns(as_of_at=pl.lit(at, pl.Datetime("us"))))
+
+
+def members_file(home: Home) -> Path:
+    """Who matched which segment at the last run: segment_name, customer_id, as_of_at."""
+    return folder_of(home) / "members.parquet"
+
+
+def sizes(home: Home, name: str) -> list[dict[str, Any]]:
+    """What was counted of a segment run after run, oldest first."""
+    return sorted((row for row in _sizes(home) if row["name"] == name), key=lambda row: str(row["as_of_at"]))
+
+
+def check_version(home: Home, name: str, version: int, hashed: str) -> None:
+    """Raises: SegmentError where something else has gone out under this version."""
+    known = _versions(home).get(name, {}).get(str(version), hashed)
+    if known != hashed:
+        raise SegmentError(
+            f"segment {name}, version: expected another than {version}, under which a definition of hash {known[:12]} has "
+            f"gone out, found {version} with hash {hashed[:12]}. Raise the version."
+        )
+
+
+def keep_version(home: Home, name: str, version: int, hashed: str) -> None:
+    """Remember what has gone out under a version."""
+    known = _versions(home)
+    if known.get(name, {}).get(str(version)) != hashed:
+        known.setdefault(name, {})[str(version)] = hashed
+        text = json.dumps(known, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(folder_of(home) / _VERSIONS, text.encode())
+
+
+def _sizes(home: Home) -> list[dict[str, Any]]:
+    path = folder_of(home) / _SIZES
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _versions(home: Home) -> dict[str, dict[str, str]]:
+    path = folder_of(home) / _VERSIONS
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+
+def _write(path: Path, frame: pl.DataFrame) -> None:
+    data = io.BytesIO()
+    frame.write_parquet(data, compression="zstd")
+    write_atomically(path, data.getvalue())
