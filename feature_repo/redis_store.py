@@ -11,27 +11,24 @@ import secrets
 import struct
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
 from feature_repo.packed import layout_of
+from feature_repo.redis_nodes import ClusterNodes, Nodes, OneNode, bulk, command, driver, faults, lost
 from feature_repo.redis_scripts import BEGIN, COMMIT, ERASE, FAILED, FIRST, SWEEP, WRITE
 from feature_repo.store import Fetched, OnlineStore, Refresh, Standing, StoredRow, Written
 
 if TYPE_CHECKING:
     from feature_repo.columns import Encoded
-    from feature_repo.redis_line import Line
-    from feature_repo.redis_wire import Batch
 
-T = TypeVar("T")
 HEAD = struct.Struct(">qI")
 HEAD_BYTES = HEAD.size
 FOLLOWS = 1 << 31  # of the four bytes that say by which publication
@@ -41,7 +38,6 @@ LEASE_SECONDS = 60.0  # a publication that says nothing for so long is taken for
 _RENEW_SECONDS = 10.0
 _PATIENCE = 3.0  # seconds; who reads waits no longer than twice that
 _NOTHING = Standing()
-_SLOTS = 16384
 
 
 class RedisStore(OnlineStore):
@@ -61,13 +57,13 @@ class RedisStore(OnlineStore):
     def _client(self) -> Any:
         try:
             return self._connect()
-        except _faults() as fault:
-            raise _lost(fault) from None
+        except faults() as fault:
+            raise lost(fault) from None
 
     @cached_property
-    def _nodes(self) -> "_Nodes":
+    def _nodes(self) -> Nodes:
         with self._lock:
-            return _ClusterNodes(self._client) if hasattr(self._client, "nodes_manager") else _OneNode(self._client)
+            return ClusterNodes(self._client) if hasattr(self._client, "nodes_manager") else OneNode(self._client)
 
     def fetch(self, views: Sequence[View], keys: Sequence[str]) -> Fetched:
         for _ in range(2):
@@ -96,8 +92,8 @@ class RedisStore(OnlineStore):
         """How some views are asked for, worked out once."""
         known = self._queries.get(key := (views[0].entity.join_keys, *[view.name for view in views]))
         if known is None:
-            tail = b"".join(_bulk(field) for view in views for field in _places(view))
-            meta = _command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
+            tail = b"".join(bulk(field) for view in views for field in _places(view))
+            meta = command(b"HMGET", self._meta, *(b"view:" + _view_id(view) for view in views))
             head = b"*%d\r\n$5\r\nHMGET\r\n$" % (2 + 2 * len(views))
             known = self._queries[key] = _Query(self._prefix(views[0].entity).decode(), meta, head, b"\r\n" + tail)
         return known
@@ -125,7 +121,7 @@ class RedisStore(OnlineStore):
         note = noted(touched, rows.keys)
         if self._nodes.slots is None:  # the script sees for itself what is published
             return self._written(view, rows, 0, [self._meta, name], None, note)[0]
-        told, _ = self._nodes.ask([self._meta, touched], [_command(b"HGET", self._meta, name), note])
+        told, _ = self._nodes.ask([self._meta, touched], [command(b"HGET", self._meta, name), note])
         done, standing = self._standing(told)
         return self._written(view, rows, 0, [b"%d" % done, b"%d" % (standing.as_of_us or 0)], None)[0]
 
@@ -191,7 +187,7 @@ class RedisStore(OnlineStore):
         for view in views:
             fields = _places(view)
             for names in self._scanned(self._prefix(view.entity)):
-                self._nodes.ask(names, [_command(b"HDEL", name, *fields) for name in names])
+                self._nodes.ask(names, [command(b"HDEL", name, *fields) for name in names])
             self._ask(b"DEL", *self._touched(view))
             self._ask(b"HDEL", self._meta, *(kind + _view_id(view) for kind in (b"view:", b"pending:", b"name:")))
         self._registered.clear()
@@ -214,7 +210,7 @@ class RedisStore(OnlineStore):
 
     def destroy(self) -> None:
         for names in self._scanned(self._meta):
-            self._nodes.ask(names, [_command(b"UNLINK", name) for name in names])
+            self._nodes.ask(names, [command(b"UNLINK", name) for name in names])
         self._layouts.clear()
         self._registered.clear()
 
@@ -301,7 +297,7 @@ class RedisStore(OnlineStore):
         found = []
         for prefix in self._prefixes():
             for names in self._scanned(prefix):
-                answers = self._nodes.ask(names, [_command(b"HVALS", name) for name in names])
+                answers = self._nodes.ask(names, [command(b"HVALS", name) for name in names])
                 found += [
                     name for name, values in zip(names, answers, strict=True)
                     if any(mark in value for value in values for mark in marks)
@@ -319,8 +315,8 @@ class RedisStore(OnlineStore):
         """The next names of a walk; none at its end."""
         try:
             return list(islice(names, 1000))
-        except _faults() as fault:
-            raise _lost(fault) from None
+        except faults() as fault:
+            raise lost(fault) from None
 
     def _prefixes(self) -> set[bytes]:
         return set(self._ask(b"SMEMBERS", self._meta + b"entities"))
@@ -334,11 +330,11 @@ class RedisStore(OnlineStore):
         return name, name + b":before"
 
     def _ask(self, *words: bytes) -> Any:
-        return self._nodes.ask([words[1]], [_command(*words)])[0]
+        return self._nodes.ask([words[1]], [command(*words)])[0]
 
     def _script(self, script: str, keys: Sequence[bytes], *values: Any) -> Any:
         given = [each if isinstance(each, bytes) else str(each).encode() for each in values]
-        asked = _command(b"EVAL", script.encode(), b"%d" % len(keys), *keys, *given)
+        asked = command(b"EVAL", script.encode(), b"%d" % len(keys), *keys, *given)
         return self._nodes.ask([keys[0]], [asked])[0]
 
 
@@ -399,178 +395,12 @@ class _Coming(Refresh):
             self._renewed = time.monotonic()
 
 
-class _Nodes(ABC):
-    """Commands to whoever keeps their key, many in one round trip. What is asked again changes nothing: so one that is lost is asked again."""
-
-    slots: int | None = None  # how many groups keys fall into that one script may not mix; None: one
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-        self.lost = 0  # how often a connection was
-
-    @abstractmethod
-    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
-        """Answers in order, given of each command its key and the command as it is sent."""
-
-    @abstractmethod
-    def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
-        """Each batch with the answer of a script to it, in their order; a few are on their way at once. `first`: a command, where there is one node."""
-
-    @abstractmethod
-    def _pools(self) -> list[Any]:
-        """Connections to each server that is written to."""
-
-    def lives(self) -> int:
-        """A number that changes where one of several servers is another, or was started anew: then it may lack what the others have."""
-        return 0
-
-    @contextmanager
-    def one_life(self) -> Iterator[None]:
-        """What this thread asks within is asked of the servers there are now. One in place of another may lack what that one took.
-
-        Raises: FeatureError.
-        """
-        try:
-            self._local.lives = {id(pool): self._on(pool, _life) for pool in self._pools()}
-        except _faults() as fault:
-            raise _lost(fault) from None
-        try:
-            yield
-        finally:
-            self._local.lives = None
-
-    def close(self) -> None:
-        for line in vars(self._local).pop("lines", {}).values():
-            line.pool.release(line.connection)
-
-    def _on(self, pool: Any, work: "Callable[[Line], T]") -> T:
-        """Some work on this thread's connection to a node. Raises: RedisError when it is lost twice."""
-        from feature_repo.redis_line import Line
-
-        errors = _driver()
-        kept, lives = vars(self._local).setdefault("lines", {}), vars(self._local).get("lives")
-        for is_last in (False, True):
-            try:
-                line = kept.get(id(pool)) or kept.setdefault(id(pool), Line(pool))
-                if lives is not None and (is_last or id(pool) not in lives) and lives.get(id(pool)) != _life(line):
-                    raise FeatureError(
-                        "online store: expected one Redis to the end of a publication, found another in its place. Publish it again."
-                    )
-                return work(line)
-            except BaseException as fault:
-                self.lost += 1
-                # Given back, for the pool asks the sentinels anew who is the master; and nobody reads what was left unread.
-                if (line := kept.pop(id(pool), None)) is not None:
-                    line.connection.disconnect()
-                    pool.release(line.connection)
-                if is_last or not isinstance(fault, errors.RedisError) or isinstance(fault, errors.ResponseError):
-                    if lives is not None:
-                        lives.clear()  # nothing passes any more
-                    raise
-        raise AssertionError
-
-
-class _OneNode(_Nodes):
-    def __init__(self, client: Any) -> None:
-        super().__init__()
-        self._pool = client.connection_pool
-
-    def _pools(self) -> list[Any]:
-        return [self._pool]
-
-    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
-        sent = b"".join(commands)
-
-        try:
-            return self._on(self._pool, lambda line: line.ask(sent, len(commands)))
-        except _driver().RedisError as fault:
-            raise _lost(fault) from None
-
-    def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
-        from feature_repo.redis_line import Remade
-
-        sent = Remade(batches)  # a line that is lost is asked again from the beginning
-        try:
-            return self._on(self._pool, lambda line: line.run(script, sent, first))
-        except _driver().RedisError as fault:
-            raise _lost(fault) from None
-
-
-class _ClusterNodes(_Nodes):
-    slots = _SLOTS
-
-    def __init__(self, client: Any) -> None:
-        super().__init__()
-        self._client = client
-
-    def _pools(self) -> list[Any]:
-        return [self._client.get_redis_connection(node).connection_pool for node in self._client.get_primaries()]
-
-    def lives(self) -> int:
-        try:
-            told = sorted(self._on(pool, _life) for pool in self._pools())
-        except _faults() as fault:
-            raise _lost(fault) from None
-        return int.from_bytes(hashlib.sha256(b"".join(told)).digest()[:8])
-
-    def ask(self, keys: Sequence[bytes], commands: Sequence[bytes]) -> list[Any]:
-        answers: list[Any] = [None] * len(commands)
-
-        def told(numbers: Sequence[int], line: "Line") -> None:
-            found = line.ask(b"".join([commands[each] for each in numbers]), len(numbers))
-            for number, answer in zip(numbers, found, strict=True):
-                answers[number] = answer
-
-        self._by_node(keys, told)
-        return answers
-
-    def run(self, script: str, batches: "Iterable[Batch]", first: bytes = b"") -> "list[tuple[Batch, Any]]":
-        from feature_repo.redis_line import Remade
-
-        sent = list(batches)
-        answers: list[Any] = [None] * len(sent)
-
-        def told(numbers: Sequence[int], line: "Line") -> None:
-            found = line.run(script, Remade(sent[each] for each in numbers))
-            for number, (_, answer) in zip(numbers, found, strict=True):
-                answers[number] = answer
-
-        self._by_node([batch.name(0) for batch in sent], told)
-        return list(zip(sent, answers, strict=True))
-
-    def _by_node(self, keys: Sequence[bytes], told: "Callable[[Sequence[int], Line], None]") -> None:
-        """Work on each node that keeps some of the keys. A cluster that moved its slots is looked at again."""
-        left: Sequence[int] = range(len(keys))
-        for is_last in (False, True):
-            groups: dict[int, tuple[Any, list[int]]] = {}
-            try:
-                for number in left:
-                    node = self._client.nodes_manager.get_node_from_slot(self._client.keyslot(keys[number]))
-                    pool = self._client.get_redis_connection(node).connection_pool
-                    groups.setdefault(id(pool), (pool, []))[1].append(number)
-            except _faults() as fault:  # slots that nobody keeps
-                raise _lost(fault) from None
-            failed: list[int] = []
-            for pool, numbers in groups.values():
-                try:
-                    self._on(pool, lambda line, numbers=numbers: told(numbers, line))  # type: ignore[misc]
-                except _faults() as fault:
-                    if is_last:
-                        raise _lost(fault) from None
-                    failed += numbers
-            if not failed:
-                return
-            with suppress(*_faults()):
-                self._client.nodes_manager.initialize()
-            left = failed
-
-
 def redis_store(address: str, project: str = "troth") -> RedisStore:
     """The store in a Redis: `redis://host:port/db`, `rediss://...`, `redis+cluster://host:port`, or `redis+sentinel://host:port,host:port/service`.
 
     It is reached when it is first asked. Raises: FeatureError when there is no driver.
     """
-    redis, kind = _driver(), urlsplit(address)
+    redis, kind = driver(), urlsplit(address)
     times: dict[str, Any] = {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
 
     def connect() -> Any:
@@ -651,37 +481,3 @@ def _places(view: View) -> tuple[bytes, bytes]:
     """The two fields of a view in the hash of an entity."""
     name = _view_id(view)
     return name + b"0", name + b"1"
-
-
-def _bulk(word: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(word), word)
-
-
-def _command(*words: bytes) -> bytes:
-    return b"*%d\r\n" % len(words) + b"".join([_bulk(each) for each in words])
-
-
-def _life(line: "Line") -> bytes:
-    """What a server calls itself from its start to its end."""
-    (told,) = line.ask(_command(b"INFO", b"server"), 1)
-    return bytes(told).partition(b"run_id:")[2][:40]
-
-
-def _lost(fault: Exception) -> FeatureError:
-    return FeatureError(f"online store: expected a Redis that works, found {type(fault).__name__}. Try again.")
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    """What redis-py raises; those of a cluster are of a kind of their own."""
-    redis = _driver()
-    return redis.RedisError, redis.exceptions.RedisClusterException
-
-
-def _driver() -> Any:
-    try:
-        import redis
-    except ImportError:
-        raise FeatureError(
-            "online store: expected redis-py to reach Redis with, found none. Install Troth with its extra `redis`."
-        ) from None
-    return redis

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.columns import FEW, Encoded, fixed
+from feature_repo.redis_nodes import bulk
 
 ROWS_AT_A_TIME = 500  # of one script: others wait for it a few milliseconds
 HEAD = struct.Struct(">qI")
@@ -76,11 +77,6 @@ def _short(rows: Encoded, prefix: bytes, epoch: int, follows: Any, constants: Se
     ]
     words = [b"%d" % len(names), *names, *constants, *values]
     return Batch(names, len(words), [bulk(each) for each in words])
-
-
-def bulk(word: bytes) -> bytes:
-    """One word as a bulk string of the protocol."""
-    return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
 def noted(name: bytes, keys: pa.Array) -> bytes:
