@@ -104,11 +104,10 @@ class ReadLog:
 
     def _begun(self) -> datetime | None:
         """When the first line of the file was written; None without one that can be read."""
-        with self._path.open("rb") as file:
-            line = file.readline()
         try:
-            return msgspec.json.decode(line, type=PersonalRead).at
-        except msgspec.MsgspecError:
+            with self._path.open("rb") as file:
+                return msgspec.json.decode(file.readline(), type=PersonalRead).at
+        except (FileNotFoundError, msgspec.MsgspecError):  # another process has just put it aside
             return None
 
     def _turn(self, at: datetime) -> None:
