@@ -4,10 +4,7 @@ Parses and prints; what is followed and checked is in `models/purpose_flow/`. Ne
 """
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Which personal data reaches which use, column by column, and whether its purpose covers it.",
 )
-_AS_OF_AT = json.dumps({"as_of_at": "1970-01-01T00:00:00Z"})  # any time: lineage is the same at all of them
 
 
 @app.command("check")
@@ -95,6 +91,8 @@ def flow_export(
 
 def inspection(home: Home) -> "Inspection":
     """The flow of the project as it is now. Raises: WarehouseError when it does not compile; FlowError when it cannot be followed."""
+    from orchestration.warehouse import compiled
+
     return inspected_manifest(json.loads(compiled(home).read_bytes()))
 
 
@@ -113,39 +111,3 @@ def inspected_manifest(manifest: Mapping[str, Any]) -> "Inspection":
         for contract in contracts()
     ]
     return inspected(manifest, landed, read_policy().purposes)
-
-
-def compiled(home: Home) -> Path:
-    """dbt's manifest with compiled SQL, of the project as it is now: made once per version, beside the folder of its parsed one.
-
-    Raises: WarehouseError when it does not compile.
-    """
-    from orchestration import warehouse
-    from troth.home import write_atomically
-
-    kept = warehouse.parsed().with_suffix(".compiled.json")
-    if not kept.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            write_atomically(kept, compile_project(warehouse.PROJECT, home, Path(folder)).read_bytes())
-    return kept
-
-
-def compile_project(project: Path, home: Home, folder: Path) -> Path:
-    """Compile a dbt project into a folder, over an empty database of its own there, never the warehouse. Gives the manifest."""
-    from orchestration import warehouse
-
-    places = {
-        "TROTH_WAREHOUSE": str(folder / "empty.duckdb"),
-        "DBT_TARGET_PATH": str(folder),
-        "DBT_LOG_PATH": str(folder / "logs"),
-    }
-    done = subprocess.run(
-        [warehouse.dbt_executable(), "--quiet", "compile", "--project-dir", str(project), "--vars", _AS_OF_AT],
-        env={**os.environ, **warehouse.dbt_environment(home, None), **places},
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = (done.stdout + done.stderr).decode(errors="replace")[-4_000:]
-        raise warehouse.WarehouseError(f"dbt project: expected it to compile, found errors. Mend them:\n{said}")
-    return folder / "manifest.json"

@@ -20,9 +20,9 @@ from models.purpose_flow.inspecting import Inspection
 from models.purpose_flow.open_lineage import events
 from models.purpose_flow.uses import CONTACTS
 from orchestration.catalog import contracts
-from orchestration.flow_commands import compile_project, inspected_manifest
+from orchestration.flow_commands import inspected_manifest
 from orchestration.sources.contract import PersonalClass
-from orchestration.warehouse import PROJECT
+from orchestration.warehouse import PROJECT, compile_project
 from troth.home import Home
 
 pytestmark = pytest.mark.slow
