@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _consent(kind: str, source: Path, place: str) -> dict[str, float]:
     import polars as pl
 
     from feature_repo import catalogue
-    from feature_repo.catalogue import STANDING_SLOTS, SUBJECT_GATE, Service, View
+    from feature_repo.catalogue import STANDING_SLOTS, SUBJECT_GATE, Service
     from feature_repo.changes import refresh
     from feature_repo.columns import encoded
     from feature_repo.publish import in_short
@@ -122,10 +123,9 @@ def _consent(kind: str, source: Path, place: str) -> dict[str, float]:
 
         store = SqliteStore(Path(place))
     rows = pl.read_parquet(source).with_columns(customer_id=pl.format("cus_{}", pl.int_range(pl.len())))
-    base = vars(bench_view()) | {"entity": catalogue.CUSTOMER}
     services = {}
     for name, is_personal in (("open", False), ("asked", True)):
-        view = View(**(base | {"name": f"{name}_features", "is_personal": is_personal}))
+        view = replace(bench_view(), entity=catalogue.CUSTOMER, name=f"{name}_features", is_personal=is_personal)
         services[name] = Service(f"{name}_v1", "", (view,), "personalization" if is_personal else None)
         store.write(view, encoded(view, rows))
     standing = rows.select(

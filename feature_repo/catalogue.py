@@ -6,7 +6,7 @@ so that answering a question imports neither Feast nor Polars.
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from feature_repo.errors import FeatureError
@@ -54,8 +54,11 @@ class View:
     added_fields: tuple[Field, ...] = ()
     is_feature: bool = True  # False: an index that answers need, kept in the online store but no feature for models
     lag_limit: timedelta | None = None  # None: of a view that is nobody's of ours
+    mark_column: str | None = (
+        None  # says the same in every row of the table, and is kept once, with the published version
+    )
 
-    @property
+    @cached_property
     def online_fields(self) -> tuple[Field, ...]:
         return (*self.fields, *self.added_fields)
 
@@ -220,6 +223,7 @@ SUBJECT_STANDING = View(
     time_to_live=DAILY,
     lag_limit=DAILY_LAG,
     is_personal=True,
+    mark_column="ledger_size",
     added_fields=tuple(
         Field(f"expires_{slot}_at", "timestamp", f"When the grant for {slot} ends; null if it does not.")
         for slot in STANDING_SLOTS
@@ -241,6 +245,7 @@ SUBJECT_GATE = View(
     time_to_live=DAILY,
     lag_limit=DAILY_LAG,
     is_personal=True,
+    mark_column="ledger_size",
     is_feature=False,
 )
 AVAILABILITY = View(

@@ -100,12 +100,12 @@ def _refresh(home: Home, store: OnlineStore, view: View, version: str) -> Publis
 
 
 def _mark(home: Home, view: View) -> int | None:
-    """How many events of the ledger standing was decided under; None for what does not rest on it."""
+    """What is kept of a version once: of standing, how many events of the ledger it was decided under; None where there is nothing."""
     import polars as pl
 
-    if view.table != SUBJECT_STANDING.table:
+    if view.mark_column is None:
         return None
-    found = pl.read_parquet(published.current(home, view.table), columns=["ledger_size"])["ledger_size"].min()
+    found = pl.read_parquet(published.current(home, view.table), columns=[view.mark_column])[view.mark_column].min()
     return None if found is None else int(found)  # type: ignore[arg-type]
 
 

@@ -210,7 +210,7 @@ def _answer(
         features=features if is_allowed else None,
         statuses=statuses,
         newest_event_at=None if newest_us is None else from_microseconds(newest_us),
-        age_seconds=None if newest_us is None else (to_microseconds(at) - newest_us) / 1e6,
+        age_seconds=None if newest_us is None else max(0, to_microseconds(at) - newest_us) / 1e6,
         answered_at=at,
         evidence=Evidence(
             ledger_size=ledger_size,

@@ -54,7 +54,7 @@ def fits(use: Service, columns: Mapping[str, Sequence[str]]) -> bool:
 def in_columns(use: Service, found: Columns, at: datetime) -> FeatureColumns:
     """What the gate answered, as it is told."""
     now = to_microseconds(at)
-    moments = {each: (None, None) if each is None else (from_microseconds(each), (now - each) / 1e6) for each in set(found.newest_us)}  # fmt: skip
+    moments = {each: (None, None) if each is None else (from_microseconds(each), max(0, now - each) / 1e6) for each in set(found.newest_us)}  # fmt: skip
     newest = [moments[each] for each in found.newest_us]
     return FeatureColumns(
         service=use.name,

@@ -38,7 +38,11 @@ def columns_of(model: str) -> dict[str, str]:
 def test_a_feature_view_has_exactly_the_columns_of_its_table(view: catalogue.View) -> None:
     columns = columns_of(view.table)
     meant = {field.name: DBT_TYPES[field.type] for field in view.fields}
-    found = {name: kind for name, kind in columns.items() if name not in (*view.entity.join_keys, view.event_column)}
+    found = {
+        name: kind
+        for name, kind in columns.items()
+        if name not in (*view.entity.join_keys, view.event_column, view.mark_column)
+    }
     assert meant == found, f"{view.name}\n  features: {sorted(meant.items())}\n  columns:  {sorted(found.items())}"
     assert {*view.entity.join_keys, view.event_column} <= set(columns)
 

@@ -1,6 +1,7 @@
 """Many at once through the gate, held to what one by one is answered."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -72,7 +73,7 @@ def test_many_are_answered_as_each_alone(store: SqliteStore, data: st.DataObject
 
 
 def test_rows_of_an_older_definition_stand_beside_newer_ones(tmp_path: Path) -> None:
-    old = catalogue.View(**(vars(catalogue.PRODUCT_POPULARITY) | {"fields": catalogue.PRODUCT_POPULARITY.fields[:2]}))
+    old = replace(catalogue.PRODUCT_POPULARITY, fields=catalogue.PRODUCT_POPULARITY.fields[:2])
     kept, at_us = SqliteStore(tmp_path / "online.db"), int(AT.timestamp() * 1e6)
     kept.write_rows(old, [(("old",), at_us, {"sold_units_7d": 1, "sold_units_28d": 2})])
     kept.write_rows(catalogue.PRODUCT_POPULARITY, [(("new",), at_us, {"sold_units_7d": 3, "view_count_28d": 4})])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.catalogue import PRODUCT_POPULARITY, SKU_LOCATION, SKU_LOCATION_AVAILABILITY, View
+from feature_repo.catalogue import PRODUCT_POPULARITY, SKU_LOCATION, SKU_LOCATION_AVAILABILITY
 from feature_repo.changes import refresh
 from feature_repo.errors import FeatureError
 from feature_repo.packed import to_microseconds
@@ -119,7 +120,7 @@ def test_a_reader_sees_the_old_batch_or_the_new_never_half(tmp_path: Path) -> No
 def test_rows_of_an_older_definition_are_read_by_the_definition_they_were_written_under(tmp_path: Path) -> None:
     store = online_store(tmp_path)
     fields = PRODUCT_POPULARITY.fields[1:2]
-    older = View(**{**vars(PRODUCT_POPULARITY), "fields": fields})
+    older = replace(PRODUCT_POPULARITY, fields=fields)
     store.write_rows(older, [(("SKU-00001",), NOW_US, {"sold_units_28d": 7})])
     store.write_rows(PRODUCT_POPULARITY, [(("SKU-00002",), NOW_US, {"sold_units_28d": 9})])
     assert [row.values for row in dict(online_store(tmp_path).scan(PRODUCT_POPULARITY)).values()] == [
