@@ -16,6 +16,7 @@ from troth.home import Home
 from troth.settings import here
 
 if TYPE_CHECKING:
+    from models.purpose_flow.checking import Report
     from models.purpose_flow.inspecting import Inspection
 
 app = typer.Typer(
@@ -29,11 +30,11 @@ def flow_check(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Hold every use against what reaches it. Exit code 1 with every path that its purpose does not cover, or a breaker that is none."""
     from orchestration.printing import show
 
-    report = inspection(here(home).home).report
-    counts = {
-        "uses": report.uses, "tables": report.tables, "columns": report.columns, "edges": report.edges,
-        "personal_columns": report.personal_columns, "steps_ended_by": dict(report.ended),
-    }  # fmt: skip
+    sys.exit(show(answered(inspection(here(home).home).report, as_json), as_json))
+
+
+def answered(report: "Report", as_json: bool) -> dict[str, Any]:
+    """A report as it is printed: every path for machines, a line for each finding with its shortest path for people."""
     findings: list[dict[str, Any]] = [
         {
             "use": finding.use.title,
@@ -46,13 +47,22 @@ def flow_check(home: HomeOption = None, as_json: JsonOption = False) -> None:
         }
         for finding in report.findings
     ]
-    if not as_json:  # a line each: the shortest path
+    if not as_json:
         findings = [
-            {"use": each["use"], "column": each["column"], "for": ", ".join(each["purposes"]), "path": each["paths"][0]}
+            {"column": each["column"], "may_be_used_for": ", ".join(each["purposes"]), "path": each["paths"][0]}
             for each in findings
         ]
-    answer = {"is_verified": report.is_verified, **counts, "findings": findings, "faults": list(report.faults)}
-    sys.exit(show(answer, as_json))
+    return {
+        "is_verified": report.is_verified,
+        "uses": report.uses,
+        "tables": report.tables,
+        "columns": report.columns,
+        "edges": report.edges,
+        "personal_columns": report.personal_columns,
+        "steps_ended_by": dict(report.ended),
+        "findings": findings,
+        "faults": list(report.faults),
+    }
 
 
 @app.command("show")

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
 from feature_repo.catalogue import SERVICES
 from models.build import BASELINES
@@ -19,8 +21,9 @@ from models.purpose_flow.declarations import breakers, categories, made_tables, 
 from models.purpose_flow.inspecting import Inspection
 from models.purpose_flow.open_lineage import events
 from models.purpose_flow.uses import CONTACTS
+from orchestration import cli
 from orchestration.catalog import contracts
-from orchestration.flow_commands import inspected_manifest
+from orchestration.flow_commands import answered, inspected_manifest
 from orchestration.sources.contract import PersonalClass
 from orchestration.warehouse import PROJECT, compile_project
 from troth.home import Home
@@ -258,3 +261,28 @@ def test_a_column_is_told_about_with_the_uses_it_reaches(flow: Inspection) -> No
     assert not flow.about(BORN)["reaches"] or {each["purpose"] for each in flow.about(BORN)["reaches"]} <= {
         "profile_unification", "service",
     }  # fmt: skip
+
+
+def test_the_command_says_what_was_held_and_leaves_with_a_code(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli.app, ["flow", "check", "--json", "--home", str(tmp_path)])
+    assert told.exit_code == 0
+    answer = json.loads(told.stdout)
+    assert answer["is_verified"]
+    assert answer["findings"] == []
+    assert answer["uses"] > 20
+    written = tmp_path / "lineage.ndjson"
+    exported = CliRunner().invoke(cli.app, ["flow", "export", "--to", str(written), "--home", str(tmp_path), "--json"])
+    assert json.loads(exported.stdout)["events"] == len(written.read_text().splitlines())
+    assert list(tmp_path.iterdir()) == [written]  # no home was opened, and no warehouse
+
+
+def test_the_answer_names_every_path_of_a_finding_and_is_no_success(flow: Inspection) -> None:
+    planted = Use("segment", "birthdays", "marketing", (place("planted_third.season"),), "birthdays.yml")
+    answer = answered(check(flow.graph, flow.declared, [planted], flow.breakers, flow.keyed), as_json=True)
+    (finding,) = (each for each in answer["findings"] if each["column"] == BORN)
+    assert finding["paths"] == [
+        "raw_loyalty__members.birth_date -[identity]-> planted_direct.born -[identity]-> planted_first.born "
+        "-[transformation]-> planted_second.month -[conditional]-> planted_third.season -> segment birthdays"
+    ]
+    assert not answer["is_verified"]
+    assert not finding["is_direct"]
