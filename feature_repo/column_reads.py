@@ -58,8 +58,7 @@ def read_columns(source: Source, use: Service, entities: Mapping[str, Sequence[s
     found = source.store.fetch([*use.views, SUBJECT_GATE] if is_personal else use.views, keys)
     answers: list[Decision]
     if is_personal:
-        decide = decided(use, source, found.standings[-1], size, at)
-        answers = [decide(key, row) for key, row in zip(keys, found.rows[-1], strict=True)]
+        answers = decided(use, source, size, at, found.standings[-1], keys, found.rows[-1])
     else:
         answers = [(True, NOT_PERSONAL, None)] * len(keys)
     allowed = [is_allowed for is_allowed, _, _ in answers]

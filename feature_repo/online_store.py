@@ -263,8 +263,8 @@ class PackedOnlineStore(OnlineStore):  # type: ignore[misc]
         size = readable_size(source) if use else None
         allowed = None
         if use:
-            decide = decided(use, source, fetched.standings[-1], size, at)
-            allowed = [decide(key, row)[0] for key, row in zip(keys, fetched.rows[-1], strict=True)]
+            decisions = decided(use, source, size, at, fetched.standings[-1], keys, fetched.rows[-1])
+            allowed = [is_allowed for is_allowed, _, _ in decisions]
         now = to_microseconds(at)
         return [
             _answered(part, rows, allowed, now, source.store.layout)

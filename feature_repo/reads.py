@@ -92,11 +92,13 @@ def read_features(
     keys = [entity_key(use.entity, [entity.get(name) for name in use.entity.join_keys]) for entity in entities]
     size = readable_size(from_where) if use.is_personal else None
     found = from_where.store.fetch([*use.views, SUBJECT_GATE] if use.is_personal else use.views, keys)
-    decide = decided(use, from_where, found.standings[-1], size, at) if use.is_personal else None
+    decisions: Sequence[Decision] = [(True, NOT_PERSONAL, None)] * len(keys)
+    if use.is_personal:
+        decisions = decided(use, from_where, size, at, found.standings[-1], keys, found.rows[-1])
     versions = [standing.version for standing in found.standings]
     return [
-        _answer(use, key, rows, versions, size, at, from_where.store, decide)
-        for key, rows in zip(keys, zip(*found.rows, strict=True), strict=True)
+        _answer(use, key, rows, versions, size, at, from_where.store, decision)
+        for key, decision, rows in zip(keys, decisions, zip(*found.rows, strict=True), strict=True)
     ]
 
 
@@ -113,57 +115,63 @@ def projection(from_where: Source, at: datetime) -> tuple[str | None, int | None
     size, row = readable_size(from_where), from_where.store.sample(SUBJECT_GATE)
     without_tail = Source(from_where.store, from_where.ledger_size)
     (standing,) = from_where.store.standings([SUBJECT_GATE])
-    is_allowed, reason, seen = decided(catalogue.service("standing_v1"), without_tail, standing, size, at)("", row)
+    use = catalogue.service("standing_v1")
+    ((is_allowed, reason, seen),) = decided(use, without_tail, size, at, standing, [""], [row])
     return None if is_allowed else reason, size, seen
 
 
 def decided(
-    use: Service, from_where: Source, standing: Standing, ledger_size: int | None, at: datetime
-) -> Callable[[str, tuple[int, bytes] | None], Decision]:
-    """Who may be used for a service at `at`: a function of an entity's key and its row of projected standing. `standing`: of the gate's view.
+    use: Service, from_where: Source, ledger_size: int | None, at: datetime, standing: Standing, keys: Sequence[str], rows: Sequence[tuple[int, bytes] | None]
+) -> list[Decision]:  # fmt: skip
+    """Who may be used for a service at `at`, given entities and their rows of projected standing. `standing`: of the gate's view.
 
     Of events the projection has not seen, `heard` tells; without it they refuse everybody, for a withdrawal could be among them. A yes
     must also be recent, since links between identities and the policy change without an event; a no need not.
     """
-    purpose_code, channel_code = use.purpose_code or "", use.channel_code
-    slot, now = catalogue.standing_slot(purpose_code, channel_code), to_microseconds(at)
-    oldest = now - _GATE_LIVES_US
-    layout_of, heard, seen = from_where.store.layout, from_where.heard, standing.mark
-    readers: dict[bytes, Callable[[bytes], tuple[Any, ...]]] = {}
-
+    slot, now = catalogue.standing_slot(use.purpose_code or "", use.channel_code), to_microseconds(at)
+    oldest, seen = now - _GATE_LIVES_US, standing.mark
+    if slot is None:
+        return [(False, "unknown_purpose", None)] * len(keys)
+    missing: Decision = (False, "projection_missing" if ledger_size is not None else "ledger_unreadable", None)
+    if seen is None or seen != ledger_size:
+        return [
+            missing if row is None else (*_changed(use, from_where, ledger_size, seen, at, key, row[0] < oldest), seen)
+            for key, row in zip(keys, rows, strict=True)
+        ]
     least = now << 8 | REASON_BITS  # a yes that ends later is larger
-
-    def decide(key: str, row: tuple[int, bytes] | None) -> Decision:
-        if slot is None:
-            return False, "unknown_purpose", None
+    found, written_as, read = list[Decision](), b"", None
+    for row in rows:
         if row is None:
-            return False, "projection_missing" if ledger_size is not None else "ledger_unreadable", None
+            found.append(missing)
+            continue
         event_us, value = row
-        if seen is None or seen != ledger_size:
-            return *changed(key, event_us), seen
-        read = readers.get(value[:4])
-        if read is None:
-            read = readers[value[:4]] = _gate_reader(layout_of(value), slot)
+        if read is None or value[:4] != written_as:
+            written_as, read = value[:4], _gate_reader(from_where.store.layout(value), slot)
         (answer,) = read(value)
         if answer < least:
-            return False, "expired" if answer >= 0 else REASONS[answer & REASON_BITS], seen
-        return (True, REASONS[answer & REASON_BITS], seen) if event_us >= oldest else (False, "projection_stale", seen)
+            found.append((False, "expired" if answer >= 0 else REASONS[answer & REASON_BITS], seen))
+        elif event_us < oldest:
+            found.append((False, "projection_stale", seen))
+        else:
+            found.append((True, REASONS[answer & REASON_BITS], seen))
+    return found
 
-    def changed(key: str, event_us: int) -> tuple[bool, str]:
-        """By what the ledger heard since standing was projected."""
-        if ledger_size is None:
-            return False, "ledger_unreadable"
-        if seen is None:  # nobody published it
-            return False, "projection_missing"
-        if seen > ledger_size:
-            return False, "projection_ahead"
-        customer_id = entity_values(use.entity, key)[0]
-        found = heard.answer(customer_id, ledger_size, at, purpose_code, channel_code) if heard else None
-        if found is None:
-            return False, "projection_behind"
-        return found if not found[0] or event_us >= oldest else (False, "projection_stale")
 
-    return decide
+def _changed(
+    use: Service, from_where: Source, ledger_size: int | None, seen: int | None, at: datetime, key: str, is_old: bool
+) -> tuple[bool, str]:
+    """Whether somebody may be used, and why, by what the ledger heard since standing was projected."""
+    if ledger_size is None:
+        return False, "ledger_unreadable"
+    if seen is None:  # nobody published it
+        return False, "projection_missing"
+    if seen > ledger_size:
+        return False, "projection_ahead"
+    heard, customer_id = from_where.heard, entity_values(use.entity, key)[0]
+    found = heard.answer(customer_id, ledger_size, at, use.purpose_code or "", use.channel_code) if heard else None
+    if found is None:
+        return False, "projection_behind"
+    return (False, "projection_stale") if found[0] and is_old else found
 
 
 @lru_cache(maxsize=256)
@@ -185,9 +193,9 @@ def _answer(
     ledger_size: int | None,
     at: datetime,
     store: OnlineStore,
-    decide: Callable[[str, tuple[int, bytes] | None], Decision] | None,
+    decision: Decision,
 ) -> Answer:
-    is_allowed, reason, seen = decide(key, rows[-1]) if decide else (True, NOT_PERSONAL, None)
+    is_allowed, reason, seen = decision
     features: dict[str, Any] = {}
     statuses: dict[str, str] = {}
     versions: dict[str, str | None] = {}
