@@ -37,6 +37,7 @@ NAMES = (
     "feature_http",
     "growth",
     "historical",
+    "segments",
 )
 
 

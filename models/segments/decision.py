@@ -13,7 +13,7 @@ from models.permission import LINKS, asked_channel
 from models.segments import kept
 from models.segments.definition import Comparison, Segment, SegmentError, load
 from models.segments.fields import Value
-from models.segments.rules import Cap, Rules, read_rules
+from models.segments.rules import Rules, read_rules
 from models.segments.sql import Compiled, compiled, compiled_condition, connected
 from models.tables import versions
 from models.training import NEVER_ASKED
@@ -29,13 +29,18 @@ SAME_CONTACT_POINT = "same_contact_point"
 MAY_BE_CONTACTED = "may_be_contacted"
 # The token of `customers` that a channel reaches a person by; None where the customer id itself is the address.
 CONTACT_POINTS: dict[str, str | None] = {"email": "email_ref", "sms": "phone_ref", "in_app": None, "onsite": None}
-# How a grant that has ended by $at stands: the mart says how it stood when it was built.
+# Of those who match, for all channels at once. A grant that has ended by $at is told as such: the mart says how it stood when built.
 _PUBLISHED_STANDING = """
-select customer_id, is_allowed and coalesce(expires_at > $at, true) as is_allowed,
+create temp table published_standing as
+select customer_id, channel_code, is_allowed and coalesce(expires_at > $at, true) as is_allowed,
        case when is_allowed and expires_at <= $at then 'expired' else reason_code end as reason_code
 from consent_standing
-where purpose_code = $purpose_code and channel_code = $channel_code
+where purpose_code = $purpose_code and channel_code in (select unnest($channel_codes))
+  and customer_id in (select customer_id from matched)
 """
+_STANDING_THEN = (
+    "select customer_id, is_allowed, reason_code from published_standing where channel_code = $channel_code"
+)
 _STANDING_NOW = "select customer_id, is_allowed, reason_code from standing_now"
 
 
@@ -107,10 +112,9 @@ class Audience:
     def counts(self, channel: str) -> Counts:
         """How many may be contacted over a channel, by the published standing, and the others by reason."""
         sql, parameters = self._deciding(channel, None)
-        found = self._connection.execute(
-            f"select decision, count(*) from ({sql}) decided group by decision",  # noqa: S608 - ours
-            parameters,
-        ).fetchall()
+        grouped = f"select decision, count(*) from ({sql}) decided group by decision"  # noqa: S608 - ours
+        with _readable():
+            found = self._connection.execute(grouped, parameters).fetchall()
         counts = {str(reason): int(number) for reason, number in found}
         self._refuse_repeated(sum(counts.values()))
         return counted(counts)
@@ -126,7 +130,8 @@ class Audience:
         try:
             sql, parameters = self._deciding(channel, "standing_now")
             ordered = f"select * from ({sql}) decided order by customer_id"  # noqa: S608 - ours
-            found: pl.DataFrame = self._connection.sql(ordered, params=parameters).pl()
+            with _readable():
+                found: pl.DataFrame = self._connection.sql(ordered, params=parameters).pl()
         finally:
             self._connection.unregister("standing_now")
         self._refuse_repeated(found.height)
@@ -140,19 +145,19 @@ class Audience:
                 "A published table holds a customer twice: run `troth run`."
             )
 
-    def _deciding(self, channel: str, standing: str | None) -> tuple[str, dict[str, Value]]:
-        purpose_code, asked_about = self.asked[channel]
+    def _deciding(self, channel: str, standing: str | None) -> tuple[str, dict[str, Value | list[str]]]:
+        _, asked_about = self.asked[channel]
         point = CONTACT_POINTS[channel]
         contact_ref = f"m.{point}" if point else "m.customer_id"
-        parameters: dict[str, Value] = {}
+        parameters: dict[str, Value | list[str]] = {}
         if standing is None:
-            parameters |= {"at": self._at, "purpose_code": purpose_code, "channel_code": asked_about}
+            parameters["channel_code"] = asked_about
         hashed = self._in_groups(parameters)
         capped = self._capped(channel, contact_ref, parameters)
         sql = f"""
-with standing as ({_STANDING_NOW if standing else _PUBLISHED_STANDING}),
+with standing as ({_STANDING_NOW if standing else _STANDING_THEN}),
 capped as ({capped}),
-judged as (
+judged as materialized (
     select m.customer_id, {contact_ref} as contact_ref,
            case when m.is_test then '{TEST_CUSTOMER}'
                 when not coalesce(s.is_allowed, false) then coalesce(s.reason_code, '{NEVER_ASKED}')
@@ -177,7 +182,7 @@ select j.customer_id, j.contact_ref,
 from judged j left join shared f on f.contact_ref = j.contact_ref"""  # noqa: S608 - the names are ours, every value is a parameter
         return sql, parameters
 
-    def _in_groups(self, parameters: dict[str, Value]) -> str:
+    def _in_groups(self, parameters: dict[str, Value | list[str]]) -> str:
         """A stable share by salt: the first 32 bits of an MD5 below a bound, both in hex. A new version keeps the same people out."""
         shares = [
             (group.salt, group.percent, IN_TEST_GROUP)
@@ -194,24 +199,28 @@ from judged j left join shared f on f.contact_ref = j.contact_ref"""  # noqa: S6
                 whens.append(f"when {is_in} then '{reason}'")
         return "\n                ".join(whens)
 
-    def _capped(self, channel: str, contact_ref: str, parameters: dict[str, Value]) -> str:
-        """Members who were contacted as often as they may be, by themselves or under their address by anybody's name."""
+    def _capped(self, channel: str, contact_ref: str, parameters: dict[str, Value | list[str]]) -> str:
+        """Members who were contacted as often as they may be: they themselves, or their address in whosever name.
+
+        What went out after the time asked for counts too: it is no less true.
+        """
         parts = ["select customer_id from matched where false"]
-        for number, cap in enumerate(_caps(self._rules, self._segment, channel)):
-            parameters[f"since_{number}"] = self._at - timedelta(days=cap.days)
-            parameters[f"most_{number}"] = cap.at_most
-            purposes = []
-            for place, purpose in enumerate(cap.purposes):
-                parameters[f"purpose_{number}_{place}"] = purpose
-                purposes.append(f"$purpose_{number}_{place}")
-            where = f"contacted_at > $since_{number} and purpose_code in ({', '.join(purposes)})"
-            if cap.channel != EVERY:
-                parameters[f"channel_{number}"] = channel
-                where += f" and channel_code = $channel_{number}"
+        for number, cap in enumerate(self._rules.caps):
+            if self._segment.purpose not in cap.purposes or cap.channel not in (channel, EVERY):
+                continue
+            since = self._at - timedelta(days=cap.days)
+            files = kept.contacts_since(self._home, since, cap.purposes, None if cap.channel == EVERY else channel)
+            if len(files) < cap.at_most:  # nobody is in a file twice
+                continue
+            parameters |= {
+                f"files_{number}": [str(path) for path in files],
+                f"since_{number}": since,
+                f"most_{number}": cap.at_most,
+            }
             for column, own in (("customer_id", "m.customer_id"), ("contact_ref", contact_ref)):
                 parts.append(
-                    f"select m.customer_id from matched m join (select {column} from contacts where {where} "  # noqa: S608
-                    f"group by {column} having count(*) >= $most_{number}) c on c.{column} = {own}"
+                    f"select m.customer_id from matched m join (select {column} from read_parquet($files_{number}) "  # noqa: S608
+                    f"where contacted_at > $since_{number} group by {column} having count(*) >= $most_{number}) c on c.{column} = {own}"
                 )
         return "\nunion\n".join(parts)
 
@@ -244,9 +253,24 @@ def open_audience(
     tables |= {"consent_standing"} if has_standing else set()
     with connected(home, tables) as connection:
         connection.execute(f"create temp table matched as {query.sql}", dict(query.parameters))
-        _exclude(connection, exclusions, [str(path) for path in lists.values()])
-        _see_contacts(connection, home, rules, segment, at)
+        with _readable():
+            _exclude(connection, exclusions, [str(path) for path in lists.values()])
+        if has_standing:
+            asked_about = sorted({channel for _, channel in questions.values()})
+            values = {"at": at, "purpose_code": segment.purpose, "channel_codes": asked_about}
+            connection.execute(_PUBLISHED_STANDING, values)
         yield Audience(connection, home, segment, at, rules, questions), versions(home, tables)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What a home keeps of people is read whole, or nobody is decided about."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException) as fault:
+        raise SegmentError(
+            f"exclusion lists and contacts: expected Parquet files, found {str(fault).splitlines()[0][:120]}. Restore them."
+        ) from None
 
 
 def counted(decisions: Mapping[str, int]) -> Counts:
@@ -278,25 +302,3 @@ def _exclude(connection: duckdb.DuckDBPyConnection, rules: Sequence[Compiled], l
         "create temp table excluded as select distinct customer_id from everybody_excluded "
         "where customer_id in (select customer_id from matched)"
     )
-
-
-def _see_contacts(
-    connection: duckdb.DuckDBPyConnection, home: Home, rules: Rules, segment: Segment, at: datetime
-) -> None:
-    """The table `contacts`: what went out within the longest cap. What went out after `at` counts too: it is no less true."""
-    connection.execute(
-        "create temp table contacts (customer_id varchar, contact_ref varchar, channel_code varchar, purpose_code varchar, "
-        "contacted_at timestamp)"
-    )
-    longest = max((cap.days for channel in segment.channels for cap in _caps(rules, segment, channel)), default=0)
-    files = kept.contacts_since(home, at - timedelta(days=longest)) if longest else []
-    if files:
-        connection.execute(
-            "insert into contacts select customer_id, contact_ref, channel_code, purpose_code, contacted_at from read_parquet($files)",
-            {"files": [str(path) for path in files]},
-        )
-
-
-def _caps(rules: Rules, segment: Segment, channel: str) -> list[Cap]:
-    """The caps that hold for a segment over a channel."""
-    return [cap for cap in rules.caps if segment.purpose in cap.purposes and cap.channel in (channel, EVERY)]

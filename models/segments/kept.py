@@ -29,6 +29,7 @@ CONTACT = {
 _SIZES = "sizes.jsonl"
 _VERSIONS = "versions.json"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_CONTACTS = re.compile(r"([0-9]{8}T[0-9]{6})-([a-z_]+)-([a-z_]+)-[0-9a-f]{16}\.parquet")
 _STAMP = "%Y%m%dT%H%M%S"
 
 
@@ -48,15 +49,27 @@ def record_contacts(
         segment_name=pl.lit(segment_name),
         contacted_at=pl.lit(at, pl.Datetime("us")),
     )
-    path = folder_of(home) / "contacts" / f"{at:{_STAMP}}-{secrets.token_hex(8)}.parquet"
+    name = f"{at:{_STAMP}}-{purpose_code}-{channel_code}-{secrets.token_hex(8)}.parquet"
+    path = folder_of(home) / "contacts" / name
     _write(path, frame.cast(CONTACT))  # type: ignore[arg-type]
     return path
 
 
-def contacts_since(home: Home, since: datetime) -> list[Path]:
-    """The files that hold contacts after a naive UTC time."""
+def contacts_since(
+    home: Home, since: datetime, purposes: Collection[str], channel_code: str | None = None
+) -> list[Path]:
+    """The files that may hold contacts after a naive UTC time for these purposes, over one channel or any. A person is once in each."""
     earliest = f"{since:{_STAMP}}"
-    return sorted(path for path in (folder_of(home) / "contacts").glob("*.parquet") if path.name[:15] >= earliest)
+    found = []
+    for path in sorted((folder_of(home) / "contacts").glob("*.parquet")):
+        if not (named := _CONTACTS.fullmatch(path.name)):
+            raise SegmentError(
+                f"contacts: expected files named by time, purpose and channel, found {path.name[:60]!r}. Take it away."
+            )
+        stamp, purpose, channel = named.groups()
+        if stamp >= earliest and purpose in purposes and channel in (channel_code or channel,):
+            found.append(path)
+    return found
 
 
 def exclusion_lists(home: Home) -> dict[str, Path]:
@@ -85,23 +98,30 @@ def change_exclusions(
     return len(new), before.height - kept.height, after.height
 
 
-def record_run(home: Home, at: datetime, sizes: Iterable[Mapping[str, Any]], members: Mapping[str, pl.Series]) -> None:
+def record_run(home: Home, at: datetime, counts: Iterable[Mapping[str, Any]], members: Mapping[str, pl.Series]) -> None:
     """Keep the sizes of a run, which take the place of those of the same time, and its members in the place of the last ones'."""
-    rows = list(sizes)
+    rows = list(counts)
     mine = {(row["name"], row["as_of_at"]) for row in rows}
-    kept = [row for row in _sizes(home) if (row["name"], row["as_of_at"]) not in mine]
-    text = "".join(f"{json.dumps(row, sort_keys=True, ensure_ascii=False)}\n" for row in [*kept, *rows])
-    write_atomically(folder_of(home) / _SIZES, text.encode())
-    frames = [
-        people.alias("customer_id").to_frame().select(pl.lit(name).alias("segment_name"), "customer_id")
+    before = [row for row in _sizes(home) if (row["name"], row["as_of_at"]) not in mine]
+    text = "".join(f"{json.dumps(row, sort_keys=True, ensure_ascii=False)}\n" for row in [*before, *rows])
+    empty = pl.DataFrame(schema={"customer_id": pl.String, "segment_name": pl.String})
+    each = [
+        people.alias("customer_id").to_frame().with_columns(segment_name=pl.lit(name))
         for name, people in sorted(members.items())
     ]
-    empty = pl.DataFrame(schema={"segment_name": pl.String, "customer_id": pl.String})
-    _write(members_file(home), pl.concat([empty, *frames]).with_columns(as_of_at=pl.lit(at, pl.Datetime("us"))))
+    together = (
+        pl.concat([empty, *each])
+        .group_by("customer_id", maintain_order=True)
+        .agg(pl.col("segment_name").sort().str.join(" ").alias("segment_names"))
+        .sort("customer_id")
+        .with_columns(as_of_at=pl.lit(at, pl.Datetime("us")))
+    )
+    _write(members_file(home), together)
+    write_atomically(folder_of(home) / _SIZES, text.encode())
 
 
 def members_file(home: Home) -> Path:
-    """Who matched which segment at the last run: segment_name, customer_id, as_of_at."""
+    """Who matched which segments at the last run: customer_id, segment_names with spaces between, as_of_at."""
     return folder_of(home) / "members.parquet"
 
 

@@ -1,5 +1,6 @@
 """How many match, how many of them may be contacted per channel, and the rest by reason. Counts only: nobody is named."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -138,7 +139,7 @@ def _previewed(
         overlap=_overlap(home, segment, audience),
         sizes=[{key: row[key] for key in ("as_of_at", "version", "matched")} for row in kept.sizes(home, segment.name)],
         remarks=_remarks(home, segment),
-        ledger_size=_ledger_size(segment, audience),
+        ledger_size=_ledger_size(audience),
     )
 
 
@@ -146,13 +147,17 @@ def _overlap(home: Home, segment: Segment, audience: Audience) -> list[Overlap]:
     path = kept.members_file(home)
     if not path.exists():
         return []
-    rows = audience.query(
-        "select o.segment_name, count(*), count(m.customer_id), max(o.as_of_at) from read_parquet($path) o "
-        "left join matched m on m.customer_id = o.customer_id and not m.is_test "
-        "where o.segment_name <> $name group by o.segment_name order by o.segment_name",
-        {"path": str(path), "name": segment.name},
-    )
-    return [Overlap(str(name), int(str(of)), int(str(shared)), f"{at}+00:00") for name, of, shared, at in rows]
+    members, shared, as_of_at = Counter[str](), Counter[str](), ""
+    for names, people, theirs, at in audience.query(
+        "select o.segment_names, count(*), count(m.customer_id), max(o.as_of_at) from read_parquet($path) o "
+        "left join matched m on m.customer_id = o.customer_id and not m.is_test group by o.segment_names",
+        {"path": str(path)},
+    ):
+        as_of_at = f"{at}+00:00"
+        for name in str(names).split():
+            members[name] += int(str(people))
+            shared[name] += int(str(theirs))
+    return [Overlap(name, members[name], shared[name], as_of_at) for name in sorted(members) if name != segment.name]
 
 
 def _remarks(home: Home, segment: Segment) -> list[str]:
@@ -164,10 +169,7 @@ def _remarks(home: Home, segment: Segment) -> list[str]:
     ]
 
 
-def _ledger_size(segment: Segment, audience: Audience) -> int | None:
-    purpose_code, channel_code = audience.asked[segment.channels[0]]
-    size = audience.query(
-        "select max(ledger_size) from consent_standing where purpose_code = $purpose_code and channel_code = $channel_code",
-        {"purpose_code": purpose_code, "channel_code": channel_code},
-    )[0][0]
+def _ledger_size(audience: Audience) -> int | None:
+    """One number for the whole table: how much of the ledger its builder had heard."""
+    size = audience.query("select max(ledger_size) from consent_standing")[0][0]
     return None if size is None else int(str(size))
