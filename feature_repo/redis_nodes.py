@@ -69,7 +69,8 @@ class Nodes(ABC):
         from feature_repo.redis_line import Line
 
         errors = driver()
-        kept, lives = vars(self._local).setdefault("lines", {}), vars(self._local).get("lives")
+        own = self._local.__dict__
+        kept, lives = own.setdefault("lines", {}), own.get("lives")
         for is_last in (False, True):
             try:
                 line = kept.get(id(pool)) or kept.setdefault(id(pool), Line(pool))

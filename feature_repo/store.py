@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from feature_repo.catalogue import Entity, View
 from feature_repo.errors import FeatureError
@@ -86,11 +86,12 @@ def entity_key(entity: Entity, values: Sequence[Any]) -> str:
 
 def entity_keys(entity: Entity, columns: Sequence[Sequence[Any]]) -> Sequence[str]:
     """The same for many, given the values of each join key."""
-    if len(columns) != len(entity.join_keys) or any(not are_texts(column) and None in column for column in columns):
+    texts = [column if are_texts(column) else None if None in column else [str(each) for each in column] for column in columns]  # fmt: skip
+    if len(columns) != len(entity.join_keys) or None in texts:
         raise FeatureError(
             f"entity {entity.name}: expected values of {list(entity.join_keys)}, found others. Give each of them."
         )
-    *head, last = [column if are_texts(column) else [str(each) for each in column] for column in columns]
+    *head, last = cast(list[Sequence[str]], texts)
     for column in reversed(head):
         last = [f"{len(part) if part.isascii() else len(part.encode())}:{part}{rest}" for part, rest in zip(column, last, strict=True)]  # fmt: skip
     return last
