@@ -35,7 +35,7 @@ create temp table published_standing as
 select customer_id, channel_code, is_allowed and coalesce(expires_at > $at, true) as is_allowed,
        case when is_allowed and expires_at <= $at then 'expired' else reason_code end as reason_code
 from consent_standing
-where purpose_code = $purpose_code and channel_code in (select unnest($channel_codes))
+where purpose_code = $purpose_code and channel_code in ({codes})
   and customer_id in (select customer_id from matched)
 """
 _STANDING_THEN = (
@@ -256,9 +256,9 @@ def open_audience(
         with _readable():
             _exclude(connection, exclusions, [str(path) for path in lists.values()])
         if has_standing:
-            asked_about = sorted({channel for _, channel in questions.values()})
-            values = {"at": at, "purpose_code": segment.purpose, "channel_codes": asked_about}
-            connection.execute(_PUBLISHED_STANDING, values)
+            codes = {f"code_{number}": code for number, code in enumerate(sorted({c for _, c in questions.values()}))}
+            sql = _PUBLISHED_STANDING.format(codes=", ".join(f"${name}" for name in codes))
+            connection.execute(sql, {"at": at, "purpose_code": segment.purpose, **codes})
         yield Audience(connection, home, segment, at, rules, questions), versions(home, tables)
 
 

@@ -32,6 +32,7 @@ from models import registry
 from models.build import BASELINES
 from models.segments.definition import Comparison, Segment
 from models.segments.export import ExportReport, export
+from models.segments.rules import Rules
 from orchestration import stages, taking, warehouse
 from orchestration.catalog import SOURCES
 from serving import answers
@@ -228,8 +229,8 @@ def agreed_to_everything(road: Road) -> tuple[str, str]:
 
 
 def reached(road: Road, folder: Path, name: str) -> tuple[ExportReport, set[str]]:
-    """The export of `BUYERS` as of what the home knows, and who is in it."""
-    report = export(road.home, BUYERS, folder / name, road.until)
+    """The export of `BUYERS` as of what the home knows, without caps and test groups, and who is in it."""
+    report = export(road.home, BUYERS, folder / name, road.until, rules=Rules())
     with (folder / name / "members.csv").open(newline="") as file:
         return report, {row["customer_id"] for row in csv.DictReader(file)}
 

@@ -21,6 +21,7 @@ from models.decisions import Basis, folder_of, keeper
 from models.permission import LINKS, FrameStanding
 from models.segments.definition import Comparison, Segment
 from models.segments.export import export
+from models.segments.rules import Rules
 from models.tables import naive, versions
 from models.training import ANY_CHANNEL, PURPOSE
 from orchestration.rights.persons import resolve
@@ -88,7 +89,7 @@ def take_home(home: Home, customers: Sequence[str], folder: Path, clock: Clock) 
 
 def _use(home: Home, folder: Path, clock: Clock) -> None:
     """One export of a segment, and one training on everybody who may be learned from."""
-    export(home, EVERY_BUYER, folder, clock.now())
+    export(home, EVERY_BUYER, folder, clock.now(), rules=Rules())
     links, at = pl.read_parquet(current(home, LINKS)), naive(clock.now())
     with open_ledger(home, clock) as ledger:
         basis = Basis(ledger.checkpoint(), versions(home, [LINKS])[LINKS])
