@@ -335,7 +335,7 @@ def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> I
 
 
 @dg.asset(
-    deps=["customers", "consent_standing", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"],
+    deps=["customers", "consent_standing", "orders", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"],
     group_name="segments",
     automation_condition=FOLLOWS,
 )

@@ -15,6 +15,7 @@ from models.build import BASELINES
 from models.permission import asked_channel
 from models.segments.decision import CONTACT_POINTS
 from models.segments.definition import load, names
+from models.segments.fields import EVENTS
 from models.training import PURPOSE
 from orchestration.catalog import contracts
 from orchestration.sources.contract import Contract
@@ -97,6 +98,15 @@ def test_segments_and_models_are_for_purposes_and_channels_of_the_policy() -> No
             assert (segment.purpose, asked_channel(POLICY, name, segment.purpose, channel)) in ASKED
     assert set(CONTACT_POINTS) <= set(POLICY.channels)
     assert {PURPOSE, *(baseline.use_purpose_code for baseline in BASELINES)} <= set(POLICY.purposes)
+
+
+@pytest.mark.parametrize("name", sorted(EVENTS))
+def test_events_of_segments_speak_of_columns_of_the_marts(name: str) -> None:
+    event = EVENTS[name]
+    for table, fields in ((event.tables[0], event.fields), ("products", event.of_products)):
+        (model,) = yaml.safe_load((MODELS / "marts" / f"{table}.yml").read_text())["models"][:1]
+        columns = {column["name"] for column in model["columns"]}
+        assert fields.keys() <= columns, f"event {name}: {sorted(fields)}\n{table}: {sorted(columns)}"
 
 
 def test_the_simulator_asks_for_what_the_policy_asks() -> None:
