@@ -218,10 +218,11 @@ from judged j left join shared f on f.contact_ref = j.contact_ref"""  # noqa: S6
                 f"most_{number}": cap.at_most,
             }
             for column, own in (("customer_id", "m.customer_id"), ("contact_ref", contact_ref)):
-                parts.append(
-                    f"select m.customer_id from matched m join (select {column} from read_parquet($files_{number}) "  # noqa: S608
-                    f"where contacted_at > $since_{number} group by {column} having count(*) >= $most_{number}) c on c.{column} = {own}"
+                often = (
+                    f"select {column} from read_parquet($files_{number}) where contacted_at > $since_{number} "  # noqa: S608
+                    f"and {column} in (select {own} from matched m) group by {column} having count(*) >= $most_{number}"
                 )
+                parts.append(f"select m.customer_id from matched m join ({often}) c on c.{column} = {own}")  # noqa: S608
         return "\nunion\n".join(parts)
 
 
