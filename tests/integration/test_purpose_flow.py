@@ -154,7 +154,7 @@ def test_every_service_model_and_segment_is_a_use(flow: Inspection) -> None:
     assert titles >= {f"feature service {service.name}" for service in SERVICES}
     assert titles >= {f"training {baseline.name}" for baseline in BASELINES}
     assert titles >= {"segment lapsed_regulars", "export lapsed_regulars by email"}
-    assert {breaker.reviewer for breaker in breakers()} == {"privacy_office"}
+    assert {breaker.reviewer for breaker in breakers()} == {"authors"}
 
 
 # The documented shape of the facet: https://openlineage.io/spec/facets/1-2-0/ColumnLineageDatasetFacet.json
