@@ -38,6 +38,7 @@ NAMES = (
     "growth",
     "historical",
     "segments",
+    "pages",
 )
 
 

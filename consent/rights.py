@@ -53,7 +53,10 @@ REFUSALS: Mapping[str, str] = {
     "not_held": "We hold nothing about you.",
 }
 EXTENDED = "extended"  # an act that changes the deadline, not the state
-EXTENSIONS = ("complexity", "number_of_requests")  # GDPR 12(3)
+EXTENSIONS: Mapping[str, str] = {  # GDPR 12(3); the person is told within the first month
+    "complexity": "Your request is complex: we need up to two more months to answer it (GDPR 12(3)).",
+    "number_of_requests": "We have very many requests at the moment: we need up to two more months to answer yours (GDPR 12(3)).",
+}
 MONTHS, MORE_MONTHS = 1, 2
 # Where a no is impossible, what we do instead. A person takes it from there.
 ALTERNATIVES: Mapping[str, str] = {

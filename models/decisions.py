@@ -5,26 +5,32 @@ How a use is recorded belongs to `consent.receipts.uses`, what a receipt holds a
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Protocol
 
 import polars as pl
 
-from consent.ledger.ledger import Ledger
+from consent.events import Recorded
 from consent.log.entry import subject_key
-from consent.log.merkle import VerificationError
+from consent.log.note import Verifier
 from consent.receipts import decisions
-from consent.receipts.decisions import Question, Replayed
-from consent.receipts.uses import LINKS, Basis, answers, folder_of, links_file, record
-from consent.rule.policy import read_policy
+from consent.receipts.decisions import Question, Redecided, Replayable, Replayed
+from consent.receipts.uses import LINKS, Basis, answers, folder_of, links_of, policy_of, record
+from consent.rule.identity import company
 from models.permission import FrameStanding, identities
 from models.tables import naive
 from models.training import ANY_CHANNEL, PURPOSE, Keep
 from troth.clock import Clock
 from troth.home import Home
-from troth.ids import file_hash
 
-__all__ = ["LINKS", "Basis", "folder_of", "keeper", "record", "replay"]
+__all__ = ["LINKS", "Basis", "folder_of", "keeper", "record", "redecide", "replay"]
 
-VERSION_CHARACTERS = 32  # of a published version's hash, in its name
+
+class Replaying(Replayable, Protocol):
+    """What deciding about customers again needs of a ledger."""
+
+    @property
+    def verifier(self) -> Verifier: ...
+    def events_of(self, subject_id: str) -> Sequence[Recorded]: ...
 
 
 def keeper(home: Home, basis: Basis, clock: Clock) -> Keep:
@@ -39,37 +45,47 @@ def keeper(home: Home, basis: Basis, clock: Clock) -> Keep:
     return keep
 
 
-def replay(home: Home, number: int, ledger: Ledger) -> Replayed:
-    """Decide a recorded use again from the ledger and the identities as of then. Raises: VerificationError, ModelsError."""
-    folder, key, policy = folder_of(home), ledger.verifier, read_policy()
+def replay(home: Home, number: int, ledger: Replaying) -> Replayed:
+    """Decide a recorded use again from the ledger and the identities as of then. Raises: VerificationError, ConsentError."""
+    return decisions.replayed(redecide(home, number, ledger))
+
+
+def redecide(home: Home, number: int, ledger: Replaying) -> Redecided:
+    """`replay` that names every difference. What erasures took since stands on its hash.
+
+    Raises: VerificationError where receipt, rows or inputs are not those of the decision; ConsentError where they are gone.
+    """
+    folder, key = folder_of(home), ledger.verifier
     receipt = decisions.load(folder, number, key)
-    links = _links(home, receipt.use.inputs.get(LINKS, ""))
-    kept = set(pl.read_parquet(folder / f"{receipt.decisions_root}.parquet", columns=["subject_key"])["subject_key"])
-    customers = [each for each in links["customer_id"].unique().sort() if subject_key(each).hex() in kept]
+    policy = policy_of(home, receipt.use.policy_sha256)
+    path, gone = links_of(home, receipt.use.inputs.get(LINKS, ""), key)
+    links = identities(path)
+    kept = set(decisions.rows_of(folder, receipt)["subject_key"])
+    named = {subject_key(each).hex(): each for each in links["customer_id"].unique()}
+    customers = [named[key] for key in sorted(kept & set(named))]
+    silent = kept - set(named) - gone
 
     def decide(events: pl.DataFrame, subjects: Sequence[str], question: Question) -> pl.DataFrame:
         asked = question.purpose_code, question.channel_code, naive(question.known_at or question.at)
         return answers(subjects, FrameStanding(events, links, policy).known_at(*asked))
 
-    return decisions.replay(folder, number, key, _OfCustomers(ledger, links), policy, customers, decide)
+    return decisions.redecide(
+        folder, number, key, _OfCustomers(ledger, links), policy, customers, decide, gone & kept, silent
+    )
 
 
 class _OfCustomers:
-    """A ledger asked about customers: theirs are the leaves of all their identities."""
+    """A ledger asked about customers: theirs are the leaves of all their identities, and of whoever those were ever joined to.
 
-    def __init__(self, ledger: Ledger, links: pl.DataFrame) -> None:
+    For a no is heard over links: whose is erased is decided otherwise by none of their own leaves.
+    """
+
+    def __init__(self, ledger: Replaying, links: pl.DataFrame) -> None:
         self.frame, self.check_extends, self.opened = ledger.frame, ledger.check_extends, ledger.opened
         self._ledger = ledger
         self._links = links
 
     def leaves_of(self, customer_id: str) -> list[int]:
         mine = self._links.filter(pl.col("customer_id") == customer_id)["identity_ref"]
-        return sorted({leaf for one in mine for leaf in self._ledger.leaves_of(one)})
-
-
-def _links(home: Home, hashed: str) -> pl.DataFrame:
-    """The identities of a decision, by their hash: a published version is named by its beginning."""
-    path = links_file(home, hashed[:VERSION_CHARACTERS])
-    if file_hash(path) != hashed:
-        raise VerificationError(f"published table {LINKS}", f"hash {hashed}", file_hash(path), "It was changed")
-    return identities(path)
+        near = {other for one in mine for other in company(self._ledger, one)}
+        return sorted({leaf for one in near for leaf in self._ledger.leaves_of(one)})

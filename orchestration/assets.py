@@ -10,11 +10,12 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, dbt_assets
 
 from feature_repo import catalogue
-from orchestration import batches, lineage, near_time, stages, taking, warehouse
+from orchestration import batches, lineage, near_time, purpose_gate, stages, taking, warehouse
 from orchestration.catalog import SOURCES, contracts
 from orchestration.raw import read_table
 from orchestration.resources import Dbt, HomeResource, Reading, Reporter
 from orchestration.sources.contract import Contract, Source
+from serving.operations.tools import data_docs
 
 # A trading day exists once something has landed for it: the newcomer's export may start in 2010, the sample last spring.
 TRADING_DAY = "trading_day"
@@ -75,7 +76,7 @@ def raw_tables(source: Source) -> dg.AssetsDefinition:
                     "rows": verdict.rows if verdict else 0,
                     "expectations": verdict.expectations if verdict else 0,
                     "not_met": list(verdict.failures) if verdict else [],
-                    "data_docs": dg.MetadataValue.path(str(batches.data_docs(troth.home))),
+                    "data_docs": dg.MetadataValue.path(str(data_docs(troth.home))),
                 },
             )
             yield dg.AssetCheckResult(
@@ -204,6 +205,44 @@ def stock_belief(troth: HomeResource) -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"rows": 0 if believed is None else believed.height})
 
 
+@dg.asset(
+    group_name="consent",
+    automation_condition=FOLLOWS,
+    kinds={"sql"},
+    check_specs=[
+        dg.AssetCheckSpec(
+            "covers_every_use", asset="purpose_flow", blocking=True,
+            description="No personal data reaches a use of the code that its purpose does not cover, by any column of any table.",
+        ),
+        dg.AssetCheckSpec(
+            "has_breakers_that_hold", asset="purpose_flow", blocking=True,
+            description="Every breaker is what it says, as far as the SQL can tell.",
+        ),
+        dg.AssetCheckSpec(
+            "covers_what_the_home_describes", asset="purpose_flow",
+            description="The same of segments and destinations described in the home: one with a finding is refused by itself.",
+        ),
+    ],
+)  # fmt: skip
+def purpose_flow(troth: HomeResource) -> Iterator[Any]:
+    """Which personal data reaches which use, and whether its purpose covers it: checked before anything is published. One row per column."""
+    found = purpose_gate.verdict(troth.home, troth.clock)
+    of_code = [each.sentence for each in found.findings if not each.is_of_home]
+    of_home = [each.sentence for each in found.findings if each.is_of_home]
+    yield dg.MaterializeResult(
+        metadata={"columns": len(found.places), "uses": len(found.uses), "checked_at": found.checked_at.isoformat()}
+    )
+    for name, sentences in (
+        ("covers_every_use", of_code),
+        ("has_breakers_that_hold", found.faults),
+        ("covers_what_the_home_describes", of_home),
+    ):
+        yield dg.AssetCheckResult(
+            check_name=name, passed=not sentences, metadata={"found": sentences[: purpose_gate.MOST_TOLD]},
+            severity=dg.AssetCheckSeverity.WARN if name == "covers_what_the_home_describes" else dg.AssetCheckSeverity.ERROR,
+        )  # fmt: skip
+
+
 class Translator(DagsterDbtTranslator):  # type: ignore[misc]  # dagster-dbt is not typed
     """dbt names are asset keys, nothing added: lineage from `raw_` to `ftr_` joins up by itself."""
 
@@ -248,6 +287,7 @@ def marts(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         offset = near_time.known_offset(troth.home)
         yield from warehouse.build(context, troth.home, dbt, stages.known_until(troth.home), reporter.advance)
+        purpose_gate.hold(troth.home, troth.clock)
         published = warehouse.publish_tables(troth.home, list(warehouse.published_models(manifest)))
         near_time.announce_stock(troth.home, offset)
         context.log.info(
@@ -270,7 +310,7 @@ def _online(view: str) -> str:
         dg.AssetSpec(
             _online(view.name),
             skippable=True,
-            deps=[view.table],
+            deps=[view.table, "purpose_flow"],
             description=view.description,
             group_name="features_online",
             automation_condition=FOLLOWS,
@@ -282,6 +322,7 @@ def _online(view: str) -> str:
 def publish_features(
     context: dg.AssetExecutionContext, troth: HomeResource, reporter: dg.ResourceParam[Reporter]
 ) -> Iterator[dg.MaterializeResult]:
+    purpose_gate.hold(troth.home, troth.clock)
     # All views, whatever was selected: a version that is online already costs nothing.
     rows = stages.publish_features(troth.home, reporter.advance)
     reporter.tell("features", rows)
@@ -319,7 +360,7 @@ def watch_views(context: dg.AssetCheckExecutionContext, troth: HomeResource) -> 
     specs=[
         dg.AssetSpec(
             f"pred_{model}",
-            deps=["ftr_customer_purchases", "ftr_customer_engagement", "order_lines", "products", "consent_events", "customer_identities", "customers"],
+            deps=["ftr_customer_purchases", "ftr_customer_engagement", "order_lines", "products", "consent_events", "customer_identities", "customers", "purpose_flow"],
             group_name="models", automation_condition=FOLLOWS,
             kinds={"scikitlearn"},
             description=f"What the {model} model says, learned from rows whose consent for model_training held.",
@@ -328,6 +369,7 @@ def watch_views(context: dg.AssetCheckExecutionContext, troth: HomeResource) -> 
     ],
 )  # fmt: skip
 def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> Iterator[dg.MaterializeResult]:
+    purpose_gate.hold(troth.home, troth.clock)
     rows = stages.train_models(troth.home, troth.clock, reporter.advance)
     reporter.tell("models", rows)
     for row in rows:
@@ -335,15 +377,34 @@ def train_models(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> I
 
 
 @dg.asset(
-    deps=["customers", "consent_standing", "orders", "ftr_customer_purchases", "ftr_customer_engagement", "pred_rfm"],
+    deps=[
+        "customers",
+        "consent_standing",
+        "orders",
+        "ftr_customer_purchases",
+        "ftr_customer_engagement",
+        "pred_rfm",
+        "purpose_flow",
+    ],
     group_name="segments",
     automation_condition=FOLLOWS,
 )
 def segments(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
     """Members of every described segment: matched, may be contacted, refused by reason. One row per segment."""
+    purpose_gate.hold(troth.home, troth.clock)
     rows = stages.preview_segments(troth.home, reporter.advance)
     reporter.tell("segments", rows)
     return dg.MaterializeResult(metadata={f"{row.segment} {row.channel}": stages.as_metadata(row) for row in rows})
+
+
+@dg.asset(
+    deps=["customers", "consent_standing", "orders", "web_events", "ftr_customer_purchases", "segments"],
+    group_name="segments",
+    automation_condition=FOLLOWS,
+)
+def segment_results(troth: HomeResource, reporter: dg.ResourceParam[Reporter]) -> dg.MaterializeResult:
+    """What segments that went out did: people written to beside people held out, with bounds. One look per segment."""
+    return dg.MaterializeResult(metadata=stages.measure_results(troth.home, reporter.advance))
 
 
 @dg.multi_asset(
@@ -372,12 +433,14 @@ def all_assets(manifest: Mapping[str, Any]) -> list[dg.AssetsDefinition]:
         append_consents,
         resolve_identities,
         vault,
+        purpose_flow,
         stock_belief,
         marts(manifest),
         publish_features,
         train_models,
         believe_stock,
         segments,
+        segment_results,
     ]
 
 

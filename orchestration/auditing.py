@@ -1,5 +1,6 @@
 """What an auditor asks on the command line: does the ledger verify, what did a subject say, provably, and what does it allow."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from orchestration.errors import MISUSE, NOTHING_READABLE, RunError
 from troth.clock import SystemClock
 from troth.home import Home
+
+_FRACTION = re.compile(r"(?<=\d\d:\d\d:\d\d)\.\d+Z$")
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,48 +43,8 @@ def verify(home: Home, export: "Path | None") -> dict[str, Any]:
     }
 
 
-def trace(home: Home, subject: str) -> dict[str, Any]:
-    """Events of a customer or of one identifier token, each proved to be in the ledger, and the standing that follows.
-
-    Raises: RunError when neither a customer nor a subject of that id is known.
-    """
-    from consent.log.merkle import verify_inclusion
-
-    identities = identities_of(home, subject)
-    events = []
-    with reading(home) as ledger:
-        size, root = ledger.size, ledger.root()
-        for subject_id, link, _ in identities:
-            for recorded in ledger.events_of(subject_id):
-                index, event = recorded.leaf_index, recorded.event
-                verify_inclusion(ledger.leaf_hash(index), index, size, ledger.inclusion_proof(index), root)
-                events.append(
-                    {
-                        "leaf": index,
-                        "proved": "included",
-                        "said_at": event.occurred_at.isoformat(timespec="seconds"),
-                        "event": event.event_type,
-                        "purpose": event.purpose_code,
-                        "channel": event.channel_code,
-                        "place": event.capture_place,
-                        "notice": f"{event.notice_id} v{event.notice_version}" if event.notice_id else None,
-                        "identity": f"{subject_id[:14]}... ({link})",
-                    }
-                )
-    return {
-        "subject": subject,
-        "ledger_size": size,
-        "root": root.hex(),
-        "identities": len(identities),
-        "events": sorted(events, key=lambda event: event["leaf"]),
-        "standing": _standing(home, subject),
-    }
-
-
 def identities_of(home: Home, subject: str) -> list[tuple[str, str, str]]:
     """Identity, link type and proved group of each of a customer's identities, or of the one named."""
-    import re
-
     import polars as pl
 
     from consent.rule.standing import IDENTITIES, proved_groups
@@ -103,50 +66,33 @@ def identities_of(home: Home, subject: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def _standing(home: Home, subject: str) -> list[dict[str, Any]]:
-    import polars as pl
-
-    from troth.published import current
-
-    rows = pl.scan_parquet(current(home, "consent_standing")).filter(pl.col("customer_id") == subject)
-    columns = ["purpose_code", "channel_code", "is_allowed", "reason_code", "since_at", "expires_at"]
-    return rows.select(columns).sort(columns[:2]).collect().to_dicts()
-
-
 def show(home: Home, subject: str, at: "datetime", known_at: "datetime | None") -> dict[str, Any]:
     """Standing of a subject, or of a customer over all its identities, for every purpose and channel that is asked."""
+    import polars as pl
+
     from consent.rule.explanations import explain
     from consent.rule.policy import read_policy
-    from consent.rule.standing import Standing, merged_groups, standing
-    from serving.hub.preferences import history as heard_of
+    from consent.rule.standing import IDENTITIES
+    from serving.audit.persons import Known, standing_of
 
-    policy = read_policy()
+    policy, identities = read_policy(), identities_of(home, subject)
+    links = pl.DataFrame([(subject, *each) for each in identities], schema=IDENTITIES, orient="row")
     with reading(home) as ledger:
-        identities = identities_of(home, subject)
         size, root = ledger.size, ledger.root().hex()
-        said = [(one, link, group, heard_of(ledger, one)) for one, link, group in identities]
-    rows, words = [], {}
-    for code, purpose in policy.purposes.items():
-        for channel in purpose.channels:
-            answers = [
-                (group, link, standing(events, one, code, channel, at, policy=policy, known_at=known_at))
-                for one, link, group, events in said
-            ]
-            alone = subject == said[0][0]
-            found = Standing(True, "contract") if purpose.rests_on_contract else merged_groups(answers)
-            found = answers[0][2] if alone else found
-            rows.append(
-                {
-                    "purpose": code,
-                    "channel": channel,
-                    "is_allowed": found.is_allowed,
-                    "reason": found.reason_code,
-                    "since_at": seconds(found.since_at),
-                    "expires_at": seconds(found.expires_at),
-                    "leaf": found.leaf_index,
-                }
-            )
-            words[f"{code} {channel}"] = explain(found, "marketer", policy, code, channel)
+        found = list(standing_of(ledger, Known(subject, links), policy, at, known_at))
+    rows = [
+        {
+            "purpose": code,
+            "channel": channel,
+            "is_allowed": one.is_allowed,
+            "reason": one.reason_code,
+            "since_at": seconds(one.since_at),
+            "expires_at": seconds(one.expires_at),
+            "leaf": one.leaf_index,
+        }
+        for _, code, channel, one in found
+    ]
+    words = {f"{code} {channel}": explain(one, "marketer", policy, code, channel) for _, code, channel, one in found}
     return {
         "subject": subject,
         "at": seconds(at),
@@ -193,6 +139,33 @@ def history(home: Home, subject: str) -> dict[str, Any]:
         {"identity": number, "token": one, "link": link} for number, (one, link, _) in enumerate(identities, start=1)
     ]
     return {"subject": subject, "ledger_size": size, "identities": known_as, "events": rows}
+
+
+def for_people(answer: Any) -> dict[str, Any]:
+    """An audit as it is printed: what was found, then the checks; sentences and whole hashes are for `--json`."""
+    import msgspec
+
+    told: dict[str, Any] = msgspec.to_builtins(answer, enc_hook=str, str_keys=True)
+    checks = told.pop("checks")
+    told.pop("checkpoint", None)
+    for name, rows in told.items():
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict):
+            told[name] = [{key: _short(value) for key, value in row.items() if key != "in_words"} for row in rows]
+        elif rows == []:
+            told[name] = "none"
+    told["checks"] = [
+        {"outcome": each["outcome"], "check": each["check"], "evidence": each["evidence"]} for each in checks
+    ]
+    return told
+
+
+def _short(value: Any) -> Any:
+    """A cell of a table: times to the second, lists and counts in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {count}" for key, count in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return _FRACTION.sub("Z", value) if isinstance(value, str) else value
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -61,10 +60,6 @@ def validate_batches(home: Home, contracts: Sequence[Contract], days: dict[str, 
 def few_aside(rows: int, aside: int) -> bool:
     """Whether the rows set aside are few beside those kept. Up to 20 are never many: a small file may be mostly wrong."""
     return aside <= max(20, LARGEST_SHARE_ASIDE * (rows + aside))
-
-
-def data_docs(home: Home) -> Path:
-    return home.reports / "gx" / "gx" / "uncommitted" / "data_docs" / "local_site" / "index.html"
 
 
 def _batch(home: Home, contract: Contract, days: Iterable[str]) -> pl.DataFrame | None:

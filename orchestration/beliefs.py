@@ -11,7 +11,7 @@ import polars as pl
 
 from models.tables import naive, read, versions, write
 from orchestration.raw import read_table, write_table
-from orchestration.summary import BeliefRow
+from serving.operations.runs import BeliefRow
 from troth.home import Home
 
 TABLE, COUNTS, SAFETY = "pred_stock_belief", "pred_stock_counts", "stock_belief"

@@ -12,12 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from orchestration import (
+    activating_commands,
+    audit_commands,
     books_commands,
     consenting,
+    console_commands,
     event_commands,
     flow_commands,
     identity_commands,
     promising,
+    record_commands,
+    results_commands,
     stock_commands,
     stock_measures,
     watching,
@@ -32,17 +37,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 ask = typer.Typer(
     no_args_is_help=True, help="Ask what an online service would ask; every answer with its age and reason."
 )
-audit = typer.Typer(
-    no_args_is_help=True, help="Check the consent ledger without trusting us; follow a subject through it."
-)
 segment = typer.Typer(no_args_is_help=True, help="Described groups of customers, and whom of them we may contact.")
 quarantine = typer.Typer(
     no_args_is_help=True, help="Rows that were set aside: which, why, from where; read them again after a fix."
 )
+app.add_typer(activating_commands.app, name="activate")
 app.add_typer(ask, name="ask")
-app.add_typer(audit, name="audit")
+app.add_typer(audit_commands.app, name="audit")
+audit_commands.app.command("record")(record_commands.audit_record)
+audit_commands.app.command("events")(record_commands.audit_events)
 app.add_typer(consenting.app, name="consent")
+app.add_typer(console_commands.app, name="console")
 app.add_typer(identity_commands.app, name="identity")
+segment.command("results")(results_commands.segment_results)
 app.add_typer(segment, name="segment")
 app.add_typer(event_commands.app, name="events")
 stock_commands.app.command("breaks")(books_commands.stock_breaks)
@@ -179,6 +186,15 @@ def dev(
 
 
 @app.command()
+def docs(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Write dbt's documentation of the project as one page into the home; the console shows it under Engineering."""
+    from orchestration.documenting import write_docs
+    from orchestration.printing import show
+
+    show({"dbt_docs": str(write_docs(here(home).home))}, as_json)
+
+
+@app.command()
 def serve(
     home: HomeOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -302,38 +318,12 @@ def _now(home: Path | None) -> datetime:
     return clock_of(here(home).home).now()
 
 
-@audit.command("verify")
-def audit_verify(
-    export: Annotated[
-        Path | None, typer.Argument(help="A ledger export; the home's ledger is exported and verified when left out.")
-    ] = None,
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Derive the ledger's root again from its entries and check every signed checkpoint."""
-    from orchestration import auditing
-
-    _show(auditing.verify(here(home).home, export), as_json)
-
-
-@audit.command("trace")
-def audit_trace(
-    subject: Annotated[str, typer.Argument(help="Customer id (cus_...) or identifier token.")],
-    home: HomeOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Every consent event of a subject, its place in the ledger with proof, and the standing that follows."""
-    from orchestration import auditing
-
-    _show(auditing.trace(here(home).home, subject), as_json)
-
-
 @segment.command("list")
-def segment_list(as_json: JsonOption = False) -> None:
-    """The described segments."""
+def segment_list(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """The described segments: those that come with Troth, and those described in the home."""
     from orchestration import marketing
 
-    _show(marketing.listing(), as_json)
+    _show(marketing.listing(here(home).home), as_json)
 
 
 @segment.command("fields")
@@ -454,7 +444,7 @@ def privacy_requests(
 ) -> None:
     """Every request: kind, state, deadline, who did what when, and which recipients have acknowledged."""
     from orchestration.printing import show
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     answer = desk.requests(here(home).home, _clock())
     if not as_json:  # a line each; who did what when is for machines
@@ -473,7 +463,7 @@ def privacy_receive(
     as_json: JsonOption = False,
 ) -> None:
     """Take a request in that will be worked on later: from now on its month runs."""
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     _show(desk.receive(here(home).home, _clock(), kind, subjects), as_json)
 
@@ -489,7 +479,7 @@ def privacy_advance(
     as_json: JsonOption = False,
 ) -> None:
     """Bring a request into its next state by hand."""
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     _show(desk.advance(here(home).home, _clock(), request, state, reason), as_json)
 
@@ -502,7 +492,7 @@ def privacy_extend(
     as_json: JsonOption = False,
 ) -> None:
     """Take two more months, once and in time, with a reason the person is told."""
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     _show(desk.extend(here(home).home, _clock(), request, reason), as_json)
 
@@ -515,7 +505,7 @@ def privacy_acknowledge(
     as_json: JsonOption = False,
 ) -> None:
     """Write down that a recipient has done its part of an erasure."""
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     _show(desk.acknowledge(here(home).home, _clock(), request, recipient), as_json)
 
@@ -590,7 +580,7 @@ def privacy_object(
     as_json: JsonOption = False,
 ) -> None:
     """Record an objection under every proved identity; one that cannot be granted is routed, with what we can do instead."""
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     _show(desk.say_no(here(home).home, _clock(), subjects, "object", purpose, channel), as_json)
 
@@ -603,7 +593,7 @@ def privacy_restrict(
     as_json: JsonOption = False,
 ) -> None:
     """Restrict every use of a person's data that does not rest on a contract, or end that."""
-    from orchestration.rights import desk
+    from serving.rights import desk
 
     _show(desk.say_no(here(home).home, _clock(), subjects, "unrestrict" if end else "restrict"), as_json)
 

@@ -4,14 +4,14 @@ Parses and prints; what is done is in `auditing.py`, `proving.py` and `measuring
 """
 
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from orchestration.errors import MISUSE, RunError
-from orchestration.options import HomeOption, JsonOption
+from orchestration.options import HomeOption, JsonOption, moment
 from troth.clock import SystemClock
 from troth.settings import here
 
@@ -39,7 +39,7 @@ def show_standing(
     """What may be done with a person's data, purpose by purpose and channel by channel, and why."""
     from orchestration import auditing
 
-    _show(auditing.show(here(home).home, subject, _at(at), _time("--known-at", known_at)), as_json)
+    _show(auditing.show(here(home).home, subject, _at(at), moment("--known-at", known_at)), as_json)
 
 
 @app.command("history")
@@ -67,7 +67,7 @@ def make_receipt(
     if (purpose is None) != (channel is None):
         raise typer.BadParameter("expected --purpose and --channel together, found one of them; give both or neither")
     question = (purpose, channel) if purpose and channel else None
-    times = _at(at), _time("--known-at", known_at)
+    times = _at(at), moment("--known-at", known_at)
     _show(proving.receipt(here(home).home, subject, question, out, *times), as_json)
 
 
@@ -190,7 +190,7 @@ def show_measures(
     """How many said yes, reconciled to the ledger leaf by leaf; how long each consumer took to hear a no."""
     from orchestration import measuring
 
-    asked = measuring.Asked(by.split(","), _at(at), _time("--known-at", known_at), least, weekly, control)
+    asked = measuring.Asked(by.split(","), _at(at), moment("--known-at", known_at), least, weekly, control)
     answer = measuring.measures(here(home).home, asked, plot)
     _show(answer if as_json else measuring.for_people(answer), as_json)
 
@@ -256,18 +256,7 @@ def drop_key(
 
 
 def _at(text: str | None) -> datetime:
-    return _time("--at", text) or SystemClock().now()
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    """Raises: BadParameter, which ends the command with 2."""
-    try:
-        found = None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{option}: expected a time like 2026-11-22T10:00:00Z, found another text; correct it"
-        ) from None
-    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found
+    return moment("--at", text) or SystemClock().now()
 
 
 def _show(answer: Any, as_json: bool) -> None:

@@ -10,8 +10,8 @@ from orchestration.errors import NOTHING_READABLE, RunError
 from orchestration.instance import dagster_home
 from orchestration.near_time import known_offset, land_log
 from orchestration.progress import Display
-from orchestration.run import UNFINISHED, Stages, unfinished
-from orchestration.summary import CheckCounts, StageTime
+from orchestration.run import Stages
+from serving.operations.runs import UNFINISHED, CheckCounts, StageTime, unfinished
 from troth.home import write_atomically
 from troth.settings import Settings
 

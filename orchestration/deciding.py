@@ -19,10 +19,10 @@ from models.identity.proofs import HUB_TYPES
 from orchestration.errors import MISUSE, RunError
 from orchestration.identities import MEMBERS, RECORDS, evidence_of, last_words, remembered
 from orchestration.raw import read_table
-from orchestration.rights.persons import tokens_of
 from orchestration.sources.contract import conform
 from orchestration.sources.steward import DECISIONS, FORBID, LINK, SOURCE, UNDO, read_decisions
 from orchestration.stages import known_until
+from serving.rights.persons import tokens_of
 from troth.home import Home, write_atomically
 
 NEXT_RUN = "takes effect with the next `troth run`"

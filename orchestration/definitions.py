@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration import lineage, taking, warehouse
+from orchestration import activations, lineage, taking, warehouse
 from orchestration.assets import TRADING_DAY, TRADING_DAYS, all_assets, watch_views
 from orchestration.catalog import SOURCES, contracts
 from orchestration.instance import dagster_home
@@ -51,11 +51,12 @@ def build_definitions(settings: Settings, manifest: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=[watch_views],
-        jobs=[take_landed, daily_close, availability, lags],
+        jobs=[take_landed, daily_close, availability, lags, *activations.JOBS],
         schedules=[
             dg.ScheduleDefinition(job=daily_close, cron_schedule="30 2 * * *", execution_timezone="UTC"),
             dg.ScheduleDefinition(job=availability, cron_schedule="*/15 * * * *", execution_timezone="UTC"),
             dg.ScheduleDefinition(job=lags, cron_schedule="7/15 * * * *", execution_timezone="UTC"),
+            *activations.schedules(home),
         ],
         sensors=[
             new_files(home, take_landed),
@@ -108,5 +109,5 @@ def load() -> dg.Definitions:
     dagster_home(settings.home)
     warehouse.export_environment(settings.home)
     manifest = warehouse.manifest(settings.home)
-    lineage.refresh(settings.home.root / "dbt", manifest.parent)
+    lineage.refresh(manifest.parent)
     return build_definitions(settings, manifest)

@@ -5,19 +5,16 @@ Parses and prints; what is followed and checked is in `models/purpose_flow/`. Ne
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestration.options import HomeOption, JsonOption
-from troth.home import Home
 from troth.settings import here
 
 if TYPE_CHECKING:
     from models.purpose_flow.checking import Report
-    from models.purpose_flow.inspecting import Inspection
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +26,7 @@ app = typer.Typer(
 def flow_check(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Hold every use against what reaches it. Exit code 1 with every path that its purpose does not cover, or a breaker that is none."""
     from orchestration.printing import show
+    from orchestration.purpose_gate import inspection
 
     sys.exit(show(answered(inspection(here(home).home).report, as_json), as_json))
 
@@ -73,6 +71,7 @@ def flow_show(
 ) -> None:
     """What a column holds and rests on, and which uses it reaches."""
     from orchestration.printing import show
+    from orchestration.purpose_gate import inspection
 
     sys.exit(show(inspection(here(home).home).about(column), as_json))
 
@@ -87,6 +86,7 @@ def flow_export(
     """The lineage of every column as OpenLineage events, for a catalogue that reads them."""
     from models.purpose_flow.open_lineage import events
     from orchestration.printing import show
+    from orchestration.purpose_gate import inspection
     from troth.clock import SystemClock
     from troth.home import write_atomically
 
@@ -99,25 +99,25 @@ def flow_export(
     sys.exit(show({"events": len(lines), "file": str(to)}, as_json))
 
 
-def inspection(home: Home) -> "Inspection":
-    """The flow of the project as it is now. Raises: WarehouseError when it does not compile; FlowError when it cannot be followed."""
-    from orchestration.warehouse import compiled
+@app.command("draw")
+def flow_draw(
+    name: Annotated[
+        str, typer.Argument(help="A use, such as `segment lapsed_regulars`; its name alone where only one has it.")
+    ],
+    out: Annotated[Path, typer.Option(help="SVG file to write.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a use: every column its personal data comes from, and the path from there. What is drawn is printed as rows."""
+    from dataclasses import asdict
 
-    return inspected_manifest(json.loads(compiled(home).read_bytes()))
+    from models.purpose_flow.drawing import drawn, use_of
+    from orchestration.printing import show
+    from orchestration.purpose_gate import inspection
+    from troth.home import write_atomically
 
-
-def inspected_manifest(manifest: Mapping[str, Any]) -> "Inspection":
-    """The flow of a compiled dbt project, with what our contracts, policy and rooms declare."""
-    from consent.rule.policy import read_policy
-    from models.purpose_flow.inspecting import Landed, inspected
-    from orchestration.catalog import contracts
-
-    landed = [
-        Landed(
-            contract.table,
-            {column.name: column.personal for column in contract.columns},
-            {column.name: column.token_of[1] for column in contract.columns if column.token_of},
-        )
-        for contract in contracts()
-    ]
-    return inspected(manifest, landed, read_policy().purposes)
+    found = inspection(here(home).home)
+    drawing = drawn(found, use_of(found.uses, name))
+    write_atomically(out, (drawing.svg + "\n").encode())
+    rows = [asdict(each) for each in drawing.rows]
+    sys.exit(show({"use": drawing.title, "text": drawing.text, "file": str(out), "columns": rows}, as_json))

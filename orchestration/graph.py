@@ -13,8 +13,8 @@ from orchestration.definitions import AVAILABILITY_CYCLE, RAW, build_definitions
 from orchestration.errors import STEP_FAILED, RunError
 from orchestration.progress import Display
 from orchestration.resources import Reporter
-from orchestration.summary import CheckCounts, StageTime
 from orchestration.taking import Readers
+from serving.operations.runs import CheckCounts, StageTime
 from troth.settings import Settings
 
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

@@ -17,7 +17,7 @@ from models.identity.proofs import Sources
 from models.identity.resolving import Evidence, Remembered, Resolution
 from orchestration.raw import made_table, raw_rows, read_table, write_table
 from orchestration.sources.steward import DECISIONS, UNDO
-from orchestration.summary import IdentityRow
+from serving.operations.runs import IdentityRow
 from troth.home import Home
 from troth.settings import given_matching
 

@@ -14,18 +14,11 @@ LINEAGE_FILE = "column_lineage.json"
 OF_ROWS = ("ROWS", "JOIN", "FILTER", "GROUP_BY", "SORT")
 
 
-def refresh(built: Path, parsed: Path) -> bool:
-    """Write the column lineage of a project version beside its manifest, from a home's build with compiled SQL.
-
-    False when it is there, or when the build is of another version or has not happened:
-    lineage comes with the first build.
-    """
-    if (parsed / LINEAGE_FILE).exists() or not (built / "manifest.json").exists():
+def refresh(parsed: Path) -> bool:
+    """Write the column lineage of a project version beside its manifest, which holds compiled SQL. False when it is there."""
+    if (parsed / LINEAGE_FILE).exists():
         return False
-    compiled, said = (json.loads((folder / "manifest.json").read_bytes()) for folder in (built, parsed))
-    if _checksums(compiled) != _checksums(said):
-        return False
-    models = model_lineage(compiled)
+    models = model_lineage(json.loads((parsed / "manifest.json").read_bytes()))
     if models:
         write_atomically(parsed / LINEAGE_FILE, json.dumps(models, sort_keys=True).encode())
     return bool(models)
@@ -35,11 +28,6 @@ def known(parsed: Path) -> dict[str, dict[str, list[tuple[str, str]]]]:
     """Lineage as written for a project version; empty before that."""
     path = parsed / LINEAGE_FILE
     return dict(json.loads(path.read_bytes())) if path.exists() else {}
-
-
-def _checksums(manifest: Mapping[str, Any]) -> dict[str, str]:
-    models = (node for node in manifest["nodes"].values() if node["resource_type"] == "model")
-    return {node["name"]: node["checksum"]["checksum"] for node in models}
 
 
 def model_lineage(manifest: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[str, str]]]]:

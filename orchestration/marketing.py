@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from models.segments.definition import Segment
 
 
-def listing() -> dict[str, Any]:
-    from models.segments.definition import load, names
+def listing(home: Home) -> dict[str, Any]:
+    from models.segments.described import is_own, loader, names
 
     return {
         "segments": [
@@ -22,9 +22,10 @@ def listing() -> dict[str, Any]:
                 "owner": each.owner,
                 "purpose": each.purpose,
                 "channels": ", ".join(each.channels),
+                "comes from": "this home" if is_own(home, each.name) else "Troth",
                 "description": each.description,
             }
-            for each in map(load, names())
+            for each in map(loader(home), names(home))
         ]
     }
 
@@ -43,7 +44,7 @@ def fields(home: Home) -> dict[str, Any]:
         "events": [
             {
                 "event": name,
-                "counted in": "times, units" if event.units else "times",
+                "counted in": ", ".join(event.counted_in),
                 "fields": ", ".join(event.all_fields),
             }
             for name, event in EVENTS.items()
@@ -53,17 +54,19 @@ def fields(home: Home) -> dict[str, Any]:
 
 
 def preview(home: Home, name: str) -> Any:
+    from models.segments.described import loader
     from models.segments.preview import preview as preview_segment
 
-    return preview_segment(home, _segment(name), known_until(home))
+    return preview_segment(home, _segment(home, name), known_until(home), loaded=loader(home))
 
 
 def sql(home: Home, name: str, dialect: str) -> dict[str, Any]:
     """The query of a segment for an engine, and its parameters."""
+    from models.segments.described import loader
     from models.segments.sql import compiled, rendered
     from models.tables import naive
 
-    query = compiled(home, _segment(name), naive(known_until(home)))
+    query = compiled(home, _segment(home, name), naive(known_until(home)), loaded=loader(home))
     return {
         "sql": rendered(query, dialect),
         "parameters": dict(query.parameters),
@@ -73,10 +76,12 @@ def sql(home: Home, name: str, dialect: str) -> dict[str, Any]:
 
 def export(home: Home, name: str, channel: str | None, to: Path | None, dry_run: bool) -> Any:
     """Standing is asked again, from the ledger, at the time of writing: now, not at the time of the data."""
+    from models.segments.described import loader
     from models.segments.export import export as export_segment
 
     folder, now = to or home.exports / "segments", SystemClock().now()
-    return export_segment(home, _segment(name), folder, now, dry_run=dry_run, channel=channel)
+    segment = _segment(home, name)
+    return export_segment(home, segment, folder, now, dry_run=dry_run, channel=channel, loaded=loader(home))
 
 
 def exclude(home: Home, name: str, file: Path, remove: bool, dry_run: bool) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def exclude(home: Home, name: str, file: Path, remove: bool, dry_run: bool) -> d
     from models.segments.conditions import SegmentError
     from models.segments.kept import change_exclusions, exclusion_lists
     from models.tables import naive
-    from orchestration.rights.persons import RightsError, tokens_of
+    from serving.rights.persons import RightsError, tokens_of
     from troth.published import current
 
     if not file.is_file():
@@ -111,8 +116,9 @@ def exclude(home: Home, name: str, file: Path, remove: bool, dry_run: bool) -> d
     return {**told, "added": added, "removed": removed, "size": size}
 
 
-def _segment(name: str) -> "Segment":
+def _segment(home: Home, name: str) -> "Segment":
     """By its name, or in a file of the marketer's own."""
-    from models.segments.definition import load, read
+    from models.segments.definition import read
+    from models.segments.described import load
 
-    return read(Path(name)) if name.endswith((".yml", ".yaml")) else load(name)
+    return read(Path(name)) if name.endswith((".yml", ".yaml")) else load(home, name)

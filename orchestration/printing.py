@@ -60,6 +60,7 @@ def _print(console: Any, value: Any, indent: int = 0) -> None:
 
 def _table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
     made = Table(header_style="dim", box=None, pad_edge=False)
@@ -67,7 +68,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         number = all(isinstance(row.get(column), int | float | None) for row in rows)
         made.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(_cell(row.get(column)) for column in columns))
+        made.add_row(*(Text(_cell(row.get(column))) for column in columns))  # what stands in brackets is no markup
     return made
 
 

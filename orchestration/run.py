@@ -22,14 +22,15 @@ from orchestration.catalog import SOURCES
 from orchestration.errors import NOTHING_READABLE, RunError
 from orchestration.instance import dagster_home
 from orchestration.progress import Display
-from orchestration.summary import (
+from orchestration.summary import duplicates_row, identity_counts, source_rows, stock_rows
+from serving.operations.runs import (
+    LAST_RUN,
+    UNFINISHED,
     CheckCounts,
     RunReport,
     StageTime,
-    duplicates_row,
-    identity_counts,
-    source_rows,
-    stock_rows,
+    last_report,
+    unfinished,
 )
 from troth.home import Home, write_atomically
 from troth.settings import Settings
@@ -37,8 +38,6 @@ from troth.settings import Settings
 if TYPE_CHECKING:
     from simulator import Scale
 
-LAST_RUN = "last_run.json"
-UNFINISHED = "unfinished_days.json"
 SAMPLE_SEED = 7
 DAYS_FOR_LATE_FILES = 5
 
@@ -160,21 +159,6 @@ def _bring_up_to_date(
     report.checks, report.stages, report.fingerprint = checks, stages.complete(), fingerprint
     write_atomically(home.reports / LAST_RUN, msgspec.json.format(msgspec.json.encode(report)))
     return report
-
-
-def last_report(home: Home) -> RunReport | None:
-    """The report of the last finished run; None when there is none, or an older Troth wrote it."""
-    path = home.reports / LAST_RUN
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=RunReport)
-    except (FileNotFoundError, msgspec.ValidationError):
-        return None
-
-
-def unfinished(home: Home) -> list[str] | None:
-    """Days of a run that did not end; None when the last one did."""
-    path = home.reports / UNFINISHED
-    return msgspec.json.decode(path.read_bytes(), type=list[str]) if path.exists() else None
 
 
 def is_new(home: Home) -> bool:

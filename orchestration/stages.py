@@ -13,7 +13,7 @@ from orchestration import taking
 from orchestration.catalog import contracts
 from orchestration.errors import NOTHING_READABLE, STEP_FAILED, RunError
 from orchestration.raw import raw_rows, write_table
-from orchestration.summary import BeliefRow, FeatureRow, IdentityRow, LedgerRow, ModelRow, SegmentRow
+from serving.operations.runs import BeliefRow, FeatureRow, IdentityRow, LedgerRow, ModelRow, SegmentRow
 from troth.clock import Clock
 from troth.home import Home
 
@@ -164,18 +164,47 @@ def train_models(home: Home, clock: Clock, advance: Advance) -> list[ModelRow]:
 
 
 def preview_segments(home: Home, advance: Advance) -> list[SegmentRow]:
-    """Who every described segment matches, who of them may be contacted, and why the others may not; kept for later runs."""
-    from models.segments.definition import load, names
+    """Who every described segment matches, who of them may be contacted, and why the others may not; kept for later runs.
+
+    One that reads what its purpose does not cover is left out: nobody may be selected for it.
+    """
+    from models.purpose_flow.kept import uncovered
+    from models.purpose_flow.uses import of_segments
+    from models.segments.described import loader, names
     from models.segments.preview import record
 
-    found = [load(name) for name in names()]
-    seen = record(home, found, known_until(home), advance=lambda done: advance("preview segments", done, len(found)))
+    loaded = loader(home)
+    described = [loaded(name) for name in names(home)]
+    refused = {each.use.name for each in uncovered(home, of_segments(described, loaded)) if each.use.kind == "segment"}
+    found = [segment for segment in described if segment.name not in refused]
+    seen = record(
+        home,
+        found,
+        known_until(home),
+        loaded=loaded,
+        advance=lambda done: advance("preview segments", done, len(found)),
+    )
     advance("preview segments", len(found), len(found))
     return [
         SegmentRow(each.name, each.purpose, channel, each.matched, counts.may_be_contacted, dict(counts.refused))
         for each in seen
         for channel, counts in each.channels.items()
     ]
+
+
+def measure_results(home: Home, advance: Advance) -> dict[str, str]:
+    """What every segment that went out did, kept as one more look; what may be said of each."""
+    from models.results.figures import MAIN
+    from models.results.results import record, went_out
+
+    until = known_until(home)
+    names = went_out(home, until)
+    found = record(home, names, until, lambda done: advance("measure results", done, len(names)))
+    advance("measure results", len(names), len(names))
+    return {
+        each.name: next(said.verdict for said in each.channels[0].windows[-1].estimates if said.measure == MAIN)
+        for each in found
+    }
 
 
 def known_until(home: Home) -> datetime:

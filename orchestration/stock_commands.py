@@ -82,15 +82,10 @@ def show_count_list(
     as_json: JsonOption = False,
 ) -> None:
     """What to count tomorrow morning: the positions whose count is worth most a minute, and why."""
-    import polars as pl
-
+    from models.stock.belief.counting import counts_worth
     from orchestration.printing import show
-    from troth.published import current
 
-    found = pl.scan_parquet(current(here(home).home, "pred_stock_counts"))
-    if location is not None:
-        found = found.filter(pl.col("location_code") == location)
-    show(found.head(top).collect().to_dicts(), as_json)
+    show(counts_worth(here(home).home, location, top).to_dicts(), as_json)
 
 
 @app.command("reliability")

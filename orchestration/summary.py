@@ -7,133 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 import polars as pl
 
 from orchestration import taking
 from orchestration.catalog import SOURCES
+from serving.operations.runs import BeliefRow, DuplicatesRow, IdentityRow, RunReport, SourceRow, StockRow
 from troth.home import Home
 from troth.published import current
-
-
-class StageTime(msgspec.Struct):
-    stage: str
-    seconds: float
-
-
-class SourceRow(msgspec.Struct):
-    """One source: files and rows taken, rows set aside with the commonest reasons, identities it knows people by."""
-
-    source: str
-    files: int
-    duplicate_files: int
-    rows: int
-    aside: int
-    reasons: dict[str, int]
-
-
-class StockRow(msgspec.Struct):
-    source: str
-    positions: int
-    units: int
-
-
-class SegmentRow(msgspec.Struct):
-    segment: str
-    purpose: str
-    channel: str
-    matched: int
-    may_be_contacted: int
-    refused: dict[str, int]
-
-
-class FeatureRow(msgspec.Struct):
-    view: str
-    rows: int
-    written: int
-    skipped: int
-
-
-class ModelRow(msgspec.Struct):
-    model: str
-    version: str
-    outcome: str
-    rows: int
-    left_out: dict[str, int]
-
-
-class LedgerRow(msgspec.Struct):
-    """The ledger after a run. `links`: events of those appended that link identities, or part them."""
-
-    size: int
-    appended: int
-    root: str
-    verified: bool
-    aside: dict[str, int] = {}
-    links: int = 0
-
-
-class IdentityRow(msgspec.Struct):
-    """Who is who after a run. `decisions`: pairs of records weighed, by what became of them; `moved`: identifiers of another customer now."""
-
-    model: str
-    records: int
-    compared: int
-    identities: int
-    customers: int
-    decisions: dict[str, int] = {}
-    moved: int = 0
-
-
-class DuplicatesRow(msgspec.Struct):
-    """What one person known twice costs a year, in cents: `saved` by what likeness joined, `left` expected of `expected` pairs still apart."""
-
-    joined: int
-    saved_cents: int
-    expected: float
-    left_cents: int
-    split_cents: int
-    double_mailings: float
-
-
-class BeliefRow(msgspec.Struct):
-    """What a believing did. `model_version` is "" while expectations decide; `doubtful`: recorded positions that are empty with more than even odds."""
-
-    positions: int
-    picks: int
-    model_version: str
-    is_learned_now: bool
-    doubtful: int
-    safety_changes: int
-    worth_counting: int
-
-
-class CheckCounts(msgspec.Struct):
-    passed: int = 0
-    failed: int = 0
-    failures: list[str] = []
-
-
-class RunReport(msgspec.Struct):
-    """A finished run: everything the closing tables show."""
-
-    home: str
-    is_changed: bool
-    known_until: str | None
-    sources: list[SourceRow] = []
-    identities: dict[str, int] = {}
-    customers: int = 0
-    stock: list[StockRow] = []
-    ledger: LedgerRow | None = None
-    resolution: IdentityRow | None = None
-    belief: BeliefRow | None = None
-    duplicates: DuplicatesRow | None = None
-    segments: list[SegmentRow] = []
-    features: list[FeatureRow] = []
-    models: list[ModelRow] = []
-    checks: CheckCounts = msgspec.field(default_factory=CheckCounts)
-    stages: list[StageTime] = []
-    fingerprint: str = ""
 
 
 def source_rows(home: Home) -> list[SourceRow]:

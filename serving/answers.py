@@ -256,9 +256,15 @@ def ask_availabilities(at_home: Home | Desk, pairs: Sequence[tuple[str, str]], a
 
 
 def ask_recommend(
-    at_home: Home | Desk, customer_id: str, at: datetime, count: int = 10, *, allow_popular: bool = False
+    at_home: Home | Desk,
+    customer_id: str,
+    at: datetime,
+    count: int = 10,
+    *,
+    allow_popular: bool = False,
+    at_location: str | None = None,
 ) -> Recommendation:
-    """Items for a customer, in stock where they shop: what people who bought the same bought too.
+    """Items for a customer, in stock where they shop, or `at_location`: what people who bought the same bought too.
 
     Standing for personalization is asked first. Without it, or without enough neighbours in stock, popular items
     fill up where `allow_popular`; the basis of each item says which it is.
@@ -270,7 +276,7 @@ def ask_recommend(
     context = read_features(at_desk.source, RECOMMEND_CONTEXT, [{"customer_id": customer_id}], at)[0]
     known = context.features or {}
     recent = (known.get("recent_skus") or "").split("\n")
-    location_code = known.get("home_location_code")
+    location_code = at_location or known.get("home_location_code")
     version: str | None = None
     items: list[Recommended] = []
     if context.is_allowed:
@@ -303,10 +309,14 @@ def ask_order(at_home: Home | Desk, name: str, at: datetime, audience: str = "co
     Whose order it is decides: their standing for `service` is asked before anything is told. An order of nobody known is
     about no person. Raises: NoSuchOrderError; ServingError for an audience there is none of.
     """
+    return tell_order(at_home, orders.find(_at_desk(at_home).home, name), at, audience)
+
+
+def tell_order(at_home: Home | Desk, order: dict[str, Any], at: datetime, audience: str) -> OrderAnswer:
+    """The same of an order that was found (`orders.find`). Raises: ServingError for an audience there is none of."""
     if audience not in AUDIENCES:
         raise ServingError(f"audience: expected one of {list(AUDIENCES)}, found another. Choose one.")
     at_desk = _at_desk(at_home)
-    order = orders.find(at_desk.home, name)
     gate = None
     if order["customer_id"] is not None:
         gate = read_features(at_desk.source, "standing_v1", [{"customer_id": order["customer_id"]}], at)[0]

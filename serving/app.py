@@ -24,6 +24,7 @@ from feature_repo.column_reads import read_columns
 from feature_repo.reads import Answer, Source
 from serving import answers, encoding, feast_wire, feature_reads, openapi, problems, requests, supply
 from serving.answers import Availability, Desk, OrderAnswer, Recommendation
+from serving.console.routes import Console
 from serving.feast_wire import OnlineRequest
 from serving.feature_reads import FeaturesRequest, in_columns
 from serving.hub.routes import Hub
@@ -65,6 +66,7 @@ def create_app(
     consent_hub = hub or Hub(home, clock)
     desk = intake or IntakeDesk(home, consent_hub.clock, consent_hub)
     shop = Shop(home)
+    console = Console(home, clock, seams=consent_hub.seams)
     routes = [
         Route("/v1/customers/{customer_id}/features", service.customer_features, methods=["GET"]),
         Route("/v1/features", service.features, methods=["POST"]),
@@ -80,6 +82,7 @@ def create_app(
         *Promising(shop, callers, consent_hub.clock, ages).routes(),
         *Intake(desk, callers).routes(),
         *consent_hub.routes(),
+        *console.routes(),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Response | Awaitable[Response]]] = {
         ProblemError: problems.on_problem,
@@ -100,6 +103,7 @@ def create_app(
         ages.close()
         desk.close()
         consent_hub.close()
+        console.close()
         watch.close()
 
     return Starlette(

@@ -3,13 +3,12 @@
 A service looks at the file at each request, so a key that was dropped or made counts from then on. A key is 256 random bits, so one round of SHA-256 is enough to store it: there is nothing to guess.
 """
 
-import fcntl
 import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -19,7 +18,7 @@ import msgspec
 
 from feature_repo import catalogue
 from serving.errors import ServingError
-from troth.home import Home, write_atomically
+from troth.home import Home, alone, write_atomically
 
 PREFIX = "troth_"
 ALL_PURPOSES = tuple(dict.fromkeys(each.purpose_code for each in catalogue.SERVICES if each.purpose_code))
@@ -64,14 +63,14 @@ def make_key(
     caller = Caller(
         name=name, key_hash=_hash(key), purposes=tuple(purposes), made_at=at, scopes=tuple(scopes), requests_per_second=requests_per_second
     )  # fmt: skip
-    with _changing(home):
+    with changing(home):
         _write(home, [*(each for each in callers(home) if each.name != name), caller])
     return key
 
 
 def drop_key(home: Home, name: str) -> bool:
     """Forget a caller: its key opens nothing any more. False when there is none of that name."""
-    with _changing(home):
+    with changing(home):
         known = callers(home)
         others = [each for each in known if each.name != name]
         if len(others) < len(known):
@@ -136,17 +135,9 @@ def caller_of(known: Sequence[Caller], key: str) -> Caller | None:
     return found
 
 
-@contextmanager
-def _changing(home: Home) -> Iterator[None]:
-    """Alone among those who change the keys, in any process: else a key dropped meanwhile would be written back."""
-    folder = _path(home).parent
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def changing(home: Home) -> AbstractContextManager[None]:
+    """Alone among those who change the keys: else a key dropped meanwhile would be written back."""
+    return alone(_path(home).parent)
 
 
 def _write(home: Home, kept: Sequence[Caller]) -> None:

@@ -12,6 +12,7 @@ STAGES = {
     "sold": "Bought {place}.",
     "cancelled": "It was cancelled.",
 }
+STILL_OPEN = ("placed", "in_preparation", "sent", "ready_for_pickup", "shipped")
 METHODS = {
     "in_store": "bought in a store",
     "ship_to_home": "shipped to the shopper",

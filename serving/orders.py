@@ -19,6 +19,7 @@ from serving.order_words import (
     REASONS,
     REFUNDED_FOR,
     STAGES,
+    STILL_OPEN,
     TOLD,
     TOLD_TO_CENTRE,
 )
@@ -128,6 +129,20 @@ class OrderView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order_stage: str | None = None
 
 
+class OrderInBrief(msgspec.Struct, frozen=True, kw_only=True):
+    """One order of a customer's, in a line. `is_open`: something is still to happen before they have it, or it is called off."""
+
+    order_id: str
+    order_name: str
+    ordered_at: datetime
+    channel: str
+    method: str
+    status: str
+    total: str
+    promise: Promise
+    is_open: bool
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of one order, and the published version of each table they come from."""
 
@@ -179,6 +194,25 @@ def read(home: Home, order: dict[str, Any]) -> Found:
     return Found(order=order, rows=own, versions={table: path.stem for table, path in files.items()})
 
 
+def of_customer(home: Home, customer_id: str, most: int) -> list[OrderInBrief]:
+    """A customer's newest orders, newest first. Whoever asks has asked for standing first."""
+    import polars as pl
+
+    rows = (
+        pl.scan_parquet(current(home, "orders"))
+        .filter(pl.col("customer_id") == customer_id)
+        .sort("ordered_at", "order_id", descending=True)
+        .head(most)
+        .with_columns(_in_utc())
+        .collect()
+        .to_dicts()
+    )
+    codes = {row["location_code"] for row in rows if row["location_code"]}
+    places = pl.scan_parquet(current(home, "locations")).filter(pl.col("location_code").is_in(sorted(codes)))
+    named = {"products": [], "order_lines": [], "locations": places.collect().to_dicts() if codes else []}
+    return [_Teller(Found(order=row, rows=named, versions={}), is_centre=True).in_brief() for row in rows]
+
+
 def _in_utc() -> Any:
     """Tables hold UTC without saying so."""
     import polars.selectors as cs
@@ -225,6 +259,20 @@ class _Teller:
             exceptions=list(self._exceptions()),
             tracking=list(dict.fromkeys(parcels)),
             **self._codes(order, "order_id", "marketplace_order_id", "customer_id", "order_stage"),
+        )
+
+    def in_brief(self) -> OrderInBrief:
+        order = self._order
+        return OrderInBrief(
+            order_id=order["order_id"],
+            order_name=order["order_name"],
+            ordered_at=order["ordered_at"],
+            channel=order["channel_type"],
+            method=METHODS[order["fulfillment_method"]],
+            status=self._words(STAGES[order["order_stage"]], order),
+            total=self._money(order["gross_cents"]),
+            promise=self._promise(),
+            is_open=order["order_stage"] in STILL_OPEN,
         )
 
     def _promise(self) -> Promise:

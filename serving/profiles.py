@@ -9,10 +9,10 @@ from troth.home import Home
 from troth.published import current
 
 TABLES = ("customer_profiles", "customer_fields")
-# Columns of customer_profiles by part; what is seen on site and app is for whoever asks to personalise.
+# Columns of customer_profiles by part; what is seen on site and app is for whoever asks to personalise, and so is what a visit there may
+# have decided: when, and by which source, somebody was seen first and last.
 IDENTITY = (
     "hub_identity_type", "identity_count", "group_count", "account_count", "card_count", "match_probability", "allowed_channels",
-    "first_seen_at", "last_seen_at",
 )  # fmt: skip
 BEHAVIOUR = (
     "days_since_last_order", "order_count_30d", "order_count_90d", "order_count", "net_cents_90d", "net_cents", "average_order_cents_90d",
@@ -21,10 +21,11 @@ BEHAVIOUR = (
 BROWSING = (
     "days_since_last_visit", "view_count_30d", "search_count_30d", "cart_count_30d", "wish_count_30d", "last_device_type", "last_os_name",
     "main_device_type", "main_os_name",
+    "first_source_name", "last_source_name", "first_seen_at", "last_seen_at",
 )  # fmt: skip
 STORE = ("home_location_code", "favourite_category_name", "favourite_sku_count", "favourite_sku_count_at_home")
 CHANNEL = (
-    "store_order_share", "web_order_share", "app_order_share", "marketplace_order_share", "first_source_name", "last_source_name",
+    "store_order_share", "web_order_share", "app_order_share", "marketplace_order_share",
 )  # fmt: skip
 Part = dict[str, str | int | float | datetime | None]
 

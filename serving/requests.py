@@ -164,12 +164,12 @@ def _decoder(kind: Any, is_packed: bool) -> Any:
     return found
 
 
-async def form(request: Request) -> dict[str, str]:
+async def form(request: Request, most: int = MOST_FORM_BYTES, most_fields: int = MOST_FORM_FIELDS) -> dict[str, str]:
     """The fields of a form, urlencoded or multipart; the first of each name counts. Raises: ProblemError 415 or 413."""
     kind = _media_type(request)
     if kind not in ("application/x-www-form-urlencoded", "multipart/form-data"):
         raise ProblemError(415, "unsupported_type", "content-type: expected a form, found another.")
-    data = await body(request, MOST_FORM_BYTES)
+    data = await body(request, most)
     pairs: list[tuple[str, str]] = []
     try:
         if kind == "multipart/form-data":
@@ -180,7 +180,7 @@ async def form(request: Request) -> dict[str, str]:
                 if isinstance(name, str) and isinstance(value, bytes):
                     pairs.append((name, value.decode().strip()))
         else:
-            pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=MOST_FORM_FIELDS)
+            pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=most_fields)
     except Exception:  # the parser of e-mails meets anything; a form it cannot read is not a form
         raise bad("body: expected a form, found otherwise. Correct it.") from None
     return dict(reversed(pairs))

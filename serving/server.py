@@ -60,7 +60,7 @@ def serve(
 ) -> None:
     """Run the service until it is stopped; this machine only unless told otherwise.
 
-    `rights`: who hands out what is held about a person, and takes a request for erasure in; a function of a module.
+    `rights`: who hands out what is held about a person, takes a request for erasure in, and does what requests ask; a function of a module.
     `workers`: processes that answer at one address. More than one are started anew, so whoever calls this from a file of their own
     guards it with `if __name__ == "__main__"`. One that dies is replaced; none outlives this process. Projector and webhooks stay with this one.
     `drain_seconds`: told to stop (SIGTERM), it is not ready from then on, goes on answering for so long, and then lets requests run out.
@@ -113,6 +113,7 @@ def bound(
         timeout_graceful_shutdown=_GRACE_SECONDS,
         timeout_worker_healthcheck=_SILENCE_SECONDS,
     )
+    config.get_loop_factory()  # imported before anybody can tell us to stop: an interrupted import of C code may swallow that
     taken = config.bind_socket()
     if alone:
         return partial(uvicorn.Server(config).run, [taken])
@@ -143,8 +144,7 @@ def _listener(family: int, address: Any) -> _Listener:
 def _hub(home: Home, clock: Clock, rights: Callable[[Home], Seams] | None) -> Hub:
     hub = Hub(home, clock)
     if rights:
-        given = rights(home)
-        hub.seams = replace(hub.seams, export=given.export, erase=given.erase)
+        hub.seams = replace(rights(home), receipt=hub.seams.receipt)
     return hub
 
 

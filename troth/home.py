@@ -1,9 +1,11 @@
 """Where everything at rest lives. Paths only; what is in the files belongs to other rooms."""
 
+import fcntl
 import os
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +135,18 @@ class Home:
         if not given and "kek" not in files:
             files.append("kek")
         return [*given, *(self.key(name) for name in files)]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else is at a folder meanwhile, in whichever process: whoever comes waits. Made where it is not there, for its owner only."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from pathlib import Path
 
 _PAUSE = 0.005  # seconds
 
@@ -20,3 +21,13 @@ def write_ahead(connection: sqlite3.Connection, patience: float = 60) -> None:
             if fault.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(_PAUSE)
+
+
+def private_file(path: Path, tables: str) -> sqlite3.Connection:
+    """A file that its owner alone reads, with these tables, in write-ahead mode. Threads may share it, one at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30, check_same_thread=False)
+    path.chmod(0o600)
+    write_ahead(connection)
+    connection.executescript(tables)
+    return connection

@@ -6,6 +6,7 @@ Appending, reading, proving. What events mean is in `standing.py`, how bytes res
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -126,6 +127,10 @@ class Ledger:
     def checkpoint(self) -> str:
         """The newest checkpoint, a signed note."""
         return self._heads.stored().note
+
+    def signed_at(self) -> datetime:
+        """When the newest checkpoint was signed."""
+        return datetime.fromisoformat(self._heads.stored().signed_at)
 
     def checkpoints(self) -> list[str]:
         """Every checkpoint, oldest first."""

@@ -3,10 +3,9 @@
     checkpoint    tile/<level>/<index>[.p/<width>]    tile/entries/<index>[.p/<width>]
 
 The writer puts a checkpoint in its place only when all it stands on is on the disk; the reader believes nothing that
-the checkpoint's signature does not lead to. Of ours it imports `merkle` and `note` alone.
+the checkpoint's signature does not lead to. Of ours it imports `merkle`, `note` and the ground floor alone.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from consent.log.merkle import HASH_BYTES, Node, VerificationError, level_above, tree_root
 from consent.log.note import Checkpoint, Verifier, open_checkpoint
-from troth.home import sync
+from troth.home import alone, sync
 
 # Entries [start, stop) of the log.
 Entries = Callable[[int, int], Sequence[bytes]]
@@ -223,15 +222,11 @@ class _Writer:
 @contextmanager
 def _only_writer(folder: Path) -> Iterator[_Writer]:
     """One export at a time into a folder; what a broken one left on its way is thrown away."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with alone(folder):
         shutil.rmtree(folder / INCOMING, ignore_errors=True)
         (folder / INCOMING).mkdir()
         yield _Writer(folder)
         (folder / INCOMING).rmdir()
-    finally:
-        os.close(held)
 
 
 def _write_entries(writer: _Writer, start: int, size: int, node: Node, entries: Entries) -> None:

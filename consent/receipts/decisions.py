@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -38,6 +38,11 @@ _CODE = re.compile(r"[A-Za-z0-9_.:/*=-]{1,100}")
 _ANSWER = ("is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
 _TIMES = ("since_at", "expires_at")
 _ROW = ("expires_at", "is_allowed", "leaf_index", "reason_code", "since_at", "subject_key")  # in canonical order
+_ROW_SCHEMA = {
+    **dict.fromkeys(_ROW, pl.String()),
+    "is_allowed": pl.Boolean(),
+    "leaf_index": pl.Int64(),
+}
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,37 @@ class Replayed:
     decisions_root: str
 
 
+@dataclass(frozen=True)
+class Difference:
+    """A subject who is decided otherwise now: the row that was kept and the one of now, None where there is none."""
+
+    subject_key: str
+    kept: Mapping[str, Any] | None
+    again: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Redecided:
+    """A use decided again: its receipt, the rows kept beside it and those of now, who is decided otherwise, and the root that comes out.
+
+    `destroyed`: keys of subjects erased since, or joined to one who was; their decisions stand on their hash.
+    """
+
+    receipt: DecisionReceipt
+    rows: pl.DataFrame
+    again: pl.DataFrame
+    differences: tuple[Difference, ...]
+    destroyed: frozenset[str]
+    decisions_root: str
+    counts: tuple[Mapping[str, Any], ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether it comes out to the byte as it was signed."""
+        is_signed = (self.decisions_root, self.counts) == (self.receipt.decisions_root, self.receipt.counts)
+        return is_signed and not self.differences
+
+
 def record(
     folder: Path, use: Use, decisions: pl.DataFrame, checkpoint: str, signer: Signer, clock: Clock
 ) -> DecisionReceipt:
@@ -216,6 +252,49 @@ def replay(
 
     Where a subject was erased since, its decision stands on the hash alone. Raises: VerificationError with the evidence.
     """
+    return replayed(redecide(folder, number, key, ledger, policy, subjects, decider))
+
+
+def replayed(found: Redecided) -> Replayed:
+    """Raises: VerificationError with the first difference where it does not come out the same."""
+    receipt, what = found.receipt, f"replay of decision {found.receipt.number}"
+    new, missing = (sum(getattr(one, side) is None for one in found.differences) for side in ("kept", "again"))
+    if new or missing:
+        raise VerificationError(
+            what,
+            f"the same {found.rows.height} subjects",
+            f"{found.rows.height + new - missing}, or others",
+            "Give the subjects it was decided for",
+        )
+    for one in found.differences[:1]:
+        before, after = (canonical(row).decode() for row in (one.kept, one.again))
+        raise VerificationError(
+            f"{what}, subject {one.subject_key}", before, after, "The ledger or the rule decides otherwise now"
+        )
+    if not found.is_same:
+        raise VerificationError(
+            what, f"root {receipt.decisions_root}", found.decisions_root, "The kept decisions are not those signed"
+        )
+    return Replayed(found.rows.height, len(found.destroyed), found.decisions_root)
+
+
+def redecide(
+    folder: Path,
+    number: int,
+    key: Verifier,
+    ledger: Replayable,
+    policy: Policy,
+    subjects: Sequence[str],
+    decider: Decider,
+    gone: Collection[str] = (),
+    silent: Collection[str] = (),
+) -> Redecided:
+    """Decide everything again as of the receipt's times and ledger size, and name each difference.
+
+    `gone`: keys of subjects that cannot be asked about again as they were, for somebody was erased since. `silent`: keys of those who
+    had no identity under which they could have been asked.
+    Raises: VerificationError where receipt, policy or rows are not those of the decision; LedgerError where the ledger is not.
+    """
     receipt = load(folder, number, key)
     what = f"replay of decision {number}"
     if (found := policy_hash(policy)) != receipt.use.policy_sha256:
@@ -224,31 +303,60 @@ def replay(
         )
     ledger.check_extends(receipt.checkpoint)
     again = _rows(decider(ledger.frame(receipt.size), subjects, receipt.use.question))
-    kept = pl.read_parquet(folder / f"{receipt.decisions_root}.parquet")
-    if again["subject_key"].to_list() != kept["subject_key"].to_list():
-        raise VerificationError(
-            what,
-            f"the same {kept.height} subjects",
-            f"{again.height}, or others",
-            "Give the subjects it was decided for",
-        )
-    differing = again.filter(again.hash_rows() != kept.hash_rows())["subject_key"].to_list()
-    destroyed = _destroyed(ledger, receipt.size, subjects, differing)
-    for found in sorted(set(differing) - destroyed)[:1]:
-        before, after = (
-            canonical(rows.row(by_predicate=pl.col("subject_key") == found, named=True)).decode()
-            for rows in (kept, again)
-        )
-        raise VerificationError(
-            f"{what}, subject {found}", before, after, "The ledger or the rule decides otherwise now"
-        )
-    settled = pl.concat(
-        [again.filter(~pl.col("subject_key").is_in(destroyed)), kept.filter(pl.col("subject_key").is_in(destroyed))]
-    ).sort("subject_key")
+    again = pl.concat([again, _never_asked(silent)]).sort("subject_key")
+    kept = rows_of(folder, receipt)
+    both = kept.join(again, on="subject_key", how="full", coalesce=True, nulls_equal=True, suffix="_again")
+    is_other = ~pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"{name}_again")) for name in _ANSWER)
+    differing = set(both.filter(is_other)["subject_key"]) | (set(kept["subject_key"]) ^ set(again["subject_key"]))
+    destroyed = (differing & set(gone)) | _destroyed(ledger, receipt.size, subjects, sorted(differing - set(gone)))
+    is_destroyed = pl.col("subject_key").is_in(sorted(destroyed))
+    settled = pl.concat([again.filter(~is_destroyed), kept.filter(is_destroyed)]).sort("subject_key")
+    differences = tuple(
+        Difference(one, *(_row_of(rows, one) for rows in (kept, again))) for one in sorted(differing - destroyed)
+    )
     root = _root(settled, _secret(folder, receipt.decisions_root))
-    if root != receipt.decisions_root or _counts(settled) != receipt.counts:
-        raise VerificationError(what, f"root {receipt.decisions_root}", root, "The kept decisions are not those signed")
-    return Replayed(settled.height, len(destroyed), root)
+    return Redecided(receipt, kept, settled, differences, frozenset(destroyed), root, _counts(settled))
+
+
+def _never_asked(keys: Collection[str]) -> pl.DataFrame:
+    said = {"is_allowed": False, "reason_code": "never_asked"}
+    return pl.DataFrame([{"subject_key": key, **said} for key in keys], schema=_ROW_SCHEMA)
+
+
+def rows_of(folder: Path, receipt: DecisionReceipt) -> pl.DataFrame:
+    """The decisions kept beside a receipt, as they are: nothing proves them yet. Raises: VerificationError where they cannot be read."""
+    path = folder / f"{receipt.decisions_root}.parquet"
+    try:
+        rows = pl.read_parquet(path)
+        if dict(rows.schema) == _ROW_SCHEMA:
+            return rows.select(_ROW)
+        found = "other columns"
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as fault:
+        found = "none" if isinstance(fault, FileNotFoundError) else f"unreadable: {type(fault).__name__}"
+    raise VerificationError(
+        f"decision {receipt.number}, {path.name[:16]}...parquet", "its kept rows", found, "Restore them from a backup"
+    )
+
+
+def proved_rows(folder: Path, receipt: DecisionReceipt) -> pl.DataFrame:
+    """The decisions kept beside a receipt, once they are those that were signed. Raises: VerificationError."""
+    rows = rows_of(folder, receipt)
+    root = _root(rows, _secret(folder, receipt.decisions_root))
+    if root != receipt.decisions_root or _counts(rows) != receipt.counts:
+        raise VerificationError(
+            f"decision {receipt.number}, kept rows",
+            f"root {receipt.decisions_root}",
+            root,
+            "They or their salt were changed: the receipt stands",
+        )
+    return rows
+
+
+def salted_rows(folder: Path, receipt: DecisionReceipt) -> list[tuple[dict[str, Any], str]]:
+    """Every row of a decision with its salt in hex, in order: what makes the root again. Raises: VerificationError."""
+    secret = _secret(folder, receipt.decisions_root)
+    rows = proved_rows(folder, receipt).iter_rows(named=True)
+    return [(row, _salt(secret, bytes.fromhex(row["subject_key"])).hex()) for row in rows]
 
 
 def show_one(folder: Path, number: int, key: Verifier, subject_id: str) -> dict[str, Any]:
@@ -257,7 +365,7 @@ def show_one(folder: Path, number: int, key: Verifier, subject_id: str) -> dict[
     Raises: ConsentError when the subject was not among those decided.
     """
     receipt = load(folder, number, key)
-    rows = pl.read_parquet(folder / f"{receipt.decisions_root}.parquet")
+    rows = rows_of(folder, receipt)
     secret, mine = _secret(folder, receipt.decisions_root), subject_key(subject_id).hex()
     at = rows["subject_key"].search_sorted(mine)
     if at >= rows.height or rows["subject_key"][at] != mine:
@@ -352,7 +460,18 @@ def _newest(folder: Path, key: Verifier) -> DecisionReceipt | None:
 
 
 def _secret(folder: Path, root: str) -> bytes:
-    return (folder / f"{root}.salt").read_bytes()
+    path = folder / f"{root}.salt"
+    secret = path.read_bytes() if path.is_file() else b""
+    if len(secret) != SECRET_BYTES:
+        raise VerificationError(
+            f"{root[:16]}...salt", f"{SECRET_BYTES} bytes", f"{len(secret)}", "Restore it from a backup"
+        )
+    return secret
+
+
+def _row_of(rows: pl.DataFrame, key: str) -> dict[str, Any] | None:
+    found = rows.filter(pl.col("subject_key") == key)
+    return found.row(0, named=True) if found.height else None
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -4,8 +4,9 @@
     python verifier.py receipt.json --key KEY [--witness KEY ...] [--quorum N] [--since FILE] [--sealed] [--at TIME] [--json]
 
 Takes receipts of consent (a file, or a folder with its `.tlog-proof` files), decision receipts (a note, one shown decision, or
-a folder of them) and exports of the ledger (a folder); several at once are compared with each other. KEY is the ledger's
-verifier key, known from elsewhere. Ends with 0 when everything verifies, 1 when something does not, 2 on misuse.
+a folder of them), exports of the ledger and bundles of evidence (folders); several at once are compared with each other. KEY is the
+ledger's verifier key, known from elsewhere; a bundle alone may be checked under the key in it, which proves only that all of it fits.
+Ends with 0 when everything verifies, 1 when something does not, 2 on misuse.
 
 It imports nothing of ours on purpose, so it says again what the ledger, the index and the rule of standing say. Formats:
 c2sp.org/signed-note, tlog-checkpoint, tlog-cosignature, tlog-proof@v1; RFC 9162; RFC 8785; consent/README.md.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import csv
 import json
 import re
 import sys
@@ -36,6 +38,10 @@ SEAL = "troth receipt seal 1"
 DECISION = "troth decision receipt 1"
 SHOWN = "troth shown decision 1"
 EXPORT = "troth consent export 2"
+BUNDLE = "troth evidence bundle 1"
+BUNDLE_SEAL = "troth bundle seal 1"
+MANIFEST_SEAL = "troth manifest seal 1"
+CERTIFICATE = "troth erasure certificate 1"
 TLOG_PROOF = "c2sp.org/tlog-proof@v1"
 EVERY = "*"
 USES = ("read_bulk", "export", "training", "segment")
@@ -351,6 +357,35 @@ def check_inclusion(what: str, leaf: bytes, index: int, size: int, path: Sequenc
         raise Refusal(what, "a shorter path", f"{len(path)} hashes")
     if found != root:
         raise Refusal(what, f"root {root.hex()}", found.hex(), "It is not what the ledger holds there")
+
+
+def check_consistency(what: str, old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> None:
+    """That the tree of `new` begins with that of `old` (RFC 9162, 2.1.4.2)."""
+    if old.size > new.size:
+        raise Refusal(what, f"a ledger of at least {old.size} events", new.size, "It was rolled back")
+    if old.size in (0, new.size):
+        if path or (old.size and old.root != new.root):
+            raise Refusal(what, f"root {old.root.hex()}", new.root.hex(), "Two histories exist: keep both")
+        return
+    steps = list(path) if old.size & (old.size - 1) else [old.root, *path]
+    first, last = old.size - 1, new.size - 1
+    while first & 1:
+        first, last = first >> 1, last >> 1
+    if not steps:
+        raise Refusal(what, "a proof of consistency", "none", "Two histories may exist")
+    before = after = steps[0]
+    for sibling in steps[1:]:
+        if last == 0:
+            raise Refusal(what, "a shorter proof", f"{len(path)} hashes")
+        if first & 1 or first == last:
+            before, after = sha256(b"\1" + sibling + before).digest(), sha256(b"\1" + sibling + after).digest()
+            while first and not first & 1:
+                first, last = first >> 1, last >> 1
+        else:
+            after = sha256(b"\1" + after + sibling).digest()
+        first, last = first >> 1, last >> 1
+    if last or before != old.root or after != new.root:
+        raise Refusal(what, f"roots {old.root.hex()} and {new.root.hex()}", "others", "Two histories exist: keep both")
 
 
 # Notes.
@@ -1180,6 +1215,323 @@ def file_sha256(path: Path) -> str:
     return found.hexdigest()
 
 
+# Bundles of evidence.
+
+CONTENTS = "bundle.json"
+
+
+class Bundle:
+    """A folder of evidence: one sealed list of files, and what each of them says about the others."""
+
+    def __init__(self, folder: Path, trust: Trust, at: Optional[datetime], report: Report) -> None:
+        self.folder, self.trust, self.at, self.report = folder, trust, at, report
+        self.decisions: dict[int, dict[str, Any]] = {}
+        self.notes: dict[int, str] = {}
+        self.rows: dict[int, dict[str, dict[str, Any]]] = {}
+        self.policies: set[str] = set()
+
+    def check(self) -> None:
+        """The list, then every file against it; only then what is in them. Each file that fails is named."""
+        raw = read_file(self.folder / CONTENTS)
+        contents = fields(
+            read_json(raw[:-1], CONTENTS), CONTENTS, "format", "about", "made_at", "checkpoint", "files", "seal"
+        )
+        if raw[-1:] != b"\n" or contents["format"] != BUNDLE or not isinstance(contents["files"], dict):
+            raise Refusal(CONTENTS, BUNDLE, "another")
+        for value in fields(contents["about"], CONTENTS, "kind", "name").values():
+            text(value, CONTENTS, 300)
+        moment(contents["made_at"], CONTENTS)
+        self.sealed(contents, BUNDLE_SEAL, CONTENTS)
+        self.report.proved(
+            f"the list of files is sealed by {self.trust.key.name}",
+            f"{contents['about']['kind']} {contents['about']['name']}, made at {contents['made_at']}",
+        )
+        self.newest = check_checkpoint(text(contents["checkpoint"], CONTENTS), self.trust, self.report)
+        self.checkpoint = contents["checkpoint"]
+        if self.are_files(contents["files"]):
+            for part in (
+                self.check_key, self.check_policy, self.check_decisions, self.check_decided, self.check_people,
+                self.check_shown, self.check_consents, self.check_manifest, self.check_model, self.check_words, self.check_witnessed,
+            ):  # fmt: skip
+                try:
+                    part()
+                except Refusal as refusal:
+                    self.report.failed(refusal)
+
+    def sealed(self, value: Mapping[str, Any], seal: str, what: str) -> None:
+        hashed = base64.b64encode(sha256(canonical({**value, "seal": None})).digest()).decode()
+        if signed_text(text(value["seal"], what), self.trust.key, what) != f"{seal}\nsha256 {hashed}\n":
+            raise Refusal(what, f"{seal} over this", "another", "Something in it was changed after it was sealed")
+
+    def are_files(self, listed: Mapping[str, Any]) -> bool:
+        """Whether the folder holds exactly the files of the list; whatever is missing, added or changed is named."""
+        found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if not path.is_dir()}
+        found -= {CONTENTS}
+        before = len(self.report.checks)
+        for name in sorted(found - set(listed)):
+            self.report.failed(Refusal(name, "no such file in the list", "one", "It was added: take it away"))
+        for name, expected in sorted(listed.items()):
+            path = self.folder / name
+            if name not in found or path.is_symlink():
+                self.report.failed(Refusal(name, f"a file of sha256 {expected}", "none", "It was removed"))
+            elif (hashed := file_sha256(path)) != expected:
+                self.report.failed(Refusal(name, f"sha256 {expected}", hashed, "It was changed"))
+        if len(self.report.checks) == before:
+            self.report.proved("every file is as it was packed, and none is missing", f"{len(listed)} files")
+            return True
+        return False
+
+    def paths(self, pattern: str) -> list[Path]:
+        return sorted(self.folder.glob(pattern))
+
+    def inner(self, path: Path, check: Callable[[Report], None]) -> bool:
+        """Check one file by itself; what it found stands under its name."""
+        name, report = path.relative_to(self.folder).as_posix(), Report(path.name)
+        try:
+            check(report)
+        except Refusal as refusal:
+            self.report.failed(Refusal(f"{name}, {refusal.what}", refusal.expected, refusal.found))
+            return False
+        for each in report.checks:
+            if each.outcome == "not covered":
+                self.report.not_covered(f"{name}, {each.check}", each.evidence)
+        proved = sum(each.outcome == "verified" for each in report.checks)
+        self.report.proved(name, f"{proved} checks")
+        return True
+
+    def check_key(self) -> None:
+        if (self.folder / "key").is_file() and read_text(self.folder / "key") != self.trust.key.text + "\n":
+            raise Refusal("key", self.trust.key.text, "another", "Somebody else made this bundle")
+
+    def check_policy(self) -> None:
+        for path in self.paths("policies/*.json"):
+            raw = read_file(path)
+            policy = check_policy(read_json(raw[:-1], path.name))
+            self.policies.add(sha256(canonical(policy)).hexdigest())
+        for path in self.paths("policies/*.json"):
+            if path.stem not in self.policies:
+                raise Refusal(f"policies/{path.name}", f"a policy of hash {path.stem}", "another")
+
+    def check_decisions(self) -> None:
+        """The chain of recorded uses, each under a checkpoint that the newest goes on from."""
+        folder = self.folder / "decisions"
+        if not folder.is_dir():
+            return
+        check_decisions(folder, self.trust, Report("decisions"))
+        for path in self.paths("decisions/*.note"):
+            note = read_text(path)
+            decision = check_decision(note, self.trust, Report(path.name))
+            self.decisions[decision["number"]], self.notes[decision["number"]] = decision, note
+            known, what = open_checkpoint(decision["checkpoint"], self.trust.key), f"decision {decision['number']}"
+            self.goes_on(known, what)
+        self.report.proved("no recorded use is missing between the first and the newest", f"{len(self.notes)} receipts")
+        self.report.proved("each was decided under a ledger that this one goes on from", f"size {self.newest.size}")
+
+    def goes_on(self, known: Checkpoint, what: str) -> None:
+        """That the ledger of the bundle begins with the one of a checkpoint."""
+        proofs = read_json(read_file(self.folder / "consistency.json")[:-1], "consistency.json")
+        steps = proofs.get(str(known.size)) if isinstance(proofs, dict) else None
+        hashes = [unhex(one, what, 32) for one in items(steps, "consistency.json", 2 * MAXIMUM_PATH)]
+        check_consistency(what, known, self.newest, hashes)
+
+    def check_witnessed(self) -> None:
+        """Checkpoints that others cosigned: the ledger goes on from each."""
+        for path in self.paths("witnessed/*.note"):
+            note = read_text(path)
+            self.goes_on(open_checkpoint(note, self.trust.key), f"witnessed/{path.name}")
+            seen = witnessed_at(note, self.trust.witnesses, self.trust.quorum) if self.trust.witnesses else {}
+            others = ", ".join(sorted(seen)) if seen else "by keys not named here"
+            self.report.proved(f"the ledger goes on from the cosigned checkpoint of size {path.stem}", others)
+
+    def check_decided(self) -> None:
+        """All rows of a decision: they make its root, and its counts."""
+        for path in self.paths("decided/*.jsonl"):
+            decision = self.decision(path.stem, path.name)
+            rows: dict[str, dict[str, Any]] = {}
+            tree, counts = Tree(), dict[str, int]()
+            for line in lines(path):
+                one = fields(read_json(line, path.name), path.name, "row", "salt")
+                row = fields(one["row"], path.name, "subject_key", *Standing(False, "").row)
+                tree.add(leaf_hash(unhex(one["salt"], path.name, 16) + canonical(row)))
+                key = text(row["subject_key"], path.name, 32)
+                if rows and key <= next(reversed(rows)):
+                    raise Refusal(path.name, "one row for each subject, in order", "others")
+                rows[key] = row
+                counts[row["reason_code"]] = counts.get(row["reason_code"], 0) + 1
+            if tree.root().hex() != decision["decisions_root"]:
+                raise Refusal(path.name, f"root {decision['decisions_root']}", tree.root().hex(), "A row was changed")
+            if counts != {row["reason_code"]: row["subject_count"] for row in decision["counts"]}:
+                raise Refusal(path.name, "the counts of its receipt", "others", "A row was changed")
+            self.rows[decision["number"]] = rows
+            if decision["policy_sha256"] not in self.policies:
+                raise Refusal(path.name, f"policy {decision['policy_sha256']}", "none of it", "It is not in the bundle")
+            self.report.proved(f"decision {decision['number']} is of these rows", f"root {decision['decisions_root']}")
+
+    def decision(self, number: str, what: str) -> dict[str, Any]:
+        if not number.isdigit() or int(number) not in self.decisions:
+            raise Refusal(what, "a decision of the chain", number, "Its receipt is not in the bundle")
+        return self.decisions[int(number)]
+
+    def check_people(self) -> None:
+        for path in self.paths("people/*.json"):
+            value = read_json(read_file(path)[:-1], path.name)
+            if value.get("checkpoint") != self.checkpoint:
+                raise Refusal(path.name, "the checkpoint of the bundle", "another", "Proofs of two were mixed")
+            self.inner(path, lambda report, value=value: check_receipt(value, self.trust, self.at, report))  # type: ignore[misc]
+
+    def check_shown(self) -> None:
+        for path in self.paths("shown/*.json"):
+            value = read_json(read_file(path)[:-1], path.name)
+            decision = self.decision(path.stem.partition("-")[0], path.name)
+            if value.get("receipt") != self.notes[decision["number"]]:
+                raise Refusal(path.name, f"the receipt of decision {decision['number']}", "another")
+            self.inner(path, lambda report, value=value: check_shown(value, self.trust, report))  # type: ignore[misc]
+
+    def check_consents(self) -> None:
+        """Events that decisions rest on: each is in the log, and says what the rows rest on it for."""
+        path = self.folder / "consents.jsonl"
+        if not path.is_file():
+            return
+        said: dict[int, Optional[Event]] = {}
+        for number, line in enumerate(lines(path), 1):
+            what = f"{path.name} line {number}"
+            one = fields(read_json(line, what), what, "leaf_index", "entry", "event", "salt", "path")
+            entry, leaf = unhex(one["entry"], what, ENTRY_BYTES), whole(one["leaf_index"], what)
+            steps = [unhex(step, what, 32) for step in items(one["path"], what, MAXIMUM_PATH)]
+            check_inclusion(what, leaf_hash(entry), leaf, self.newest.size, steps, self.newest.root)
+            closed = one["event"] is None and one["salt"] is None
+            said[leaf] = None if closed else open_entry(what, leaf, entry, one["event"], unhex(one["salt"], what, 16))
+        rested, missing = 0, 0
+        for decision in (self.decisions[number] for number in sorted(self.rows)):
+            for key, row in self.rows[decision["number"]].items():
+                if row["is_allowed"] and row["leaf_index"] is not None and row["leaf_index"] not in said:
+                    missing += 1
+                if row["is_allowed"] and (event := said.get(row["leaf_index"])) is not None:
+                    self.allows(decision, key, row, event)
+                    rested += 1
+        closed_count = sum(event is None for event in said.values())
+        self.report.proved("every yes rests on an event of the log that says so", f"{rested} of {len(said)} events")
+        if closed_count:
+            self.report.not_covered("content destroyed by an erasure", f"{closed_count} events that a yes rested on")
+        if missing:
+            self.report.not_covered("events left out for their number", f"{missing} decisions rest on them")
+
+    def allows(self, decision: Mapping[str, Any], key: str, row: Mapping[str, Any], event: Event) -> None:
+        what = f"decision {decision['number']}, subject {key}"
+        kind = "notice_shown" if row["reason_code"] in ("not_opted_out", "notice_given") else "grant"
+        if event.kind != kind or event.said["purpose_code"] not in (decision["purpose_code"], EVERY):
+            found = f"{event.kind} for {event.said['purpose_code']} (leaf {event.leaf_index})"
+            raise Refusal(what, f"a {kind} for {decision['purpose_code']}", found, "The row claims another event")
+        if spelled_moment(event.ranked_at) != row["since_at"]:
+            raise Refusal(
+                what, f"since {row['since_at']}", spelled_moment(event.ranked_at), "The row claims another time"
+            )
+        if event.received_at > (maybe_moment(decision["known_at"], what) or event.received_at):
+            raise Refusal(what, f"known at {decision['known_at']}", spelled_moment(event.received_at), "It came later")
+
+    def check_manifest(self) -> None:
+        """The manifest of an export: sealed, of the decisions in the chain, and of the files that are here."""
+        path = self.folder / "export" / "manifest.json"
+        if not path.is_file():
+            return
+        what, manifest = "export/manifest.json", json.loads(read_text(path))
+        if manifest.get("seal") is None:
+            self.report.not_covered(what, "not sealed: rules and tables in it are nobody's signed word")
+        else:
+            self.sealed(manifest, MANIFEST_SEAL, what)
+            self.report.proved(what, f"sealed by {self.trust.key.name}")
+        named = [manifest[name] for name in ("decision", "decided_again") if name in manifest]
+        for also in manifest.get("also_asked", {}).values():
+            named += [also[name] for name in ("decision", "decided_again") if name in also]
+        for one in named:
+            decision = self.decision(str(one["number"]), what)
+            body = signed_text(self.notes[decision["number"]], self.trust.key, what)
+            if (hashed := sha256(body.encode()).hexdigest()) != one["sha256"]:
+                raise Refusal(f"{what}, decision {one['number']}", hashed, one["sha256"], "It names another receipt")
+            if decision["definition_sha256"] != manifest["segment"]["hash"]:
+                raise Refusal(what, f"definition {decision['definition_sha256']}", manifest["segment"]["hash"])
+        if named:
+            self.report.proved("the export is of receipts in the chain", f"{len(named)} receipts")
+            self.check_files(manifest, self.decisions[max(int(one["number"]) for one in named)])
+
+    def check_files(self, manifest: Mapping[str, Any], decision: Mapping[str, Any]) -> None:
+        """The hashes that the last receipt signed, and the files themselves where they are in the bundle."""
+        first: dict[str, str] = {}
+        for each in manifest.get("amendments", []):
+            first.setdefault(each.get("file", "members.csv"), each["sha256_before"])
+        for name, told in sorted(manifest["files"].items()):
+            if decision["outputs"].get(name) != first.get(name, told["sha256"]):
+                expected = decision["outputs"].get(name, "none")
+                raise Refusal(f"export/{name}", f"sha256 {expected} as signed", first.get(name, told["sha256"]))
+            path = self.folder / "export" / name
+            if not path.is_file():
+                self.report.not_covered(f"export/{name}", f"not in the bundle; sha256 {told['sha256']} as signed")
+            elif (hashed := file_sha256(path)) != told["sha256"]:
+                raise Refusal(f"export/{name}", f"sha256 {told['sha256']}", hashed, "It was changed")
+            else:
+                self.report.proved(f"export/{name} is the file that went out", f"sha256 {hashed}")
+                self.check_members(manifest, name, path)
+
+    def check_members(self, manifest: Mapping[str, Any], name: str, path: Path) -> None:
+        """That everybody in a file was allowed, by the rows in the bundle: the newest of each question counts."""
+        if path.suffix != ".csv":
+            return
+        questions = [manifest, *manifest.get("also_asked", {}).values()]
+        with path.open(encoding="utf-8", newline="") as file:
+            for line, row in enumerate(csv.DictReader(file), 2):
+                key = subject_key(row["customer_id"]).hex()
+                for question in questions:
+                    named = [question[each]["number"] for each in ("decided_again", "decision") if each in question]
+                    found = next((self.rows[n][key] for n in named if key in self.rows.get(n, {})), None)
+                    if found is None or not found["is_allowed"]:
+                        raise Refusal(
+                            f"export/{name} line {line}",
+                            "somebody who was allowed",
+                            said(found) if found else "nobody decided about",
+                        )
+        self.report.proved(f"everybody in export/{name} was allowed", f"{len(questions)} questions")
+
+    def check_model(self) -> None:
+        """The manifest of a model: its artifacts are those of a training in the chain, under the ledger it names."""
+        path = self.folder / "model" / "manifest.json"
+        if not path.is_file():
+            return
+        what, manifest = "model/manifest.json", json.loads(read_text(path))
+        training, size = manifest["training"], manifest["training"]["ledger_size"]
+        mine = [
+            decision
+            for decision in self.decisions.values()
+            if decision["use"] == "training" and decision["outputs"] == manifest["files"]
+        ]
+        known = [open_checkpoint(decision["checkpoint"], self.trust.key) for decision in mine]
+        if not any((one.size, one.root.hex()) == (size, training["ledger_root"]) for one in known):
+            raise Refusal(what, f"a training in the chain under size {size}", f"{len(mine)} of these artifacts")
+        self.report.proved("the model is of a training in the chain", f"{len(manifest['files'])} artifacts by hash")
+
+    def check_words(self) -> None:
+        """Texts people were shown, certificates of erasure, cosigned checkpoints."""
+        sums = self.folder / "notices" / "SHA256SUMS"
+        if sums.is_file():
+            for line in read_text(sums).splitlines():
+                expected, _, name = line.partition("  ")
+                if (hashed := file_sha256(sums.parent / name)) != expected:
+                    raise Refusal(f"notices/{name}", expected, hashed, "The text is not the one that was shown")
+            self.report.proved("the texts people were shown are those listed", "notices/SHA256SUMS")
+        for path in self.paths("certificates/*.note"):
+            self.inner(path, lambda report, path=path: check_certificate(path, self.trust, report))  # type: ignore[misc]
+        if (self.folder / "audit.json").is_file():
+            self.report.not_covered("audit.json", "issuer's word: sealed, but no log can prove all of it")
+
+
+def check_certificate(path: Path, trust: Trust, report: Report) -> None:
+    """A certificate of erasure: signed, of its format."""
+    first, _, rest = signed_text(read_text(path), trust.key, path.name).partition("\n")
+    told = read_json(rest[:-1].encode(), path.name)
+    if first != CERTIFICATE or not isinstance(told, dict):
+        raise Refusal(path.name, CERTIFICATE, "another")
+    report.proved("signed", str(told.get("erased_at")))
+
+
 # What to check, and how it is told.
 
 
@@ -1199,7 +1551,9 @@ def verify(path: Path, trust: Trust, at: Optional[datetime] = None) -> Report:
 
 def check_path(path: Path, trust: Trust, at: Optional[datetime], report: Report) -> None:
     if path.is_dir():
-        if (path / "receipt.json").is_file():
+        if (path / CONTENTS).exists():
+            Bundle(path, trust, at, report).check()
+        elif (path / "receipt.json").is_file():
             check_receipt(inlined(path), trust, at, report)
         elif (path / "entries.jsonl").exists():
             check_export(path, trust, report)
@@ -1275,7 +1629,7 @@ def tell(report: Report) -> Iterator[str]:
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="verifier.py", description="Check what Troth handed out, without Troth.")
     found.add_argument("paths", type=Path, nargs="+", metavar="path", help="receipt, decision, or folder of them")
-    found.add_argument("--key", required=True, help="the ledger's verifier key, known from elsewhere")
+    found.add_argument("--key", help="the ledger's verifier key, known from elsewhere; a bundle has one, too")
     found.add_argument("--witness", action="append", default=[], help="verifier key of a witness; may be repeated")
     found.add_argument("--quorum", type=int, help="how many of the witnesses must have cosigned (default: all)")
     found.add_argument("--since", type=Path, help="a checkpoint kept from before: nothing older is taken")
@@ -1287,6 +1641,14 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def own_key(paths: Sequence[Path]) -> str:
+    """The key in a bundle, where it is all there is to check."""
+    path = paths[0] / "key"
+    if len(paths) > 1 or not (paths[0] / CONTENTS).is_file() or not path.is_file():
+        raise Refusal("--key", "the ledger's verifier key", "none", "Give the one its owner publishes")
+    return read_text(path)
+
+
 def main(arguments: Optional[Sequence[str]] = None, write: Callable[[str], object] = print) -> int:
     """Run the verifier. Returns the exit code: 0 verified, 1 not, 2 misuse."""
     asked = parser().parse_args(arguments)
@@ -1296,7 +1658,7 @@ def main(arguments: Optional[Sequence[str]] = None, write: Callable[[str], objec
         if not (1 if witnesses else 0) <= quorum <= len(witnesses):
             raise Refusal("--quorum", f"1 to {len(witnesses)} witnesses", quorum, "Name as many with --witness")
         since = read_text(asked.since) if asked.since else None
-        trust = Trust(Key.parse(asked.key, LOG_KEY), witnesses, quorum, since, asked.sealed)
+        trust = Trust(Key.parse(asked.key or own_key(asked.paths), LOG_KEY), witnesses, quorum, since, asked.sealed)
         if trust.since is not None:
             open_checkpoint(trust.since, trust.key)
         at = moment(asked.at, "--at") if asked.at else None
@@ -1307,6 +1669,10 @@ def main(arguments: Optional[Sequence[str]] = None, write: Callable[[str], objec
         print(fault, file=sys.stderr)
         return 2
     reports = [verify(path, trust, at) for path in asked.paths]
+    if asked.key is None:
+        reports[0].not_covered(
+            "the key", f"it is the bundle's own: compare {trust.key.text} with what its owner publishes"
+        )
     if len(reports) > 1:
         together = compare(reports)
         reports += [together] if together.checks else []

@@ -184,6 +184,11 @@ def explain(found: Standing, audience: Audience, policy: Policy, purpose_code: s
 
     Raises: ConsentError for a reason that has no words.
     """
+    return f"{_subject(policy, purpose_code, channel_code)} {because(found, audience)}"
+
+
+def because(found: Standing, audience: Audience) -> str:
+    """The same without saying what was asked, where that stands beside it. Raises: ConsentError for a reason that has no words."""
     try:
         is_silent = found.is_by_likeness and found.reason_code == "never_asked"
         words = (SILENT_BY_LIKENESS if is_silent else EXPLANATIONS[found.reason_code])[audience]
@@ -194,7 +199,7 @@ def explain(found: Standing, audience: Audience, policy: Policy, purpose_code: s
         ) from fault
     holds = words.holds.format(since=_day(found.since_at))
     ends = f" It ends by itself on {_day(found.expires_at)}." if found.is_allowed and found.expires_at else ""
-    return f"{_subject(policy, purpose_code, channel_code)} {holds}.{ends}{likely} {words.changes}."
+    return f"{holds}.{ends}{likely} {words.changes}."
 
 
 def _subject(policy: Policy, purpose_code: str, channel_code: str) -> str:

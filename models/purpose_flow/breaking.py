@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlglot import exp
 
 from models.purpose_flow.declarations import Breaker, Personal
-from models.purpose_flow.following import DIRECT, ROWS, How, Place
 from models.purpose_flow.graph import Graph
+from models.purpose_flow.relations import DIRECT, ROWS, How, Place
 
 _NAMING = ("identifier", "contact", "name", "birth_date")  # kinds that single a person out, whatever is counted
 
@@ -37,6 +37,8 @@ class Broken:
                 ends = how not in DIRECT and how != "ROWS" and breaker.covers(source)
             elif breaker.kind == "picked":
                 ends = breaker.covers(place) and source[0] == breaker.of
+            elif breaker.kind == "begins":
+                ends = breaker.covers(place) and how == "JOIN" and ".".join(source) == breaker.of
             else:
                 ends = breaker.covers(place)
             if ends:
@@ -49,7 +51,14 @@ def faults(
     graph: Graph, declared: Mapping[Place, Personal], breakers: Sequence[Breaker], keyed: frozenset[Place]
 ) -> Iterator[str]:
     """What breakers say that does not hold, in words."""
-    judges = {"keyed": _not_keyed, "token": _no_token, "aggregate": _no_aggregate, "picked": _not_picked}
+    judges = {
+        "keyed": _not_keyed,
+        "token": _no_token,
+        "aggregate": _no_aggregate,
+        "goods": _no_goods,
+        "picked": _not_picked,
+        "begins": _no_beginning,
+    }
     for breaker in breakers:
         places = [
             place for table, columns in graph.columns.items()
@@ -118,10 +127,56 @@ def _no_aggregate(
     return None
 
 
-def _too_few(breaker: Breaker, place: Place, graph: Graph, declared: Mapping[Place, Personal]) -> Judged:
-    """A floor of people must stand in the SQL: HAVING COUNT(DISTINCT <who>) >= k."""
-    if breaker.least_people <= 1:
+def _no_goods(
+    breaker: Breaker, place: Place, graph: Graph, declared: Mapping[Place, Personal], keyed: frozenset[Place]
+) -> Judged:
+    """Counted by things alone: no column of a person may be among what it is grouped by, nor shown. No floor of people is claimed."""
+    if place[1] != ROWS:
+        return _no_aggregate(breaker, place, graph, declared, keyed)
+    by = next((source for source in _grouped_by(graph, place) if source in declared), None)
+    if by is None:
         return None
+    return f"expected groups of things alone, found {'.'.join(by)} among their keys. Group by things, or ask for a floor of people."
+
+
+def _grouped_by(graph: Graph, place: Place) -> Iterator[Place]:
+    """Columns that the rows of a table are grouped by, as far as they were taken over as they stand."""
+    waiting = [source for source, how in graph.into.get(place, ()) if how == "GROUP_BY"]
+    seen = set(waiting)
+    while waiting:
+        one = waiting.pop()
+        yield one
+        more = [source for source, how in graph.into.get(one, ()) if how in ("IDENTITY", "TRANSFORMATION")]
+        waiting.extend(source for source in more if source not in seen)
+        seen.update(more)
+
+
+def _no_beginning(
+    breaker: Breaker, place: Place, graph: Graph, declared: Mapping[Place, Personal], keyed: frozenset[Place]
+) -> Judged:
+    """Rows over time may begin with a moment: the SQL compares it in a join, as the earlier side, and does nothing else with it."""
+    moment, tree = breaker.of.partition(".")[2], graph.queries.get(place[0])
+    if place[1] != ROWS or tree is None:
+        return f"expected the rows of a table with SQL, found {'.'.join(place)}. Name the rows: `table.[*]`."
+    named = [each for each in tree.find_all(exp.Column) if each.name.lower() == moment]
+    compared = [each for each in named if _is_earlier(each)]
+    if compared and all(_is_earlier(each) or isinstance(each.parent, exp.Select) for each in named):
+        return None
+    return f"expected {moment} only in `on {moment} <= ...` of a join, found otherwise. Correct the SQL, or remove the breaker."
+
+
+def _is_earlier(column: exp.Column) -> bool:
+    """Whether it is the earlier side of a comparison in a join's ON."""
+    asked = column.parent
+    if not isinstance(asked, exp.LTE) or asked.this is not column or not isinstance(asked.expression, exp.Column):
+        return False
+    return isinstance(asked.parent, exp.Join)
+
+
+def _too_few(breaker: Breaker, place: Place, graph: Graph, declared: Mapping[Place, Personal]) -> Judged:
+    """A floor of people must stand in the SQL: HAVING COUNT(DISTINCT <who>) >= k. Of one person nothing is hidden."""
+    if breaker.least_people <= 1:
+        return "expected a floor of two people or more, found none. Ask for one, or declare that goods are counted."
     who = {name for (_, name), personal in declared.items() if personal.category == "identifier"}
     tree = graph.queries.get(place[0])
     for having in tree.find_all(exp.Having) if tree is not None else ():

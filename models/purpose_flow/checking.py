@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from models.purpose_flow.breaking import Broken, faults
 from models.purpose_flow.declarations import Breaker, Personal
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import DIRECT, How, Place
 from models.purpose_flow.graph import Graph
+from models.purpose_flow.relations import DIRECT, How, Place
 
 
 @dataclass(frozen=True)
 class Use:
-    """Who reads columns, and what for. Without a purpose nothing personal may reach it."""
+    """Who reads columns, and what for. Without a purpose nothing personal may reach it.
+
+    `is_of_home`: described in a home, not part of the code. What is found of it stops it alone.
+    """
 
     kind: str
     name: str
     purpose: str | None
     reads: tuple[Place, ...]
     declared_in: str
+    is_of_home: bool = False
 
     @property
     def title(self) -> str:
@@ -103,13 +107,9 @@ def check(
 
     Raises: FlowError for a use that reads what there is not, or is for a purpose there is not.
     """
-    known = set(purposes)
-    for use in uses:
-        _fits(graph, use, known)
     broken = Broken(graph, breakers)
-    found = [finding for use in uses for finding in _findings(use, declared, broken)]
     return Report(
-        findings=tuple(found),
+        findings=_all_findings(graph, declared, uses, broken, purposes),
         faults=tuple(faults(graph, declared, breakers, frozenset(keyed))),
         uses=len(uses),
         tables=len(graph.columns),
@@ -118,6 +118,29 @@ def check(
         personal_columns=len(declared),
         ended={breaker.name: len(broken.ended[breaker.name]) for breaker in breakers},
     )
+
+
+def findings(
+    graph: Graph,
+    declared: Mapping[Place, Personal],
+    uses: Sequence[Use],
+    breakers: Sequence[Breaker],
+    purposes: Iterable[str] = (),
+) -> tuple[Finding, ...]:
+    """What reaches uses that does not belong there, breakers being taken at their word: `check` holds those against the SQL.
+
+    Raises: FlowError as `check` does.
+    """
+    return _all_findings(graph, declared, uses, Broken(graph, breakers), purposes)
+
+
+def _all_findings(
+    graph: Graph, declared: Mapping[Place, Personal], uses: Sequence[Use], broken: Broken, purposes: Iterable[str]
+) -> tuple[Finding, ...]:
+    known = set(purposes)
+    for use in uses:
+        _fits(graph, use, known)
+    return tuple(finding for use in uses for finding in _findings(use, declared, broken))
 
 
 def _fits(graph: Graph, use: Use, known: set[str]) -> None:
@@ -141,8 +164,8 @@ def _findings(use: Use, declared: Mapping[Place, Personal], broken: Broken) -> I
     if not uncovered:
         return
     ways = {place: back(broken, [place]) for place in use.reads}
-    for origin in _origins(uncovered, broken, reached):
-        paths = [_path(way, origin) for way in ways.values() if origin in way]
+    for origin in origins(uncovered, broken, reached):
+        paths = [path_from(way, origin) for way in ways.values() if origin in way]
         yield Finding(use, origin, uncovered[origin], tuple(sorted(paths, key=lambda each: len(each.places))))
 
 
@@ -159,30 +182,31 @@ def back(broken: Broken, start: Iterable[Place]) -> dict[Place, tuple[Place, How
     return reached
 
 
-def _origins(uncovered: Mapping[Place, Personal], broken: Broken, reached: Iterable[Place]) -> Iterator[Place]:
-    """Where uncovered data comes from: columns that the same kind of data was carried on to are not told again."""
+def origins(declared: Mapping[Place, Personal], broken: Broken, reached: Iterable[Place]) -> Iterator[Place]:
+    """Where declared data comes from, of what was reached: columns that the same kind of data was carried on to are not told again."""
     told: set[Place] = set()
-    for place in reversed([each for each in reached if each in uncovered]):  # furthest from the use first
-        if not _carried(place, uncovered, broken, told):
+    for place in reversed([each for each in reached if each in declared]):  # furthest from the use first
+        if not _carried(place, declared, broken, told):
             yield place
         told.add(place)
 
 
-def _carried(place: Place, uncovered: Mapping[Place, Personal], broken: Broken, told: set[Place]) -> bool:
+def _carried(place: Place, declared: Mapping[Place, Personal], broken: Broken, told: set[Place]) -> bool:
     """Whether a place takes over, directly, data of its own kind that was told of before."""
-    category, seen, waiting = uncovered[place].category, {place}, [place]
+    category, seen, waiting = declared[place].category, {place}, [place]
     while waiting:
         for source, how in broken.into(waiting.pop()):
             if how not in DIRECT or source in seen:
                 continue
-            if source in told and uncovered[source].category == category:
+            if source in told and declared[source].category == category:
                 return True
             seen.add(source)
             waiting.append(source)
     return False
 
 
-def _path(way: Mapping[Place, tuple[Place, How] | None], origin: Place) -> Path:
+def path_from(way: Mapping[Place, tuple[Place, How] | None], origin: Place) -> Path:
+    """The shortest path from a place to what `back` began with."""
     places, hows = [origin], []
     while (step := way[places[-1]]) is not None:
         places.append(step[0])

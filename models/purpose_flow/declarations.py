@@ -14,13 +14,13 @@ from typing import Any, Literal
 import yaml
 
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import Place
 from models.purpose_flow.graph import Made
+from models.purpose_flow.relations import Place
 
 FOLDER = Path(__file__).parent
-Kind = Literal["keyed", "token", "aggregate", "picked"]
+Kind = Literal["keyed", "token", "aggregate", "goods", "picked", "begins"]
 _KINDS: Mapping[str, tuple[str, ...]] = {
-    "keyed": (), "token": (), "aggregate": ("least_people",), "picked": ("of", "where", "rests_on"),
+    "keyed": (), "token": (), "aggregate": ("least_people",), "goods": (), "picked": ("of", "where", "rests_on"), "begins": ("of",),
 }  # fmt: skip
 _ALWAYS = ("kind", "columns", "reviewer", "reviewed_on", "reason")
 
@@ -39,6 +39,9 @@ class Category:
 
     term: str
     purposes: frozenset[str]
+    told_as: frozenset[str] = (
+        frozenset()
+    )  # terms under which people may be told of it: its own, wider and narrower ones
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Breaker:
 def categories(path: Path = FOLDER / "categories.yml") -> Mapping[str, Category]:
     """The kinds of personal data. Raises: FlowError."""
     return {
-        name: Category(said["term"], frozenset(said["purposes"]))
-        for name, said in _entries(path, ("term", "purposes"), ()).items()
+        name: Category(said["term"], frozenset(said["purposes"]), frozenset({said["term"], *said["told_as"]}))
+        for name, said in _entries(path, ("term", "told_as", "purposes"), ()).items()
     }
 
 

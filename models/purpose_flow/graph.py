@@ -10,7 +10,8 @@ from sqlglot import exp, parse_one
 from sqlglot.errors import SqlglotError
 
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import ROWS, Flow, How, Place, Relation, follow, table
+from models.purpose_flow.following import follow
+from models.purpose_flow.relations import ROWS, Flow, How, Place, Relation, table
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """The whole of it, put together: a project's compiled SQL, what landing makes, what is declared; then the check, or one column."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from models.purpose_flow import project, uses
 from models.purpose_flow.breaking import Broken
-from models.purpose_flow.checking import Report, Use, back, check
+from models.purpose_flow.checking import Report, Use, back, check, origins
 from models.purpose_flow.declarations import Breaker, Personal, breakers, made_tables, personal, place
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import DIRECT, ROWS, Place
 from models.purpose_flow.graph import Graph, Made, Table, built
+from models.purpose_flow.relations import DIRECT, ROWS, Place
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,14 @@ class Landed:
     table: str
     columns: Mapping[str, str]
     tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reaching:
+    """What reaches a use: where the personal data in it comes from, and every table that it rests on."""
+
+    personal: Mapping[Place, Personal]
+    tables: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,21 @@ class Inspection:
     @cached_property
     def report(self) -> Report:
         return check(self.graph, self.declared, self.uses, self.breakers, self.keyed, self.purposes)
+
+    def using(self, uses: Sequence[Use]) -> "Inspection":
+        """The same flow with other uses."""
+        return replace(self, uses=tuple(uses))
+
+    def reaching(self, uses: Iterable[Use]) -> dict[str, Reaching]:
+        """What reaches each use, by its title. One kind of data that was carried on is told of where it comes from."""
+        broken = Broken(self.graph, self.breakers)
+        found = {}
+        for use in uses:
+            reached = back(broken, use.reads)
+            declared = {place: self.declared[place] for place in reached if place in self.declared}
+            first = {place: declared[place] for place in origins(declared, broken, reached)}
+            found[use.title] = Reaching(first, frozenset(table for table, _ in reached))
+        return found
 
     def about(self, name: str) -> dict[str, Any]:
         """What `table.column` holds and rests on, and which uses it reaches; `table.*` asks for its rows.

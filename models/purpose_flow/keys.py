@@ -3,7 +3,7 @@
 A LEFT JOIN to such columns adds no row and takes none away: what stands on its right decides about its own columns alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from sqlglot import exp
@@ -58,7 +58,28 @@ def keys_of(select: exp.Select, sources: Mapping[str, Keyed], unique: str | None
         found.add(frozenset())
     elif unique is not None:
         found |= _kept(select, sources, unique)
+    found |= set(_numbered(select))
     return frozenset(found)
+
+
+def _numbered(select: exp.Select) -> Iterator[frozenset[str]]:
+    """`row_number() over (partition by ...)` gives each row of a partition another number: both together are a key.
+
+    Of what the SELECT's own DISTINCT or window clauses make of it nothing is said.
+    """
+    if select.args.get("distinct") is not None:
+        return
+    for projection in select.expressions:
+        window = projection.unalias()
+        if not isinstance(window, exp.Window) or not isinstance(window.this, exp.RowNumber) or window.args.get("alias"):
+            continue
+        names = {projection.alias_or_name.lower()}
+        for part in window.args.get("partition_by") or ():
+            same = (each for each in select.expressions if isinstance(part, exp.Column) and each.unalias() == part)
+            shown = next((each.alias_or_name for each in same), "")
+            names.add(shown.lower())
+        if "" not in names:
+            yield frozenset(names)
 
 
 def _is_aggregate(projection: exp.Expr) -> bool:
@@ -106,8 +127,31 @@ def _kept(select: exp.Select, sources: Mapping[str, Keyed], unique: str) -> set[
             if of == unique or (not of and len(sources) == 1):
                 named[shown.name.lower()] = projection.alias_or_name.lower()
     listed = [each.alias_or_name.lower() for each in select.expressions]
+    fixed = _fixed(select, unique, alone=len(sources) == 1)
+    keys = [key - fixed for key in sources[unique].keys]
     return {
         frozenset(named[name] for name in key)
-        for key in sources[unique].keys
+        for key in keys
         if all(name in named and listed.count(named[name]) <= 1 for name in key)
     }
+
+
+def _is_constant(value: exp.Expr) -> bool:
+    """A literal, perhaps cast: the same for every row."""
+    return all(isinstance(part, exp.Literal | exp.Cast | exp.DataType | exp.Paren) for part in value.walk())
+
+
+def _fixed(select: exp.Select, unique: str, *, alone: bool) -> set[str]:
+    """Columns of the one source that WHERE asks to be one value: two rows do not differ in them."""
+    where = select.args.get("where")
+    asked = where.this if where is not None else None
+    found = set()
+    for part in asked.flatten() if isinstance(asked, exp.And) else (asked,):
+        equal = part.unnest() if isinstance(part, exp.Expr) else part
+        if not isinstance(equal, exp.EQ):
+            continue
+        for one, other in ((equal.this, equal.expression), (equal.expression, equal.this)):
+            of = one.table.lower() if isinstance(one, exp.Column) else None
+            if _is_constant(other) and (of == unique or (of == "" and alone)):
+                found.add(one.name.lower())
+    return found

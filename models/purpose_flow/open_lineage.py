@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from models.purpose_flow.declarations import Personal, categories
-from models.purpose_flow.following import DIRECT, ROWS, Flow, Place
 from models.purpose_flow.graph import Graph
+from models.purpose_flow.relations import DIRECT, ROWS, Flow, Place
 
 PRODUCER = "https://troth.example/models/purpose_flow"
 EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/JobEvent"

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import Place
 from models.purpose_flow.graph import Table
+from models.purpose_flow.relations import Place
 
 
 def tables(manifest: Mapping[str, Any]) -> list[Table]:

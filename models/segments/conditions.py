@@ -4,6 +4,8 @@
     customers.last_seen_at < 30 days ago                        times may be told from the time asked for
     bought category_name = Tents at least 2 times in 90 days    an event, counted over a window that ends now
     viewed sku in SKU-1, SKU-2 and device_type = phone in 14 days
+    ordered channel_type = web at least 5000 net_cents in 90 days    the sum of an amount, in cents
+    viewed at least 2 times in 14 days and not bought same sku in 30 days    views of what they did not then buy
     lookalike: {score: churn, top_percent: 10}                  the highest tenth of all scores of a model
     lookalike: {score: churn, like: gold_members, middle_percent: 80}
 
@@ -27,15 +29,17 @@ MAXIMUM_DEPTH = 12
 MAXIMUM_CHARACTERS = 2_000
 MAXIMUM_HOURS = 24 * 3_660
 _HOURS = {"hour": 1, "day": 24, "week": 168}
+_WINDOW = r"\s+in\s+([0-9]{1,6})\s+(hour|day|week)s?"
 _WORD = r"[a-z][a-z0-9_]*"
 _OPERATOR = r"((?:<=|>=|!=|=|<|>)(?![=<>!])|\bin\b)"
 _FIELD = re.compile(rf"({_WORD})\.({_WORD})\s*(?:{_OPERATOR}\s*(.+)|\bis\s+({'|'.join(PRESENCE)}))", re.DOTALL)
 _FILTER = re.compile(rf"({_WORD})\s*(?:{_OPERATOR}\s*(.+)|\bis\s+({'|'.join(PRESENCE)}))", re.DOTALL)
 _EVENT = re.compile(
-    rf"({_WORD})(?:\s+(.+?))??(?:\s+({'|'.join(COUNTED)})\s+([0-9]{{1,9}})\s+(time|unit)s?)?"
-    r"\s+in\s+([0-9]{1,6})\s+(hour|day|week)s?",
+    rf"({_WORD})(?:\s+(.+?))??(?:\s+({'|'.join(COUNTED)})\s+([0-9]{{1,9}})\s+(times?|units?|{_WORD}_cents))?{_WINDOW}",
     re.DOTALL,
 )
+_AND_NOT = r"\s+and\s+not\s+"
+_UNLESS = re.compile(rf"({_WORD})(?:\s+(.+?))??\s+same\s+({_WORD}){_WINDOW}", re.DOTALL)
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _BARE = re.compile(r"[\w.:+/-]+(?: (?:hours?|days?|weeks?) ago)?")
 _EXAMPLES = "`customers.tier_code = gold` or `bought category_name = Tents at least 2 times in 90 days`"
@@ -64,15 +68,35 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Happened:
-    """An event counted over the hours before the time asked for: `filters` are comparisons without a subject, all of them true."""
+class Unless:
+    """What must not have happened with the same thing: an event with filters over hours, and the field that says which thing."""
 
     event: str
     filters: tuple[Comparison, ...]
-    counted: Literal["times", "units"]
+    same: str
+    hours: int
+
+    @property
+    def text(self) -> str:
+        filters = " and ".join(each.text for each in self.filters)
+        parts = ("and not", self.event, filters, f"same {self.same}", _window_text(self.hours))
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Happened:
+    """An event counted over the hours before the time asked for: `filters` are comparisons without a subject, all of them true.
+
+    `counted`: times, units, or an amount in cents that is summed. `unless`: only rows of things of which that is not so count.
+    """
+
+    event: str
+    filters: tuple[Comparison, ...]
+    counted: str
     operator: str
     count: int
     hours: int
+    unless: Unless | None = None
     place: str = dataclasses.field(default="", compare=False, repr=False)
 
     @property
@@ -81,8 +105,8 @@ class Happened:
         filters = " and ".join(each.text for each in self.filters)
         is_once = (self.operator, self.count, self.counted) == (">=", 1, "times")
         times = "" if is_once else f"{said} {self.count} {self.counted}"
-        window = f"in {self.hours} hours" if self.hours % 24 else f"in {self.hours // 24} days"
-        return " ".join(part for part in (self.event, filters, times, window) if part)
+        unless = self.unless.text if self.unless else ""
+        return " ".join(part for part in (self.event, filters, times, _window_text(self.hours), unless) if part)
 
 
 @dataclass(frozen=True)
@@ -182,19 +206,18 @@ class Reader:
         if match := _FIELD.fullmatch(text):
             subject, name, operator, rest, presence = match.groups()
             return self._compared(place, subject, name, operator or presence, rest)
-        if match := _EVENT.fullmatch(text):
-            event, filters, said, count, counted, amount, unit = match.groups()
-            hours = int(amount) * _HOURS[unit]
-            if not 0 < hours <= MAXIMUM_HOURS:
-                raise self.error(place, "a window of an hour to ten years", f"{amount} {unit}s", "Change the window.")
-            parts = _split(filters, r"\s+and\s+") if filters else []
+        *before, last = _split(text, _AND_NOT)
+        unless = _UNLESS.fullmatch(last) if before else None
+        if match := _EVENT.fullmatch(re.sub(f"{_AND_NOT}$", "", text[: -len(last)]) if unless else text):
+            event, filters, said, count, counted, *window = match.groups()
             return Happened(
                 event=event,
-                filters=tuple(self._filter(place, part) for part in parts),
-                counted="units" if counted == "unit" else "times",
+                filters=self._filters(place, filters),
+                counted=f"{counted}s" if counted in ("time", "unit") else counted or "times",
                 operator=COUNTED[said] if said else ">=",
                 count=int(count) if count else 1,
-                hours=hours,
+                hours=self._hours(place, *window),
+                unless=self._unless(place, *unless.groups()) if unless else None,
                 place=self.place(place),
             )
         raise self.error(
@@ -203,6 +226,18 @@ class Reader:
             repr(text[:80]),
             f"Write it like {_EXAMPLES}.",
         )
+
+    def _unless(self, place: str, event: str, filters: str | None, same: str, *window: str) -> Unless:
+        return Unless(event, self._filters(place, filters), same, self._hours(place, *window))
+
+    def _hours(self, place: str, amount: str, unit: str) -> int:
+        hours = int(amount) * _HOURS[unit]
+        if not 0 < hours <= MAXIMUM_HOURS:
+            raise self.error(place, "a window of an hour to ten years", f"{amount} {unit}s", "Change the window.")
+        return hours
+
+    def _filters(self, place: str, text: str | None) -> tuple[Comparison, ...]:
+        return tuple(self._filter(place, part) for part in _split(text, r"\s+and\s+")) if text else ()
 
     def _filter(self, place: str, text: str) -> Comparison:
         match = _FILTER.fullmatch(text)
@@ -258,6 +293,10 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     return "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
+def _window_text(hours: int) -> str:
+    return f"in {hours} hours" if hours % 24 else f"in {hours // 24} days"
 
 
 def _split(text: str, separator: str) -> list[str]:

@@ -10,6 +10,8 @@ import polars as pl
 
 from consent.rule.policy import EVERY, read_policy
 from models.permission import LINKS, asked_channel
+from models.purpose_flow.kept import refuse_uncovered
+from models.purpose_flow.uses import of_segments
 from models.segments import kept
 from models.segments.definition import Comparison, Segment, SegmentError, load
 from models.segments.fields import Value
@@ -27,8 +29,11 @@ IN_TEST_GROUP = "in_test_group"
 HELD_OUT = "held_out"
 SAME_CONTACT_POINT = "same_contact_point"
 MAY_BE_CONTACTED = "may_be_contacted"
-# The token of `customers` that a channel reaches a person by; None where the customer id itself is the address.
+TREATED = "treated"  # the arm beside held out
+# The token of `customers` that a channel reaches a person by; None where the customer id itself is the address. No source lands
+# tokens of letter boxes or of an app's devices, so over the policy's other channels nobody has a contact point.
 CONTACT_POINTS: dict[str, str | None] = {"email": "email_ref", "sms": "phone_ref", "in_app": None, "onsite": None}
+_NOT_LANDED = ""
 # Of those who match, for all channels at once. A grant that has ended by $at is told as such: the mart says how it stood when built.
 _PUBLISHED_STANDING = """
 create temp table published_standing as
@@ -57,15 +62,9 @@ class Counts:
 def asked(segment: Segment) -> dict[str, tuple[str, str]]:
     """The purpose and channel that people are asked about, by channel of the segment.
 
-    Raises: ModelsError when policy or contact points have none.
+    Raises: ModelsError when the policy has none.
     """
     what, policy = f"segment {segment.name}", read_policy()
-    for channel in segment.channels:
-        if channel in policy.channels and channel not in CONTACT_POINTS:
-            raise SegmentError(
-                f"{what}, channel: expected one of {', '.join(CONTACT_POINTS)}, found {channel}. "
-                "No contact points of that kind are kept; choose one of them."
-            )
     return {
         channel: (segment.purpose, asked_channel(policy, what, segment.purpose, channel))
         for channel in segment.channels
@@ -147,8 +146,9 @@ class Audience:
 
     def _deciding(self, channel: str, standing: str | None) -> tuple[str, dict[str, Value | list[str]]]:
         _, asked_about = self.asked[channel]
-        point = CONTACT_POINTS[channel]
-        contact_ref = f"m.{point}" if point else "m.customer_id"
+        point = CONTACT_POINTS.get(channel, _NOT_LANDED)
+        known: dict[str | None, str] = {None: "m.customer_id", _NOT_LANDED: "cast(null as varchar)"}
+        contact_ref = known.get(point, f"m.{point}")
         parameters: dict[str, Value | list[str]] = {}
         if standing is None:
             parameters["channel_code"] = asked_about
@@ -240,11 +240,12 @@ def open_audience(
     """Everybody who matches as of a naive UTC time, and the versions of the tables read. `shown`: fields carried in `matched`.
 
     `has_standing`: whether the published standing is read, which `counts` asks and `decided` does not.
-    Raises: SegmentError for what the published tables do not have.
+    Raises: SegmentError for what the published tables do not have; FlowError where it reads what its purpose does not cover.
     """
     rules = rules or read_rules()
     questions = asked(segment)
-    points = sorted({point for channel in segment.channels if (point := CONTACT_POINTS[channel])})
+    refuse_uncovered(home, of_segments([segment], loaded))
+    points = sorted({point for channel in segment.channels if (point := CONTACT_POINTS.get(channel))})
     query = compiled(home, segment, at, carried=points, shown=shown, loaded=loaded)
     exclusions = [
         compiled_condition(home, f"segment rules, exclusion {each.name}", each.where, at) for each in rules.exclusions
@@ -280,6 +281,20 @@ def counted(decisions: Mapping[str, int]) -> Counts:
     test_customers = counts.pop(TEST_CUSTOMER, 0)
     allowed = counts.pop(MAY_BE_CONTACTED, 0)
     return Counts(allowed + sum(counts.values()), allowed, dict(sorted(counts.items())), test_customers)
+
+
+def assigned(decisions: pl.DataFrame) -> pl.DataFrame:
+    """customer_id and arm of whoever only their share decided about: held out, or not, whatever then kept a message from them.
+
+    Somebody whose message goes to another of the same address, or whose address the vault has lost, was not held out.
+    """
+    is_treated = pl.col("decision").is_in([MAY_BE_CONTACTED, SAME_CONTACT_POINT]) | (
+        (pl.col("decision") == NO_CONTACT_POINT) & pl.col("contact_ref").is_not_null()
+    )
+    is_held_out = pl.col("decision") == HELD_OUT
+    return decisions.filter(is_treated | is_held_out).select(
+        "customer_id", arm=pl.when(is_held_out).then(pl.lit(HELD_OUT)).otherwise(pl.lit(TREATED))
+    )
 
 
 def _exclude(connection: duckdb.DuckDBPyConnection, rules: Sequence[Compiled], lists: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ tokens and test marks are no fields: a segment describes people, it does not pic
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal
@@ -88,7 +88,7 @@ class Subject:
 class Event:
     """What happens to customers: `sql` gives customer_id, happened_at and the fields; `times` and `units` count such rows.
 
-    `of_products`: fields of the product, which is joined where one of them is asked for.
+    `of_products`: fields of the product, which is joined where one of them is asked for. `sums`: fields whose sum may be asked for.
     """
 
     tables: tuple[str, ...]
@@ -97,6 +97,12 @@ class Event:
     fields: Mapping[str, FieldType]
     units: str | None = None
     of_products: Mapping[str, FieldType] = field(default_factory=dict)
+    sums: tuple[str, ...] = ()
+
+    @property
+    def counted_in(self) -> tuple[str, ...]:
+        """What such rows are counted in."""
+        return ("times", *(["units"] if self.units else []), *self.sums)
 
     @property
     def all_fields(self) -> dict[str, FieldType]:
@@ -148,6 +154,7 @@ EVENTS: dict[str, Event] = {
             **_ORDER, "source_name": "text", "fulfillment_method": "text", "order_stage": "text", "is_late": "boolean",
             "net_cents": "whole", "gross_cents": "whole", "returned_units": "whole", "exception_count": "whole",
         },
+        sums=("net_cents", "gross_cents"),
     ),
     "bought": Event(
         ("order_lines",),
@@ -156,6 +163,7 @@ EVENTS: dict[str, Event] = {
         {**_ORDER, "sku": "text", "quantity_units": "whole", "unit_price_cents": "whole", "net_cents": "whole"},
         "coalesce(sum(quantity_units), 0)",
         _PRODUCT,
+        ("net_cents",),
     ),
     "returned": Event(
         ("returns",),
@@ -170,6 +178,7 @@ EVENTS: dict[str, Event] = {
     "searched": _web("Products Searched", _ON_A_DEVICE, {}),
     "checked_out": _web("Checkout Started", _ON_A_DEVICE, {}),
 }  # fmt: skip
+THINGS = {"sku"}  # what an event may have happened to that another did not happen to
 SCORES: dict[str, Score] = {"churn": Score("pred_churn", "churn_probability")}
 
 
@@ -228,17 +237,25 @@ class Checked:
     def _event(self, leaf: Happened) -> None:
         self._one_of(leaf, leaf.event, "an event", EVENTS)
         event = EVENTS[leaf.event]
-        if leaf.counted == "units" and event.units is None:
-            raise self._error(leaf, f"times for {leaf.event}", "units", "Count times.")
-        for each in leaf.filters:
-            self._one_of(each, each.field, f"a field of {leaf.event}", event.all_fields)
-            self.values(each, event.all_fields[each.field])
+        if leaf.counted not in event.counted_in:
+            known = ", ".join(event.counted_in)
+            raise self._error(leaf, f"one of {known} for {leaf.event}", leaf.counted, "Count in one of them.")
+        self._filters(leaf.event, leaf.filters)
+        if leaf.unless:
+            self._one_of(leaf, leaf.unless.event, "an event", EVENTS)
+            things = THINGS & event.fields.keys() & EVENTS[leaf.unless.event].fields.keys()
+            self._one_of(leaf, leaf.unless.same, "a field of both that names a thing", things)
+            self._filters(leaf.unless.event, leaf.unless.filters)
 
-    def _one_of(
-        self, leaf: Comparison | Happened | Lookalike, name: str, what: str, known: Mapping[str, object]
-    ) -> None:
+    def _filters(self, name: str, filters: Iterable[Comparison]) -> None:
+        known = EVENTS[name].all_fields
+        for each in filters:
+            self._one_of(each, each.field, f"a field of {name}", known)
+            self.values(each, known[each.field])
+
+    def _one_of(self, leaf: Comparison | Happened | Lookalike, name: str, what: str, known: Collection[str]) -> None:
         if name not in known:
-            there = ", ".join(known)
+            there = ", ".join(known) or "none"
             expected = f"{what} ({there})" if what.startswith("a field") else f"{what} of {there}"
             raise self._error(leaf, expected, name, "Choose one of them.")
 

@@ -1,4 +1,4 @@
-"""What a home keeps of segments, below `segments/`: who was contacted, lists of excluded people, sizes and members of each run.
+"""What a home keeps of segments, below `segments/`: who was contacted and who held out, excluded people, sizes and members of each run.
 
 People stand in Parquet files, in columns of text, where an erasure finds and removes their rows; sizes hold counts alone.
 Nothing here holds contact data: people are customer ids and tokens.
@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from models.segments.conditions import SegmentError
+from models.segments.definition import Segment
 from troth.home import Home, write_atomically
 
 CONTACT = {
@@ -26,10 +27,20 @@ CONTACT = {
     "segment_name": pl.String,
     "contacted_at": pl.Datetime("us"),
 }
+ASSIGNED = {
+    "customer_id": pl.String,
+    "arm": pl.String,
+    "segment_name": pl.String,
+    "version": pl.Int64,
+    "channel_code": pl.String,
+    "holdout_percent": pl.Int64,
+    "assigned_at": pl.Datetime("us"),
+}
 _SIZES = "sizes.jsonl"
 _VERSIONS = "versions.json"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _CONTACTS = re.compile(r"([0-9]{8}T[0-9]{6})-([a-z_]+)-([a-z_]+)-[0-9a-f]{16}\.parquet")
+_ASSIGNED = re.compile(r"([0-9]{8}T[0-9]{6})-([a-z][a-z0-9_]*)-([a-z_]+)-[0-9a-f]{16}\.parquet")
 _STAMP = "%Y%m%dT%H%M%S"
 
 
@@ -38,9 +49,18 @@ def folder_of(home: Home) -> Path:
 
 
 def record_contacts(
-    home: Home, people: pl.DataFrame, segment_name: str, purpose_code: str, channel_code: str, at: datetime
+    home: Home,
+    people: pl.DataFrame,
+    segment_name: str,
+    purpose_code: str,
+    channel_code: str,
+    at: datetime,
+    mark: str | None = None,
 ) -> Path | None:
-    """Keep who (customer_id, contact_ref) was contacted at a naive UTC time, durable on return. None where it was nobody."""
+    """Keep who (customer_id, contact_ref) was contacted at a naive UTC time, durable on return. None where it was nobody.
+
+    `mark`: 16 hexadecimal digits by which `forget` finds it; each record its own where none is given.
+    """
     if not people.height:
         return None
     frame = people.select("customer_id", "contact_ref").with_columns(
@@ -49,10 +69,18 @@ def record_contacts(
         segment_name=pl.lit(segment_name),
         contacted_at=pl.lit(at, pl.Datetime("us")),
     )
-    name = f"{at:{_STAMP}}-{purpose_code}-{channel_code}-{secrets.token_hex(8)}.parquet"
+    name = f"{at:{_STAMP}}-{purpose_code}-{channel_code}-{mark or secrets.token_hex(8)}.parquet"
     path = folder_of(home) / "contacts" / name
     _write(path, frame.cast(CONTACT))  # type: ignore[arg-type]
     return path
+
+
+def forget(home: Home, mark: str) -> int:
+    """Take back what was recorded under a mark, since nothing went out after all. How many records went."""
+    found = [path for name in ("contacts", "assigned") for path in (folder_of(home) / name).glob(f"*-{mark}.parquet")]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 def contacts_since(
@@ -70,6 +98,37 @@ def contacts_since(
         if stamp >= earliest and purpose in purposes and channel in (channel_code or channel,):
             found.append(path)
     return found
+
+
+def record_assigned(
+    home: Home, people: pl.DataFrame, segment: Segment, channel_code: str, at: datetime, mark: str | None = None
+) -> Path | None:
+    """Keep in which arm (customer_id, arm) people were when a file went out, durable on return. None where nobody was in any."""
+    if not people.height:
+        return None
+    frame = people.select("customer_id", "arm").with_columns(
+        segment_name=pl.lit(segment.name),
+        version=pl.lit(segment.version),
+        channel_code=pl.lit(channel_code),
+        holdout_percent=pl.lit(segment.holdout_percent),
+        assigned_at=pl.lit(at, pl.Datetime("us")),
+    )
+    name = f"{at:{_STAMP}}-{segment.name}-{channel_code}-{mark or secrets.token_hex(8)}.parquet"
+    path = folder_of(home) / "assigned" / name
+    _write(path, frame.cast(ASSIGNED))  # type: ignore[arg-type]
+    return path
+
+
+def assigned_files(home: Home) -> dict[str, list[Path]]:
+    """The files of who was in which arm, oldest first, by segment; one for each file that went out. A person is once in each."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted((folder_of(home) / "assigned").glob("*.parquet")):
+        if not (named := _ASSIGNED.fullmatch(path.name)):
+            raise SegmentError(
+                f"assigned: expected files named by time, segment and channel, found {path.name[:60]!r}. Take it away."
+            )
+        found.setdefault(named[2], []).append(path)
+    return dict(sorted(found.items()))
 
 
 def exclusion_lists(home: Home) -> dict[str, Path]:
@@ -128,6 +187,19 @@ def members_file(home: Home) -> Path:
 def sizes(home: Home, name: str) -> list[dict[str, Any]]:
     """What was counted of a segment run after run, oldest first."""
     return sorted((row for row in _sizes(home) if row["name"] == name), key=lambda row: str(row["as_of_at"]))
+
+
+def all_sizes(home: Home) -> dict[str, list[dict[str, Any]]]:
+    """The same of every segment, by name, read once."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(_sizes(home), key=lambda row: str(row["as_of_at"])):
+        found.setdefault(row["name"], []).append(row)
+    return found
+
+
+def gone_out(home: Home, name: str) -> dict[int, str]:
+    """The versions of a segment that something went out under, each with the hash of what."""
+    return {int(version): hashed for version, hashed in _versions(home).get(name, {}).items()}
 
 
 def check_version(home: Home, name: str, version: int, hashed: str) -> None:

@@ -17,6 +17,11 @@ from troth.published import current
 
 LEAST_SEED = 30  # fewer people who have a score say nothing of what scores like theirs are
 _COLUMNS = {"customer_id": "of_customers.customer_id", "is_test": "coalesce(of_customers.is_test, true)"}
+_AND = "\n  and "
+_MAIN_CURRENCY = (
+    "select currency_code from orders where not is_cancelled "
+    "group by currency_code order by count(*) desc, currency_code limit 1"
+)
 _JOINED_BY = {"all": " and ", "any": " or "}
 _PRODUCTS = (
     "(select sku, max(category_name) as category_name, max(brand_name) as brand_name from products group by sku)"
@@ -177,28 +182,52 @@ class _Query:
     def _counted(self, asked: Happened) -> str:
         """How often an event happened, by customer: the name of the expression."""
         self._checked.condition(asked)
-        key = (asked.event, asked.filters, asked.counted, asked.hours)
+        key = (asked.event, asked.filters, asked.counted, asked.hours, asked.unless)
         if key in self._names:
             return self._names[key]
         event, name = EVENTS[asked.event], f"event_{len(self._names)}"
+        joined, tests = self._rows(asked.event, asked.filters, asked.hours)
+        counted = event.units if asked.counted == "units" else event.times
+        if asked.counted in event.sums:
+            counted = f"coalesce(sum(e.{asked.counted}), 0)"
+            tests += self._in_one_currency(asked)
+        if asked.unless:
+            same, other = asked.unless.same, f"unless_{len(self._names)}"
+            theirs, such = self._rows(asked.unless.event, asked.unless.filters, asked.unless.hours)
+            self._ctes[other] = (
+                f"select distinct e.customer_id, e.{same}\nfrom ({EVENTS[asked.unless.event].sql}) e{theirs}\nwhere {_AND.join(such)}"
+            )
+            joined += f"\nleft join {other} on {other}.customer_id = e.customer_id and {other}.{same} = e.{same}"
+            tests += [f"e.{same} is not null", f"{other}.customer_id is null"]
+        self._ctes[name] = (
+            f"select e.customer_id, {counted} as counted\nfrom ({event.sql}) e{joined}\nwhere {_AND.join(tests)}\ngroup by e.customer_id"
+        )
+        self._names[key] = name
+        return name
+
+    def _rows(self, name: str, filters: Iterable[Comparison], hours: int) -> tuple[str, list[str]]:
+        """What is joined to rows `e` of an event, and what holds of those asked for."""
+        event = EVENTS[name]
         self.tables |= set(event.tables)
         joined, tests = "", ["e.customer_id is not null"]
-        tests.append(f"e.happened_at > {self._parameter(self._at - timedelta(hours=asked.hours))}")
+        tests.append(f"e.happened_at > {self._parameter(self._at - timedelta(hours=hours))}")
         tests.append(f"e.happened_at <= {self._parameter(self._at)}")
-        for each in asked.filters:
+        for each in filters:
             is_of_product = each.field in event.of_products
             if is_of_product and not joined:
                 joined = f"\nleft join {_PRODUCTS} p on p.sku = e.sku"
                 self.tables.add("products")
             column = f"{'p' if is_of_product else 'e'}.{each.field}"
             tests.append(self._compared(column, each, event.all_fields[each.field]))
-        counted = event.units if asked.counted == "units" else event.times
-        where = "\n  and ".join(tests)
-        self._ctes[name] = (
-            f"select e.customer_id, {counted} as counted\nfrom ({event.sql}) e{joined}\nwhere {where}\ngroup by e.customer_id"
-        )
-        self._names[key] = name
-        return name
+        return joined, tests
+
+    def _in_one_currency(self, asked: Happened) -> list[str]:
+        """Amounts of several currencies cannot be added: where none is asked for, those of the currency most orders are in."""
+        if any((each.field, each.operator) == ("currency_code", "=") for each in asked.filters):
+            return []
+        self.tables.add("orders")
+        self._ctes["main_currency"] = _MAIN_CURRENCY
+        return ["e.currency_code = (select currency_code from main_currency)"]
 
     def _scored(self, asked: Lookalike) -> str:
         """Whoever a lookalike means, customers made for tests left out: the name of the expression."""

@@ -53,6 +53,14 @@ def announced(home: Home) -> Announced | None:
     return msgspec.json.decode(path.read_bytes(), type=Announced) if path.exists() else None
 
 
+def renamed(home: Home, table: str, version: str, now: str) -> None:
+    """Announce the same again where a version that it names is to be found under another name, because an erasure changed it."""
+    told = announced(home)
+    if told is not None and told.tables.get(table) == version:
+        again = msgspec.structs.replace(told, tables={**told.tables, table: now})
+        write_atomically(home.stock / _ANNOUNCED, msgspec.json.encode(again))
+
+
 def read_base(home: Home, told: Announced) -> Base:
     """The base that was announced. What commits an order is reckoned as the mart `availability` does."""
     availability = _table(home, told, "availability")

@@ -21,10 +21,17 @@ class Breaks:
     sums: pl.DataFrame
 
 
-def breaks(home: Home, is_open: bool | None = True, break_type: str | None = None, owner: str | None = None) -> Breaks:
+def breaks(
+    home: Home,
+    is_open: bool | None = True,
+    break_type: str | None = None,
+    owner: str | None = None,
+    location: str | None = None,
+) -> Breaks:
     """What differs, either sign alike. Raises: TrothError when nothing has been published."""
     found = pl.read_parquet(current(home, "stock_breaks"))
-    for column, wanted in (("is_open", is_open), ("break_type", break_type), ("owner_role", owner)):
+    asked = (("is_open", is_open), ("break_type", break_type), ("owner_role", owner), ("location_code", location))
+    for column, wanted in asked:
         if wanted is not None:
             found = found.filter(pl.col(column) == wanted)
     dearest = [pl.col("value_cents").abs().fill_null(0), pl.col("units").abs(), pl.col("age_days")]

@@ -9,7 +9,8 @@ import html
 import io
 import json
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ import polars as pl
 from orchestration.catalog import SOURCES, contract_of
 from orchestration.rights.copies import ABOUT, PACKAGES, exported_to
 from orchestration.rights.held import BOOKS, KEPT, OF_STAFF, Held, held
-from orchestration.rights.persons import Person, resolve
 from orchestration.rights.tables import rows_about
 from orchestration.warehouse import PROJECT
+from serving.activation.deliveries import Delivery
+from serving.activation.recalling import deliveries_of
+from serving.rights.persons import Person, resolve
+from serving.rights.work import Holdings
 from troth.clock import Clock, FixedClock
 from troth.home import Home, write_atomically
 from troth.published import POINTER, current
@@ -49,13 +53,43 @@ def access(home: Home, clock: Clock, subjects: Sequence[str], *, portable: bool 
     draft.chmod(0o700)
     # Whose it is, so that an erasure finds it.
     write_atomically(draft / ABOUT, json.dumps({"identifiers": identifiers}).encode())
-    write_atomically(draft / "data.json", (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomically(draft / "index.html", page(document).encode())
-    for table, told in {**document["given"], **document.get("derived", {})}.items():
-        write_atomically(draft / "tables" / f"{table}.csv", _csv(told["rows"]))
+    for file, data in _files(document):
+        write_atomically(draft / file, data)
     shutil.rmtree(folder, ignore_errors=True)
     draft.replace(folder)
     return folder
+
+
+def package(home: Home, clock: Clock, subjects: Sequence[str], *, portable: bool = False) -> bytes:
+    """What `access` writes, as a zip of which nothing stays in the home. Raises: RightsError for nobody known."""
+    document, _ = _collected(home, clock.now(), subjects, portable=portable)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file, data in _files(document):
+            archive.writestr(file, data)
+    return packed.getvalue()
+
+
+def holdings(home: Home, clock: Clock, subjects: Sequence[str], *, portable: bool = False) -> Holdings:
+    """What would be in a package, counted and not told. Raises: RightsError for nobody known."""
+    document, _ = _collected(home, clock.now(), subjects, portable=portable)
+    named = ("identities", "online_features", "contact_points", "automated_decisions", "recipients")
+    other = {name: len(document[name]) for name in named if name in document}
+    if "consent" in document:
+        other["identities_with_consent"] = len(document["consent"]["identities"])
+    return Holdings(
+        {table: len(told["rows"]) for table, told in document["given"].items()},
+        {table: len(told["rows"]) for table, told in document.get("derived", {}).items()},
+        other,
+        document["not_included"],
+    )
+
+
+def _files(document: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    yield "data.json", (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+    yield "index.html", page(document).encode()
+    for table, told in {**document["given"], **document.get("derived", {})}.items():
+        yield f"tables/{table}.csv", _csv(told["rows"])
 
 
 def access_document(home: Home, at: datetime, subjects: Sequence[str]) -> dict[str, Any]:
@@ -265,7 +299,15 @@ def _processing(home: Home) -> dict[str, Any]:
 
 
 def _recipients(home: Home, texts: Iterable[str]) -> list[str]:
-    return exported_to(home, list(texts))
+    """Whoever was given the person: by legal name where a destination received them, for then the name is known (GDPR 15(1)(c))."""
+    wanted = list(texts)
+    sent = {f"activation:{each.delivery_id}": each for each in deliveries_of(home, wanted)}
+    return [_received(sent[name]) if name in sent else name for name in exported_to(home, wanted)]
+
+
+def _received(of: Delivery) -> str:
+    when = f"{of.sent_at:%Y-%m-%d}" if of.sent_at else "not whole"
+    return f"{of.recipient.legal_name} ({of.recipient.country}), {', '.join(of.purposes)}, {when}"
 
 
 def _plain(rows: pl.DataFrame) -> list[dict[str, Any]]:

@@ -1,24 +1,29 @@
-"""Copies outside the tables: segment exports, packages and receipts handed out, exports of the ledger, files of tools, the
-simulator's truth."""
+"""Copies outside the tables: segment exports and deliveries that lie in the home, packages and receipts handed out, exports of
+the ledger, files of tools, the simulator's truth."""
 
 import csv
-import hashlib
 import io
 import json
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import polars as pl
+
+from consent.receipts.uses import has_seal, sealed_manifest
 from orchestration.rights.landed import blotted
 from orchestration.rights.tables import erase_file
 from orchestration.rights.traces import LEDGER_ENTRIES, Find, Traces
+from serving.activation.deliveries import DELIVERY
+from serving.activation.recalling import deliveries_of
 from troth.clock import Clock
 from troth.home import Home, write_atomically
+from troth.ids import file_hash
 
 PACKAGES = "access"  # below exports/: what was handed out about one person
 ABOUT = "about.json"
-_MEMBERS, _MANIFEST = "members.csv", "manifest.json"
+_MEMBERS, _MANIFEST = ("members.csv", "members.parquet"), "manifest.json"
 # Below these no receipt is kept, and there is much to look through.
 _STORES = (
     "landing",
@@ -39,42 +44,38 @@ _TOOLS = ("reports", "logs", "dbt", "dagster", "artifacts", "exports", "taken")
 
 
 def exported_to(home: Home, texts: Collection[str]) -> list[str]:
-    """Names of the segment exports that hold the person: whoever was given them has to be told."""
+    """Names of the segment exports and deliveries that hold the person: whoever was given them has to be told."""
     wanted = set(texts)
-    return [
-        f"export:{folder.name}"
-        for folder in _segment_exports(home)
-        if any(_is_about(row, wanted) for row in _rows(folder))
-    ]
+    held = [file.parent.name for file in _segment_files(home) if any(_is_about(row, wanted) for row in _rows(file))]
+    sent = [each.delivery_id for each in deliveries_of(home, wanted)]
+    exports = (f"{'activation' if name.startswith(DELIVERY) else 'export'}:{name}" for name in held)
+    return list(dict.fromkeys([*exports, *(f"activation:{each}" for each in sent)]))
 
 
 def erase_exports(home: Home, clock: Clock, request_id: str, texts: Collection[str]) -> dict[str, int]:
     """Take the person out of everything below `exports/`, and remove receipts wherever they were put. What was done, counted."""
     wanted, rows_removed = set(texts), 0
-    for folder in _segment_exports(home):
-        header, *rows = _rows(folder)
-        kept = [row for row in rows if not _is_about(row, wanted)]
-        if len(kept) == len(rows):
+    for file in _segment_files(home):
+        removed = _erased_from(file, wanted)
+        if not removed:
             continue
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([header, *kept])
-        data = text.getvalue().encode()
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        was = manifest["files"][_MEMBERS]
-        now = {"sha256": hashlib.sha256(data).hexdigest(), "rows": len(kept)}
-        manifest["files"][_MEMBERS] = now
+        path = file.parent / _MANIFEST
+        manifest = json.loads(path.read_bytes())
+        is_sealed = has_seal(home, manifest)
+        was = manifest["files"][file.name]
+        manifest["files"][file.name] = {"sha256": file_hash(file), "rows": was["rows"] - removed}
         note = {
             "at": clock.now().isoformat(),
             "reason": "erasure",
             "request_id": request_id,
-            "rows_removed": len(rows) - len(kept),
+            "rows_removed": removed,
         }
         manifest.setdefault("amendments", []).append({**note, "sha256_before": was["sha256"]})
-        write_atomically(folder / _MEMBERS, data)
-        write_atomically(
-            folder / _MANIFEST, (json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
-        )
-        rows_removed += len(rows) - len(kept)
+        if is_sealed:
+            manifest = sealed_manifest(home, manifest)
+        text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+        write_atomically(path, text.encode())
+        rows_removed += removed
     return {
         "segment_rows": rows_removed,
         "packages": sum(_removed(folder, wanted) for folder in (home.exports / PACKAGES).glob("*")),
@@ -111,15 +112,30 @@ def mend(home: Home, traces: Traces, finds: Iterable[Find]) -> set[str]:
     return mended
 
 
-def _segment_exports(home: Home) -> Iterator[Path]:
-    for path in sorted(home.exports.rglob(_MEMBERS)):
+def _segment_files(home: Home) -> Iterator[Path]:
+    for path in sorted(path for name in _MEMBERS for path in home.exports.rglob(name)):
         if (path.parent / _MANIFEST).exists():
-            yield path.parent
+            yield path
 
 
-def _rows(folder: Path) -> list[list[str]]:
-    with (folder / _MEMBERS).open(encoding="utf-8", newline="") as file:
+def _rows(path: Path) -> Iterable[Sequence[str]]:
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path).iter_rows()
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
+
+
+def _erased_from(path: Path, wanted: Collection[str]) -> int:
+    """How many rows went from a file of members."""
+    if path.suffix == ".parquet":
+        return erase_file(path, wanted)
+    header, *rows = _rows(path)
+    kept = [row for row in rows if not _is_about(row, wanted)]
+    if len(kept) < len(rows):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *kept])
+        write_atomically(path, text.getvalue().encode())
+    return len(rows) - len(kept)
 
 
 def _is_about(row: Iterable[str], wanted: Collection[str]) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 
 from orchestration import taking
 from orchestration.catalog import contract_of
-from orchestration.rights.desk import ACTOR, begun, told
 from orchestration.rights.erasing import ask_for_a_run, reread
 from orchestration.rights.held import KEPT, STRENGTH, Held, held
 from orchestration.rights.landed import Edit, rewrite
-from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces
 from orchestration.sources.contract import Contract
+from serving.rights.desk import ACTOR, begun, told
+from serving.rights.persons import Person, RightsError, resolve
 from troth.clock import Clock
 from troth.home import Home
 

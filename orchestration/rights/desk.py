@@ -1,93 +1,23 @@
-"""What the privacy desk does, one function per command: every request through one log, whatever is asked."""
+"""What the privacy desk has done in every room: a package written, a home searched, an erasure begun. The desk itself is `serving/rights/desk.py`."""
 
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from consent.rights import ALTERNATIVES, Request, open_rights
-from orchestration.rights.persons import RightsError, resolve
-from troth.clock import Clock
+from consent.rights import open_rights
+from serving.hub.seams import Seams
+from serving.rights.desk import ACTOR, begun
+from serving.rights.persons import RightsError, resolve
+from serving.rights.work import Foreseen, Holdings, Progress, Work
+from troth.clock import Clock, SystemClock
 from troth.home import Home
 
-ACTOR, PLACE = "privacy_desk", "privacy_desk"
-
-
-def receive(home: Home, clock: Clock, kind: str, subjects: Sequence[str], through: str = PLACE) -> dict[str, Any]:
-    """Take a request in; who it is about is written down as tokens, sealed, until it ends."""
-    with open_rights(home) as log:
-        return told(log.receive(kind, resolve(home, subjects).tokens, clock.now(), through, ACTOR), clock.now())
-
-
-def requests(home: Home, clock: Clock) -> dict[str, Any]:
-    """Every request with its state and deadline; `overdue` counts those that should have been answered."""
-    acknowledge_webhooks(home, clock)
-    now = clock.now()
-    with open_rights(home) as log:
-        found = log.requests()
-    late = [r.recipient for request in found for r in request.recipients if r.state(now) == "overdue"]
-    return {
-        "requests": [told(request, now) for request in found],
-        "overdue": sum(request.is_overdue(now) for request in found),
-        "overdue_recipients": len(late),
-    }
-
-
-def advance(home: Home, clock: Clock, request_id: str, state: str, reason: str | None) -> dict[str, Any]:
-    """Bring a request into its next state by hand: identity checked, refused or routed with a reason, done."""
-    with open_rights(home) as log:
-        return told(log.advance(request_id, state, clock.now(), ACTOR, reason), clock.now())
-
-
-def extend(home: Home, clock: Clock, request_id: str, reason: str) -> dict[str, Any]:
-    with open_rights(home) as log:
-        return told(log.extend(request_id, reason, clock.now(), ACTOR), clock.now())
-
-
-def acknowledge(home: Home, clock: Clock, request_id: str, recipient: str) -> dict[str, Any]:
-    with open_rights(home) as log:
-        return told(log.acknowledge(request_id, recipient, clock.now()), clock.now())
-
-
-def acknowledge_webhooks(home: Home, clock: Clock) -> int:
-    """Take over what downstream systems have acknowledged by webhook. How many recipients that were waited for."""
-    from serving.hub.webhooks import OUTBOX_FILE, Outbox
-
-    if not (home.root / OUTBOX_FILE).exists():
-        return 0
-    outbox, count = Outbox(home), 0
-    try:
-        with open_rights(home) as log:
-            for request in log.requests():
-                waiting = {r.recipient for r in request.recipients if r.acknowledged_at is None}
-                for destination in outbox.destinations():
-                    name = f"webhook:{destination.name}"
-                    if name in waiting and _has_acknowledged(
-                        home, outbox, destination.destination_id, request.request_id
-                    ):
-                        log.acknowledge(request.request_id, name, clock.now())
-                        count += 1
-    finally:
-        outbox.close()
-    return count
-
-
-def _has_acknowledged(home: Home, outbox: Any, destination_id: str, request_id: str) -> bool:
-    """Whether every `erased` event of a request was delivered to a destination."""
-    import json
-
-    from orchestration.rights.erasing import FOLDER, NOTE
-    from serving.hub.webhooks import MOST_DELIVERIES
-
-    path = home.root / FOLDER / request_id / NOTE
-    if not path.exists():
-        return False
-    leaves = set(json.loads(path.read_text(encoding="utf-8").splitlines()[1])["places"]["ledger"]["leaves"])
-    after = 0
-    while leaves and (page := outbox.deliveries(destination_id, "delivered", after, MOST_DELIVERIES)):
-        leaves -= {delivery.leaf_index for delivery in page}
-        after = page[-1].delivery_id
-    return not leaves
+BEGIN_SECONDS = 5.0  # for the process of an erasure to say that it is there
 
 
 def access(home: Home, clock: Clock, subjects: Sequence[str], *, portable: bool) -> dict[str, Any]:
@@ -120,52 +50,12 @@ def search(home: Home, subjects: Sequence[str]) -> dict[str, Any]:
     return {"finds": as_json(finds), "count": len(finds)}
 
 
-def say_no(
-    home: Home, clock: Clock, subjects: Sequence[str], event_type: str, purpose_code: str = "*", channel_code: str = "*"
-) -> dict[str, Any]:
-    """Record an objection, a restriction or its end under every proved identity.
-
-    An objection to what rests on a contract cannot be granted: it is routed to a person, with what we can do instead.
-    """
-    from consent.ledger.opening import open_ledger
-    from consent.rule.policy import read_policy
-
-    policy = read_policy()
-    if purpose_code != "*" and purpose_code not in policy.purposes:
-        raise RightsError(f"purpose: expected one of {', '.join(policy.purposes)}, found another. Name one of them.")
-    person = resolve(home, subjects)
-    now = clock.now()
-    with open_rights(home) as log:
-        request = begun(log, home, clock, "objection" if event_type == "object" else "restriction", subjects)
-        if purpose_code != "*" and policy.purposes[purpose_code].legal_basis == "contract":
-            routed = told(log.advance(request.request_id, "routed", now, ACTOR, "contract"), now)
-            return {**routed, "instead": ALTERNATIVES["contract"]}
-        with open_ledger(home, clock) as ledger:
-            events = [
-                _event(token, event_type, purpose_code, channel_code, now, request.request_id)
-                for token in person.tokens
-            ]
-            leaves = ledger.append(events)
-        return {**told(log.advance(request.request_id, "done", clock.now(), ACTOR), now), "leaves": leaves}
-
-
-def _event(token: str, event_type: str, purpose_code: str, channel_code: str, at: datetime, request_id: str) -> Any:
-    from consent.events import Event
-
-    return Event(
-        subject_id=token, event_type=event_type, purpose_code=purpose_code, channel_code=channel_code,
-        occurred_at=at, recorded_at=at, received_at=at, notice_id=None, notice_version=None, language_code=None,
-        capture_method="rights_request", capture_place=PLACE, actor_type="subject", jurisdiction_code="*",
-        signal_id=f"{event_type}:{request_id}",
-    )  # fmt: skip
-
-
-def seams_of(home: Home) -> Any:
-    """What the consent hub hands out and takes in: a package as values, and a request for erasure that the desk works on.
+def seams_of(home: Home) -> Seams:
+    """What the consent hub and the pages hand out and take in: a package as values, a request for erasure that the desk works on, and
+    what the desk asks to be done.
 
     A link proves one identity; whoever holds it is the person that identity is proved for.
     """
-    from serving.hub.seams import Seams
 
     def export(subject_id: str, at: datetime) -> dict[str, Any]:
         from orchestration.rights.access import access_document
@@ -176,31 +66,44 @@ def seams_of(home: Home) -> Any:
         with open_rights(home) as log:
             return log.receive("erasure", [subject_id], at, "preference_centre", "subject").request_id
 
-    return Seams(export=export, erase=erase)
+    return Seams(export=export, erase=erase, work=work_of(home))
 
 
-def begun(log: Any, home: Home, clock: Clock, kind: str, subjects: Sequence[str]) -> Request:
-    """A request taken in (or the open one) and under way: whoever works at the desk has checked who asks."""
-    request: Request = log.receive(kind, resolve(home, subjects).tokens, clock.now(), PLACE, ACTOR)
-    for state in ("identity_checked", "in_progress"):
-        if request.state == "received" or (request.state == "identity_checked" and state == "in_progress"):
-            request = log.advance(request.request_id, state, clock.now(), ACTOR)
-    return request
+def work_of(home: Home) -> Work:
+    """What is done for requests in every room, for whoever knows none of them."""
 
+    def foresee(subjects: Sequence[str]) -> Foreseen:
+        from orchestration.rights.erasing import erase
 
-def told(request: Request, now: datetime) -> dict[str, Any]:
-    """A request as the command line shows it."""
-    return {
-        "request_id": request.request_id,
-        "kind": request.kind,
-        "state": request.state,
-        "received_at": request.received_at.isoformat(timespec="seconds"),
-        "deadline": request.deadline.isoformat(timespec="seconds"),
-        "is_overdue": request.is_overdue(now),
-        "through": request.received_through,
-        "acts": [
-            {"at": act.at.isoformat(timespec="seconds"), "actor": act.actor, "state": act.state, "reason": act.reason}
-            for act in request.acts
-        ],
-        "recipients": {each.recipient: each.state(now) for each in request.recipients},
-    }
+        found = erase(home, SystemClock(), subjects, dry_run=True)
+        return Foreseen(found.places, found.kept, found.recipients)
+
+    def erase(request_id: str) -> None:
+        """In a process of its own: to search every byte keeps a processor busy for minutes, and outlives whoever asked."""
+        command = [sys.executable, "-m", "orchestration.rights.erasing", str(home.root), request_id]
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        threading.Thread(target=process.wait, name=f"erasure {request_id}", daemon=True).start()
+        until = time.monotonic() + BEGIN_SECONDS
+        while process.poll() is None and time.monotonic() < until:
+            found = progress(request_id)
+            if found is not None and found.is_running:
+                return
+            time.sleep(0.05)
+
+    def progress(request_id: str) -> Progress | None:
+        from orchestration.rights.erasing import progress
+
+        return progress(home, request_id)
+
+    def holdings(subjects: Sequence[str], clock: Clock, portable: bool) -> Holdings:
+        from orchestration.rights.access import holdings
+
+        return holdings(home, clock, subjects, portable=portable)
+
+    def package(subjects: Sequence[str], clock: Clock, portable: bool) -> bytes:
+        from orchestration.rights.access import package
+
+        return package(home, clock, subjects, portable=portable)
+
+    return Work(foresee, erase, progress, holdings, package)

@@ -3,11 +3,14 @@
 What each place needs is done by the room it belongs to, or by `landed` and `tables`; here is the order, and the proof at the end.
 """
 
+import fcntl
 import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -27,17 +30,24 @@ from orchestration.rights.copies import erase_exports, exported_to, mend, other_
 from orchestration.rights.held import BOOKS, KEPT, Held, held, outlives, personal_columns
 from orchestration.rights.landed import Edit, rewrite
 from orchestration.rights.logged import bring_in, erase_logged, search_logged
-from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.suppression import marks_of
 from orchestration.rights.traces import Traces, as_json, search
-from troth.clock import Clock
+from serving.activation.recalling import recall_erased
+from serving.rights.desk import FOLDER, NOTE
+from serving.rights.persons import Person, RightsError, resolve
+from serving.rights.work import Progress
+from troth.clock import Clock, SystemClock
+from troth.errors import TrothError
 from troth.home import Home, write_atomically
 from troth.ids import file_hash
 
-FOLDER = "rights"
-PLAN, JOURNAL, NOTE = "plan.sealed", "journal.json", "certificate.note"
+PLAN, JOURNAL, FAULT = "plan.sealed", "journal.json", "fault.txt"
 ANSWER_WITHIN = timedelta(days=30)  # recipients have as long as we have
 Advance = Callable[[str, int, int], None]
+
+
+class AloneError(RightsError):
+    """Somebody else is erasing for the same request."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +119,74 @@ def erase(
         if request.state == "received":
             log.advance(request_id, "identity_checked", clock.now(), actor)
         log.advance(request_id, "in_progress", clock.now(), actor)
-        folder = home.root / FOLDER / request_id
-        plan = _opened(home, folder) or _planned(home, folder, request_id, log.subjects(request_id), clock.now())
-    done = _journal(folder)
-    for number, (name, step) in enumerate(STEPS):
-        advance("erase", number, len(STEPS) + 1)
-        if name not in done:
-            done[name] = _stepped(name, step, home, clock, plan)
-            write_atomically(folder / JOURNAL, json.dumps(done, indent=1).encode())
-    advance("erase", len(STEPS), len(STEPS) + 1)
-    _finish(home, clock, plan, done, actor)
+        subjects = log.subjects(request_id)
+    with _alone(home, request_id) as folder:
+        (folder / FAULT).unlink(missing_ok=True)
+        plan = _opened(home, folder) or _planned(home, folder, request_id, subjects, clock.now())
+        done = _journal(folder)
+        for number, (name, step) in enumerate(STEPS):
+            advance("erase", number, len(STEPS) + 1)
+            if name not in done:
+                done[name] = _stepped(name, step, home, clock, plan)
+                write_atomically(folder / JOURNAL, json.dumps(done, indent=1).encode())
+        advance("erase", len(STEPS), len(STEPS) + 1)
+        _finish(home, clock, plan, done, actor)
     advance("erase", len(STEPS) + 1, len(STEPS) + 1)
     return _answer(home, request_id)
+
+
+def erase_and_tell(home: Home, clock: Clock, request_id: str) -> None:
+    """Erase for an open request while nobody waits for it: what stops it is kept beside its plan, for `progress`."""
+    try:
+        erase(home, clock, [], request_id=request_id)
+    except AloneError:  # somebody else is at it, and tells
+        pass
+    except TrothError as fault:
+        write_atomically(home.root / FOLDER / request_id / FAULT, str(fault).encode())
+    except Exception as fault:  # of a library, whose words may name the person
+        told = f"erasure {request_id}: expected to finish, found {type(fault).__name__}. Begin it again: it goes on from there."
+        write_atomically(home.root / FOLDER / request_id / FAULT, told.encode())
+
+
+def progress(home: Home, request_id: str) -> Progress | None:
+    """How far the erasure of a request is; None where none was begun, or none is left to do."""
+    folder = home.root / FOLDER / request_id
+    is_running = folder.is_dir() and not _is_free(folder)
+    if not (is_running or (folder / PLAN).exists() or (folder / FAULT).exists()):
+        return None
+    fault = None if is_running or not (folder / FAULT).exists() else (folder / FAULT).read_text(encoding="utf-8")
+    return Progress(len(_journal(folder)), len(STEPS) + 1, is_running, fault)
+
+
+@contextmanager
+def _alone(home: Home, request_id: str) -> Iterator[Path]:
+    """The folder of an erasure, for one at a time. Raises: AloneError where another process, or thread, is at it."""
+    folder = home.root / FOLDER / request_id
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AloneError(
+            f"erasure {request_id}: expected nobody at it, found another process that is. Wait until it has ended."
+        ) from None
+    try:
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nobody is at an erasure. Whoever begins in the same instant is told to wait, and begins again."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _stepped(name: str, step: "Step", home: Home, clock: Clock, plan: Plan) -> Any:
@@ -332,7 +398,9 @@ def _erase_copies(home: Home, clock: Clock, plan: Plan) -> Any:
             connection.close()
     with open_rights(home) as log:
         log.tell(plan.request_id, told, plan.at + ANSWER_WITHIN)
-    return {**erase_exports(home, clock, plan.request_id, plan.texts), "other_tables": other_tables(home, plan.texts)}
+    recalled = recall_erased(home, plan.texts, clock.now())["recalled"]  # before nobody knows any more who was in what
+    copies = erase_exports(home, clock, plan.request_id, plan.texts)
+    return {**copies, "recalled": recalled, "other_tables": other_tables(home, plan.texts)}
 
 
 def _next_run(home: Home, _clock: Clock, plan: Plan) -> Any:
@@ -341,7 +409,7 @@ def _next_run(home: Home, _clock: Clock, plan: Plan) -> Any:
 
 def ask_for_a_run(home: Home, edited: Collection[str]) -> int:
     """Have the next run make sums over many people, models and scores anew, from what there is now. How many days it judges."""
-    from orchestration.run import UNFINISHED
+    from serving.operations.runs import UNFINISHED
 
     path = home.reports / UNFINISHED
     days = set(json.loads(path.read_bytes())) if path.exists() else set()
@@ -434,7 +502,7 @@ def _sealed_leaves(home: Home, clock: Clock, plan: Plan, erased: Collection[int]
 
 def _forget(folder: Path) -> None:
     """The plan named the person; nothing needs it any more."""
-    for name in (PLAN, JOURNAL):
+    for name in (PLAN, JOURNAL, FAULT):
         _overwrite(folder / name)
 
 
@@ -558,3 +626,7 @@ def _overwrite(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         path.unlink()
+
+
+if __name__ == "__main__":
+    erase_and_tell(Home(Path(sys.argv[1])), SystemClock(), sys.argv[2])

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from orchestration.catalog import contract_of, contracts
-from orchestration.rights.persons import Person
 from orchestration.sources.contract import Contract, Source
+from serving.rights.persons import Person
 from troth.home import Home
 
 STRENGTH = ("account", "card", "email", "device", "phone")

@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from consent.receipts.uses import LINKS, replaced
+from models.stock.base import renamed
 from orchestration.catalog import contract_of
 from orchestration.rights.held import KEPT, personal_columns
 from orchestration.rights.traces import CONSENT_TABLES
@@ -32,7 +34,8 @@ _PERSONAL = frozenset(name for table in KEPT for name in personal_columns(contra
 def erase_published(home: Home, identifiers: Collection[str], subjects: Collection[str]) -> dict[str, int]:
     """Every version of every published table, old ones too, without the person. Rows changed, by table.
 
-    A version is named by its bytes, so one that changes gets a new name; the pointer follows before the old file goes.
+    A version is named by its bytes, so one that changes gets a new name; the pointer, and what was announced to the stock projector, follow
+    before the old file goes.
     """
     counts: dict[str, int] = {}
     for path in sorted(home.published.glob("*/*.parquet")):
@@ -40,11 +43,16 @@ def erase_published(home: Home, identifiers: Collection[str], subjects: Collecti
         changed = _rewritten(path, draft, path.parent.name, identifiers, subjects)
         if not changed:
             continue
-        version = f"{file_hash(draft)[:32]}.parquet"
+        hashed = file_hash(draft)
+        version = f"{hashed[:32]}.parquet"
+        if path.parent.name == LINKS:  # decisions name the version they were made over
+            whom = rows_about(LINKS, pl.scan_parquet(path), identifiers, subjects)["customer_id"].unique()
+            replaced(home, file_hash(path), hashed, whom)
         draft.replace(path.with_name(version))
         pointer = path.parent / POINTER
         if pointer.exists() and pointer.read_text().strip() == path.name:
             write_atomically(pointer, version.encode())
+        renamed(home, path.parent.name, path.stem, hashed[:32])
         path.unlink()
         counts[path.parent.name] = counts.get(path.parent.name, 0) + changed
     return counts

@@ -11,6 +11,7 @@ from consent.log.merkle import VerificationError
 from consent.receipts.shopper import CONTROLLER_FILE, Controller, encoded, read_controller, shopper_receipt
 from consent.rule.policy import Policy
 from serving.errors import ServingError
+from serving.rights.work import Work
 from troth.home import Home
 
 
@@ -19,12 +20,13 @@ class Seams:
     """Each takes a subject and a time. What is not there is not offered.
 
     `receipt` and `export` give a document to download, as values or as its bytes; `erase` takes a request and gives its
-    number.
+    number. `work` is what the desk that answers requests has done elsewhere.
     """
 
     receipt: Callable[[str, datetime], Any] | None = None
     export: Callable[[str, datetime], Any] | None = None
     erase: Callable[[str, datetime], str] | None = None
+    work: Work | None = None
 
 
 def as_json(document: Any) -> bytes:

@@ -5,11 +5,9 @@ is repaired by doing the same range again: same names, same bytes, same times. N
 """
 
 import csv
-import fcntl
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +18,7 @@ from serving.event_log.events import Event
 from serving.event_log.log import LANDING, Log
 from serving.intake.plain import Pick
 from troth.clock import microseconds
-from troth.home import Home, sync, write_atomically
+from troth.home import Home, alone, sync, write_atomically
 
 MOST_AT_ONCE = 50_000  # events of one range: their lines are in memory together
 PLAIN_SOURCE = "stock"
@@ -50,7 +48,7 @@ class Landed:
 def land(log: Log, home: Home, most: int = MOST_AT_ONCE) -> Landed:
     """Land what the log holds now behind the last landed offset. One at a time, others wait. Raises: LogError, OSError."""
     events = files = 0
-    with _alone(home):
+    with alone(home.log):
         offset, head = log.position(LANDING), log.head()
         while offset < head:
             asked = _begun(home, offset) or _Range(offset, min(offset + most, head))
@@ -166,14 +164,3 @@ _LEVELS = (PLAIN_SOURCE, "levels", "jsonl", _plain)
 
 def _note(home: Home) -> Path:
     return home.log / "landing.json"
-
-
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
-    home.log.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(home.log / "landing.lock", os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,6 @@
 A shop's secret signs every message; while one is changed, the one before is still good.
 """
 
-import fcntl
 import hmac
 import os
 import re
@@ -14,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from serving.errors import ServingError
-from troth.home import Home, write_atomically
+from troth.home import Home, alone, write_atomically
 
 _DOMAIN = re.compile(r"[a-z0-9][a-z0-9.-]{2,200}")
 
@@ -66,10 +65,7 @@ def add_shop(home: Home, domain: str, secret: str, **terms: object) -> Shop:
     if not _DOMAIN.fullmatch(domain):
         raise ServingError("shop: expected a domain in lower case, found another spelling. Correct it.")
     path = _path(home)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # alone among those who change it
+    with alone(path.parent):
         shops = _decoded(path.name, path.read_bytes()) if path.exists() else {}
         before = msgspec.structs.asdict(shops[domain]) if domain in shops else {"secrets": []}
         told = before | {name: value for name, value in terms.items() if value is not None}
@@ -82,8 +78,6 @@ def add_shop(home: Home, domain: str, secret: str, **terms: object) -> Shop:
             ) from None
         write_atomically(path, msgspec.json.format(msgspec.json.encode({**shops, domain: shop}), indent=1))
         os.chmod(path, 0o600)
-    finally:
-        os.close(descriptor)
     return shop
 
 

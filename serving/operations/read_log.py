@@ -24,13 +24,17 @@ KEPT = timedelta(days=400)  # after a file was put aside
 _MOST_AGE = timedelta(days=30)  # of the first line of the file that is written to
 _LOOK = timedelta(days=1)  # between looks for what is too old
 _STAMP = "%Y%m%dT%H%M%S%f"
-_ASIDE = re.compile(r"personal_reads-(\d{8}T\d{12})Z-\d+\.jsonl")
 
 
-class PersonalRead(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that read a personal view: how many were asked for, allowed, and refused by which reason."""
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What every line says."""
 
     at: datetime
+
+
+class PersonalRead(Line, frozen=True, kw_only=True):
+    """One request that read a personal view: how many were asked for, allowed, and refused by which reason."""
+
     request_id: str
     caller: str
     route: str
@@ -46,8 +50,11 @@ class PersonalRead(msgspec.Struct, frozen=True, kw_only=True):
 class ReadLog:
     """The log of a home. Threads and processes share it: a line is one write at the end of the file."""
 
-    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, kept: timedelta = KEPT) -> None:
-        self._path = folder / FILE_NAME
+    def __init__(
+        self, folder: Path, most_bytes: int = MOST_BYTES, kept: timedelta = KEPT, file_name: str = FILE_NAME
+    ) -> None:
+        self._path = folder / file_name
+        self._aside = re.compile(rf"{re.escape(self._path.stem)}-(\d{{8}}T\d{{12}})Z-\d+\.jsonl")
         self._most_bytes, self._kept = most_bytes, kept
         self._look_at: datetime | None = None
         self._lock = threading.Lock()
@@ -55,7 +62,7 @@ class ReadLog:
         self._close: Callable[[], object] = int  # nothing yet
         self._encoder = msgspec.json.Encoder()
 
-    def write(self, read: PersonalRead) -> int:
+    def write(self, read: Line) -> int:
         """How many files were removed on the way, for they were old enough. Raises: ServingError when it cannot be written."""
         line, removed = self._encoder.encode(read) + b"\n", 0
         try:
@@ -68,9 +75,9 @@ class ReadLog:
                     removed = self._look(read.at)
                 written = os.write(self._descriptor, line)
         except OSError as fault:
-            raise _unwritten(type(fault).__name__) from None
+            raise self._unwritten(type(fault).__name__) from None
         if written != len(line):
-            raise _unwritten("no room")
+            raise self._unwritten("no room")
         return removed
 
     def close(self) -> None:
@@ -91,8 +98,8 @@ class ReadLog:
         if (begun := self._begun()) is not None and at - begun >= _MOST_AGE:
             self._turn(at)
         removed = 0
-        for path in self._path.parent.glob("personal_reads-*.jsonl"):
-            told = _ASIDE.fullmatch(path.name)
+        for path in self._path.parent.glob(f"{self._path.stem}-*.jsonl"):
+            told = self._aside.fullmatch(path.name)
             if told is None or at - datetime.strptime(told[1], _STAMP).replace(tzinfo=UTC) < self._kept:
                 continue
             try:
@@ -106,7 +113,7 @@ class ReadLog:
         """When the first line of the file was written; None without one that can be read."""
         try:
             with self._path.open("rb") as file:
-                return msgspec.json.decode(file.readline(), type=PersonalRead).at
+                return msgspec.json.decode(file.readline(), type=Line).at
         except (FileNotFoundError, msgspec.MsgspecError):  # another process has just put it aside
             return None
 
@@ -118,13 +125,12 @@ class ReadLog:
             here, there = os.fstat(self._descriptor), self._path.stat() if self._path.exists() else None
             if there is not None and (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino):
                 stamp = f"{at.astimezone(UTC):{_STAMP}}Z"
-                self._path.rename(self._path.with_name(f"personal_reads-{stamp}-{here.st_ino}.jsonl"))
+                self._path.rename(self._path.with_name(f"{self._path.stem}-{stamp}-{here.st_ino}.jsonl"))
             self._open()
         finally:
             os.close(folder)
 
-
-def _unwritten(found: str) -> ServingError:
-    return ServingError(
-        f"{FILE_NAME}: expected to write down who reads personal data, found {found}. Make room for it."
-    )
+    def _unwritten(self, found: str) -> ServingError:
+        return ServingError(
+            f"{self._path.name}: expected to write down who reads personal data, found {found}. Make room for it."
+        )

@@ -1,23 +1,23 @@
 """Callers with a token of an identity provider (OAuth 2 / OpenID Connect) instead of a key of ours, as `keys/oidc.json` in the home says.
 
-Signed tokens alone (RFC 9068, RFC 8725): a named issuer and audience, algorithms from a list, keys of a JWK set. Keys are fetched beside the event
-loop; what was verified is remembered until it expires, the keys or the file change.
+How a token is verified stands in `serving/issuers.py` (RFC 9068, RFC 8725). Keys are fetched beside the event loop; what was verified is remembered
+until it expires, the keys or the file change.
 """
 
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from serving import issuers
 from serving.errors import ServingError
+from serving.issuers import AGAIN_SECONDS, FRESH_SECONDS, Algorithm, Text, UnbelievedError
 from serving.keys import ALL_PURPOSES, SCOPES, Caller
 from serving.problems import ProblemError
 from troth.clock import Clock
@@ -28,12 +28,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "oidc.json"
 PURPOSE = "purpose:"
-# What signs with a key that nobody but the provider has; `none` and shared secrets (HS...) are not in it.
-KEY_TYPES = ("RSA", "EC", "OKP")
-LEAST_RSA_BITS, MOST_TOKEN, MOST_SET_BYTES, MOST_REMEMBERED = 2_048, 8_192, 256 * 1024, 1_000
-_LOOK_SECONDS, _FETCH_SECONDS = 1.0, 5.0
-_FRESH_SECONDS, _AGAIN_SECONDS = 600.0, 10.0  # of a fetched set; between two attempts
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
+MOST_REMEMBERED = 1_000
+_LOOK_SECONDS = 1.0
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +37,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     issuer: Text
     audience: Text
-    algorithms: Annotated[tuple[Literal["RS256", "ES256", "EdDSA"], ...], msgspec.Meta(min_length=1)] = ("RS256",)
+    algorithms: Annotated[tuple[Algorithm, ...], msgspec.Meta(min_length=1)] = ("RS256",)
     jwks: dict[str, Any] | None = None
     jwks_uri: Text | None = None
     leeway_seconds: Annotated[float, msgspec.Meta(ge=0, le=120)] = 30.0
@@ -103,40 +99,24 @@ class Tokens:
                 self._data, self._keys, self._known = data, {}, {}
                 self._fetched = self._tried = float("-inf")
                 if self._provider is not None and self._provider.jwks is not None:
-                    self._keys = _keys(self._provider.jwks)
+                    self._keys = issuers.keys_of(self._provider.jwks)
             self._looked = time.monotonic()
             return self._provider
 
     def _verified(self, provider: Provider, token: str, now: datetime) -> _Known:
-        import jwt
-
-        if len(token) > MOST_TOKEN:
-            raise _refused(f"one of at most {MOST_TOKEN} characters")
         try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError:
-            raise _refused("a signed JSON Web Token") from None
-        algorithm = header.get("alg")
-        if algorithm not in provider.algorithms or "crit" in header:
-            raise _refused(f"one signed by {' or '.join(provider.algorithms)}")
-        key = self._key(provider, header.get("kid"))
-        if key.algorithm_name != algorithm:  # the key decides how it is used, not the token
-            raise _refused("one signed as its key is meant for")
-        try:
-            claims = jwt.decode(
-                token, key.key, algorithms=[algorithm], audience=provider.audience, issuer=provider.issuer,
-                options={"require": ["exp", "iss", "aud"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            claims, ends_at = issuers.verified(
+                token, partial(self._key, provider), issuer=provider.issuer, audience=provider.audience,
+                algorithms=provider.algorithms, now=now.timestamp(), leeway_seconds=provider.leeway_seconds,
             )  # fmt: skip
-        except (jwt.PyJWTError, ValueError, TypeError):
-            raise _refused("one of the issuer, for the audience, under a known key") from None
-        return _Known(_caller(claims, now), _ends_at(claims, now.timestamp(), provider.leeway_seconds))
+        except UnbelievedError as error:
+            raise _refused(error.expected) from None
+        return _Known(_caller(claims, now), ends_at)
 
     def _key(self, provider: Provider, kid: object) -> "PyJWK":
-        """The key a token names; where it names none, the only one there is."""
-        is_old = time.monotonic() - self._fetched > _FRESH_SECONDS
-        found = self._keys.get(kid if isinstance(kid, str) else None)
-        if found is None and kid is None and len(self._keys) == 1:
-            (found,) = self._keys.values()
+        """The key a token names."""
+        is_old = time.monotonic() - self._fetched > FRESH_SECONDS
+        found = issuers.named(self._keys, kid)
         if provider.jwks_uri is not None and (is_old or found is None):
             self._fetch_beside(provider)
         if found is not None:
@@ -150,7 +130,7 @@ class Tokens:
     def _fetch_beside(self, provider: Provider) -> None:
         with self._lock:
             is_running = self._fetching is not None and self._fetching.is_alive()
-            if is_running or time.monotonic() - self._tried < _AGAIN_SECONDS:
+            if is_running or time.monotonic() - self._tried < AGAIN_SECONDS:
                 return
             self._tried = time.monotonic()
             self._fetching = threading.Thread(target=self._fetch, args=(provider,), name="jwks", daemon=True)
@@ -158,23 +138,10 @@ class Tokens:
 
     def _fetch(self, provider: Provider) -> None:
         """Fetch the set; one that cannot be had or read leaves what was there."""
-        try:
-            request = Request(provider.jwks_uri or "", headers={"Accept": "application/json"})  # noqa: S310 - checked when read
-            with build_opener(_StayHere, ProxyHandler({})).open(request, timeout=_FETCH_SECONDS) as answer:
-                data = answer.read(MOST_SET_BYTES + 1)
-            found = _keys(msgspec.json.decode(data, type=dict[str, Any])) if len(data) <= MOST_SET_BYTES else {}
-        except (OSError, msgspec.MsgspecError, ServingError, ValueError):
-            return
+        found = issuers.fetched_keys(provider.jwks_uri or "")
         with self._lock:
             if provider is self._provider and found:
                 self._keys, self._known, self._fetched = found, {}, time.monotonic()
-
-
-class _StayHere(HTTPRedirectHandler):
-    """Keys come from where the operator said, and from nowhere that place points to."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
 
 
 def _provider(path: Path, data: bytes) -> Provider:
@@ -184,34 +151,8 @@ def _provider(path: Path, data: bytes) -> Provider:
         raise _wrong(path, "issuer, audience and jwks or jwks_uri as serving/README.md describes") from None
     if (found.jwks is None) == (found.jwks_uri is None):
         raise _wrong(path, "either jwks or jwks_uri")
-    if found.jwks_uri is not None:
-        parts = urlsplit(found.jwks_uri)
-        if parts.scheme != "https" and not (
-            parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-        ):
-            raise _wrong(path, "jwks_uri over https")
-    return found
-
-
-def _keys(told: dict[str, Any]) -> "dict[str | None, PyJWK]":
-    """Keys of a JWK set (RFC 7517) that sign, by their id; what cannot be used is left out. Raises: ServingError where none can."""
-    import jwt
-
-    found: dict[str | None, PyJWK] = {}
-    listed = told.get("keys")
-    for each in listed if isinstance(listed, list) else []:
-        if not isinstance(each, dict) or each.get("kty") not in KEY_TYPES or each.get("use", "sig") != "sig":
-            continue
-        try:
-            key = jwt.PyJWK.from_dict(each)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            continue
-        if key.key_type != "RSA" or key.key.key_size >= LEAST_RSA_BITS:
-            found[key.key_id] = key
-    if not found:
-        raise ServingError(
-            "jwks: expected a key that signs, found none. Correct keys/oidc.json, or the provider's set."
-        )
+    if found.jwks_uri is not None and not issuers.is_private_way(found.jwks_uri):
+        raise _wrong(path, "jwks_uri over https")
     return found
 
 
@@ -226,20 +167,6 @@ def _caller(claims: dict[str, Any], now: datetime) -> Caller:
     purposes = tuple(code for code in ALL_PURPOSES if PURPOSE + code in words)
     scopes = tuple(scope for scope in SCOPES if scope in words)
     return Caller(name=f"token:{name[:200]}", key_hash="", purposes=purposes, made_at=now, scopes=scopes)
-
-
-def _ends_at(claims: dict[str, Any], now: float, leeway: float) -> float:
-    """Until when it may be believed. Raises: ProblemError where its time is over, or has not come."""
-    times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
-    if any(
-        isinstance(each, bool) or not isinstance(each, int | float) or not isfinite(each) for each in times.values()
-    ):
-        raise _refused("times in seconds since 1970")
-    if max(times.get("nbf", now), times.get("iat", now)) > now + leeway:
-        raise _refused("one whose time has come")
-    if now >= times["exp"] + leeway:
-        raise _refused("one that has not expired")
-    return float(times["exp"]) + leeway
 
 
 def _wrong(path: Path, expected: str) -> ServingError:

@@ -66,6 +66,14 @@ class Shop:
                 self._book = Book(self._home.stock / "promises.db")
             return self._book
 
+    def close(self) -> None:
+        """Close what was opened; it opens again when needed."""
+        with self._lock:
+            for each in (self._holds, self._book):
+                if each is not None:
+                    each.close()
+            self._holds = self._book = None
+
     def _current(self) -> Network:
         """The network of the tables and rules as they are now, as of a second ago."""
         found = self._network

@@ -221,11 +221,13 @@ class Shop:
             "order_stage": chance.choice(["placed", "shipped", "delivered", "sold"]),
             "is_late": chance.choice([True, False, False, None]),
             "net_cents": chance.choice([-500, 0, 4_900, 12_000]),
+            "currency_code": "EUR" if number % 5 == 0 else "USD",
         }
 
     def _lines(self, order: dict[str, Any], chance: random.Random) -> list[dict[str, Any]]:
         copied = {
-            name: order[name] for name in ("order_id", "customer_id", "ordered_at", "is_cancelled", "channel_type")
+            name: order[name]
+            for name in ("order_id", "customer_id", "ordered_at", "is_cancelled", "channel_type", "currency_code")
         }
         return [
             {

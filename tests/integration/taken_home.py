@@ -24,7 +24,7 @@ from models.segments.export import export
 from models.segments.rules import Rules
 from models.tables import naive, versions
 from models.training import ANY_CHANNEL, PURPOSE
-from orchestration.rights.persons import resolve
+from serving.rights.persons import resolve
 from troth.clock import Clock
 from troth.home import Home
 from troth.published import current

@@ -1,5 +1,6 @@
 """A person leaves a small retailer's home, and nothing of them is left in it; everybody else's data is as it was."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -16,7 +17,6 @@ import polars as pl
 import pytest
 
 import simulator
-from consent.errors import ConsentError
 from consent.ledger.opening import ORIGIN, open_ledger
 from consent.log.audit import verify_export
 from consent.log.merkle import verify_consistency, verify_inclusion
@@ -28,6 +28,8 @@ from consent.rule.policy import read_policy
 from consent.rule.standing import standing
 from consent.vault import open_vault
 from models.decisions import replay
+from models.segments.definition import written
+from models.segments.rules import Rules
 from orchestration import stages, taking
 from orchestration.auditing import history, show
 from orchestration.catalog import SOURCES
@@ -35,19 +37,26 @@ from orchestration.deciding import land
 from orchestration.errors import RunError
 from orchestration.identities import MEMBERS, resolve_identities
 from orchestration.raw import raw_rows, read_table, write_table
-from orchestration.rights import desk
 from orchestration.rights.access import access, access_document, page
 from orchestration.rights.correcting import rectify
+from orchestration.rights.desk import seams_of
 from orchestration.rights.erasing import STEPS, Erased, erase
 from orchestration.rights.held import KEPT, Held, held
-from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.traces import Traces, search
 from orchestration.stages import append_consents
+from serving.activation.approving import ask
+from serving.activation.deliveries import Delivery
+from serving.activation.dispatch import Dispatch
+from serving.activation.rounds import go_round
+from serving.activation.sending import send
 from serving.event_log.events import NewEvent
 from serving.event_log.letters import NewLetter
 from serving.event_log.log import open_log
 from serving.intake.landing import land as land_events
+from serving.rights import desk
+from serving.rights.persons import Person, RightsError, resolve
 from tests.integration.taken_home import (
+    EVERY_BUYER,
     TakenHome,
     keep_receipts,
     kept_receipts,
@@ -375,12 +384,12 @@ def test_what_the_platform_gives_out_now_shows_the_erasure(left: Left, tmp_path:
         history(left.home, left.somebody)
 
 
-def test_a_decision_from_before_stands_on_its_signature_and_is_not_decided_again(left: Left) -> None:
-    """The identities it was decided over were the person's, too: they went with the person."""
+def test_a_decision_from_before_is_made_again_for_all_others_and_stands_on_its_hash_for_the_erased(left: Left) -> None:
+    """The identities it was decided over were the person's, too: they went with the person, and who that touched is written down."""
     with open_ledger(left.home, CLOCK) as ledger:
         for number in (1, 2):
-            with pytest.raises(ConsentError, match="It was replaced by an erasure"):
-                replay(left.home, number, ledger)
+            found = replay(left.home, number, ledger)
+            assert 0 < found.destroyed_count < found.subject_count
 
 
 def test_receipts_kept_in_the_home_go_with_the_person_and_those_of_others_stay(left: Left) -> None:
@@ -504,6 +513,68 @@ def test_an_export_is_amended_a_package_goes_and_recipients_are_waited_for(left:
     assert desk.requests(home, late)["overdue_recipients"] == 0
 
 
+SENT_TO = """\
+destinations:
+  crm: {kind: folder, where: exports/crm, format: csv, purposes: [marketing], channels: [email], recipient: {legal_name: Us, role: own, country: US}}
+  lake: {kind: folder, where: exports/lake, format: parquet, purposes: [marketing], channels: [email], recipient: {legal_name: Us, role: own, country: US}}
+  letters: {kind: folder, where: %s, purposes: [marketing], channels: [email], recipient: {legal_name: Letterbird GmbH, role: processor, country: DE}}
+"""
+
+
+def _sent(home: Home, outside: Path) -> list[Delivery]:
+    """Everybody who bought and may be written to, sent to two folders of the home and to one that is somebody else's."""
+    (home.root / "destinations.yml").write_text(SENT_TO % outside)
+    definition = home.root / "segments" / "definitions" / "every_buyer.yml"
+    definition.parent.mkdir(parents=True, exist_ok=True)
+    definition.write_text(written(EVERY_BUYER))
+    dispatch = Dispatch(home, CLOCK, CLOCK, rules=Rules())
+    asked = [ask(dispatch, "every_buyer", to, by="kim", why="letter") for to in ("crm", "lake", "letters")]
+    return [send(dispatch, each.delivery_id) for each in asked]
+
+
+def test_who_was_sent_out_is_called_back_from_there_and_no_trace_of_them_is_kept(
+    home: Home, somebody: str, tmp_path: Path
+) -> None:
+    person = resolve(home, [somebody])
+    with open_ledger(home, CLOCK) as ledger:
+        emails = [token for token in person.tokens if token.startswith("email_")]
+        yes = {"purpose_code": "marketing", "channel_code": "email"}
+        ledger.append([event(NOW, subject_id=each, signal_id=f"yes-{each}", **yes) for each in emails])
+    crm, lake, letters = _sent(home, tmp_path / "letterbird")
+    traces = _traces(person, held(home, person))
+    theirs = tmp_path / "letterbird" / letters.delivery_id
+    (row,) = [
+        each
+        for each in csv.DictReader((theirs / "members.csv").read_text().splitlines())
+        if each["customer_id"] == somebody
+    ]
+    told = [f"activation:{each.delivery_id}" for each in (crm, lake, letters)]
+    given = access_document(home, NOW, [somebody])["recipients"]
+    assert f"Letterbird GmbH (DE), marketing, {NOW:%Y-%m-%d}" in given
+    assert sorted(erase(home, CLOCK, [somebody], dry_run=True).recipients) == sorted(told)
+    done = erase(home, CLOCK, [somebody])
+    assert done.finds == 0
+    assert search(home, traces) == []
+    assert sorted(done.recipients) == sorted(told)
+    assert done.places["exports and other copies"]["recalled"] == 3
+    for name, of in (("members.csv", crm), ("members.parquet", lake)):
+        folder = home.root / of.to.where / of.delivery_id
+        manifest = json.loads((folder / "manifest.json").read_text())
+        data = (folder / name).read_bytes()
+        assert manifest["files"][name] == {"sha256": hashlib.sha256(data).hexdigest(), "rows": (of.exported or 0) - 1}
+        assert len(manifest["amendments"]) == 1
+    go_round(Dispatch(home, CLOCK, CLOCK, rules=Rules()))
+    recall = json.loads((theirs / "recalls" / "00001.json").read_text())
+    assert {"member_ref": row["member_ref"], "reason": "erased"} in recall["members"]
+    assert search(home, traces) == []
+    for of in (crm, lake, letters):
+        folder = home.root / of.to.where / of.delivery_id
+        (folder / "recalls" / "00001.ack").write_text("done")
+    go_round(Dispatch(home, CLOCK, CLOCK, rules=Rules()))
+    (request,) = desk.requests(home, CLOCK)["requests"]
+    assert request["recipients"] == dict.fromkeys(told, "acknowledged")
+
+
 def test_a_package_holds_everything_of_the_person_and_nothing_of_others(
     home: Home, somebody: str, entangled: str
 ) -> None:
@@ -570,7 +641,7 @@ def test_an_objection_is_recorded_under_every_identity_and_one_against_a_contrac
 
 def test_the_hub_hands_out_a_package_and_takes_a_request_for_erasure_in(home: Home, somebody: str) -> None:
     token = resolve(home, [somebody]).tokens[0]
-    offered = desk.seams_of(home)
+    offered = seams_of(home)
     assert offered.export is not None
     assert offered.erase is not None
     assert offered.export(token, NOW)["given"]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import polars as pl
@@ -15,21 +16,32 @@ import pytest
 from starlette.routing import Route
 
 from consent.ledger.opening import open_ledger
+from consent.rule.policy import read_policy
+from consent.rule.standing import standing_frame
 from feature_repo import catalogue
 from feature_repo.catalogue import CUSTOMER, RECOMMEND_CONTEXT, SERVICES, STANDING_SLOTS, VIEWS
 from serving import keys
 from serving.app import create_app
+from serving.console import accounts
+from serving.console.roles import ROLES
 from tests.agreement.committed import ROOT
-from tests.unit.feature_repo.published_home import ADA, standing_row, view_frame
+from tests.unit.feature_repo.published_home import ADA, AS_OF, publish_table, standing_row, view_frame
+from tests.unit.serving.open_console import PASSWORD, Browser
 from tests.unit.serving.open_shop import AT, Caller, open_shop, train
 from tests.unit.serving.test_orders import order, tables
 from tests.unit.serving.test_supply import publish_supply
 from troth.clock import FixedClock
+from troth.home import Home
 
 WHO = (ADA, "email_ada")
 PERSONAL = [view for view in VIEWS if view.is_personal and view is not catalogue.SUBJECT_STANDING]
 IN_ORDER = "Storm lantern"
 HOME_STORE = "S777"
+OF_GOODS = "/console/goods"  # a name of goods is nobody's there
+LINKS = {
+    "identity_type": ["email", "card"], "identity_ref": ["email_ada", "card_ada"], "customer_id": [ADA] * 2, "link_type": ["hub", "deterministic"],
+    "group_ref": ["email_ada"] * 2, "source_name": ["loyalty"] * 2, "linked_at": [AS_OF] * 2, "is_test": [False] * 2,
+}  # fmt: skip
 # Where stored rows are read apart from the gate, by module: of nobody, or for what is named beside it.
 READ_DIRECTLY = {
     ("serving/answers.py", "AVAILABILITY"): "of nobody",
@@ -66,11 +78,14 @@ def opened(root: Path, *, allowed: bool) -> Caller:
         root,
         **tables(order()),
         **{view.table: view_frame(view.name, [marked(view)[0]]) for view in PERSONAL},
-        customers=pl.DataFrame({"customer_id": [ADA], "home_location_code": [HOME_STORE]}),
+        customers=pl.DataFrame({"customer_id": [ADA], "home_location_code": [HOME_STORE], "is_test": [False]}),
+        customer_identities=pl.DataFrame(LINKS),
         ftr_subject_standing=standing,
     ).home
     publish_supply(home)
-    open_ledger(home, FixedClock(AT)).close()
+    with open_ledger(home, FixedClock(AT)) as ledger:
+        mart = standing_frame(ledger.frame(), pl.DataFrame(LINKS), read_policy(), AT)
+    publish_table(home, "consent_standing", mart.with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None)))
     train(home)
     return Caller(create_app(home, FixedClock(AT)), keys.first_key(home, AT))
 
@@ -136,6 +151,51 @@ def test_of_somebody_who_refused_no_route_tells_anything_under_any_service(accep
 def test_the_same_walk_finds_all_of_it_where_they_allowed_it(tmp_path: Path) -> None:
     text = told(opened(tmp_path, allowed=True), "application/json")
     assert found_in(text) == MARKS
+
+
+def seen_by(browser: Browser) -> str:
+    """All that somebody of a role is told of Ada: by every page there is, by every form that asks who, and by where forms lead."""
+    told = []
+    token = browser.token()
+    for route in browser.app.routes:
+        assert isinstance(route, Route)
+        if (
+            not route.path.startswith("/console")
+            or route.path.startswith("/console/sign-")
+            or "rest" in route.param_convertors
+        ):
+            continue
+        for who in (*WHO, "#10001"):
+            path = re.sub(r"\{\w+(:\w+)?\}", quote(who), route.path)
+            asked = {"who": who, "customer_id": who, "order": who, "typed": who, "why": "they rang and asked"}
+            if "POST" in (route.methods or ()):
+                sent = browser.post(path, data={"form": token, **asked}, headers={"origin": browser.address})
+            else:
+                sent = browser.get(path, params=asked)
+            if sent.is_redirect:
+                sent = browser.get(sent.headers["location"])
+            text = sent.text.replace(IN_ORDER, "") if route.path.startswith(OF_GOODS) else sent.text
+            told.append(text)
+    return "\n".join(told)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_page_of_the_console_tells_any_role_a_thing_of_somebody_who_refused(role: str, tmp_path: Path) -> None:
+    browser = staff(opened(tmp_path, allowed=False), tmp_path, role)
+    assert found_in(seen_by(browser)) == []
+
+
+def test_the_same_pages_tell_whoever_serves_them_of_somebody_who_allowed_it(tmp_path: Path) -> None:
+    told = found_in(seen_by(staff(opened(tmp_path, allowed=True), tmp_path, "associate")))
+    assert IN_ORDER in told
+
+
+def staff(caller: Caller, root: Path, role: str) -> Browser:
+    """The same service, to somebody who is signed in."""
+    accounts.add(Home(root), "ada", [role], AT, PASSWORD)
+    browser = Browser(caller._app)
+    assert browser.enter() == 303
+    return browser
 
 
 def modules() -> Sequence[Path]:

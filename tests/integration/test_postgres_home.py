@@ -25,8 +25,8 @@ from models.segments.definition import load
 from models.segments.export import export
 from orchestration.cli import app
 from orchestration.rights.erasing import erase
-from orchestration.rights.persons import resolve
 from orchestration.stages import known_until
+from serving.rights.persons import resolve
 from simulator import TINY, simulate
 from tests.integration.places import raw
 from tests.integration.postgres import fresh_schema

@@ -2,9 +2,10 @@
 
 # ruff: noqa: S608 - SQL is planted here
 
+import ast
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,8 @@ from models.purpose_flow.open_lineage import events
 from models.purpose_flow.uses import CONTACTS
 from orchestration import cli
 from orchestration.catalog import contracts
-from orchestration.flow_commands import answered, inspected_manifest
+from orchestration.flow_commands import answered
+from orchestration.purpose_gate import inspected_manifest
 from orchestration.sources.contract import PersonalClass
 from orchestration.warehouse import PROJECT, compile_project
 from troth.home import Home
@@ -141,6 +143,39 @@ def test_every_table_that_python_makes_declares_what_it_reads(flow: Inspection, 
         assert (PROJECT.parent / each.made_by).is_file(), each.made_by
 
 
+def _named(module: Path) -> Iterator[str]:
+    """Texts that a module hands to a reader of published tables, or keeps under a name in capitals."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            parts = node.args if name in ("current", "read", "versions", "scan") else []
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
+            parts = [node.value]
+        else:
+            continue
+        for part in parts:
+            yield from (
+                each.value for each in ast.walk(part) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            )
+
+
+def test_every_table_about_people_that_answers_and_pages_read_is_read_by_a_declared_use(flow: Inspection) -> None:
+    about = {table for table, _ in flow.declared}
+    root = PROJECT.parent / "serving"
+    read = {
+        (name, module.relative_to(root.parent).as_posix())
+        for module in root.rglob("*.py") if "records" not in module.parts
+        for name in _named(module) if name in about
+    }  # fmt: skip
+    assert len(read) > 8
+    declared = {
+        table for use in flow.uses if use.kind in ("answer", "page", "audit", "right") for table, _ in use.reads
+    }
+    assert {each for each in read if each[0] not in declared} == set()
+    assert {use.purpose for use in flow.uses if use.kind in ("answer", "page")} == {"service", "personalization"}
+    assert [use.title for use in flow.uses if not use.reads and use.kind in ("answer", "page", "audit", "right")] == []
+
+
 def test_every_kind_of_personal_data_has_a_term_and_purposes_of_the_policy(flow: Inspection) -> None:
     assert set(categories()) == set(PersonalClass.__args__) - {"none"}
     for name, category in categories().items():
@@ -151,6 +186,8 @@ def test_every_kind_of_personal_data_has_a_term_and_purposes_of_the_policy(flow:
 
 def test_every_service_model_and_segment_is_a_use(flow: Inspection) -> None:
     titles = {use.title for use in flow.uses}
+    assert titles >= {"exclusion waits_for_a_late_order of marketing", "test group never_marketed of marketing"}
+    assert titles >= {"answer order", "answer profile", "answer browsing", "answer recommendations"}
     assert titles >= {f"feature service {service.name}" for service in SERVICES}
     assert titles >= {f"training {baseline.name}" for baseline in BASELINES}
     assert titles >= {"segment lapsed_regulars", "export lapsed_regulars by email"}

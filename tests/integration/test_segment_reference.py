@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from consent.rule.standing import merged, standing
 from models.segments import kept
-from models.segments.conditions import COUNTED, Comparison, Condition, Group, Happened, Lookalike
+from models.segments.conditions import COUNTED, Comparison, Condition, Group, Happened, Lookalike, Unless
 from models.segments.decision import open_audience
 from models.segments.definition import Rank, Segment, parse, written
 from models.segments.fields import SCORES
@@ -40,7 +40,7 @@ RULES = Rules(
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-TEXTS = {"tier_code", "region_code", "favourite_category_name", "category_name", "brand_name", "sku", "channel_type", "order_stage", "device_type", "location_code"}  # fmt: skip
+TEXTS = {"tier_code", "region_code", "favourite_category_name", "category_name", "brand_name", "sku", "channel_type", "order_stage", "device_type", "location_code", "currency_code"}  # fmt: skip
 TIMES = {"ordered": "ordered_at", "bought": "ordered_at", "returned": "returned_at"}
 WEB = {"viewed": "Product Viewed", "carted": "Product Added", "searched": "Products Searched"}
 
@@ -189,17 +189,30 @@ def matching(world: World, condition: Condition, at: datetime) -> list[bool]:
 
 
 def happened(condition: Happened, known: dict[tuple[str, str], Any], at: datetime) -> bool:
-    rows = [
-        row
-        for row in known["did", condition.event]
-        if at - timedelta(hours=condition.hours) < row["happened_at"] <= at
-        and all(satisfies(row.get(one.field), one.field, one.operator, one.values, at) for one in condition.filters)
-    ]
+    rows = such(known, condition.event, condition.filters, condition.hours, at)
+    if condition.unless:
+        unless = condition.unless
+        gone = {row.get(unless.same) for row in such(known, unless.event, unless.filters, unless.hours, at)}
+        rows = [row for row in rows if row.get(unless.same) is not None and row[unless.same] not in gone]
     if condition.counted == "units":
         count = sum(row["quantity_units"] for row in rows)
+    elif condition.counted == "net_cents":
+        asked = {one.values[0] for one in condition.filters if one.field == "currency_code" and one.operator == "="}
+        count = sum(row["net_cents"] for row in rows if asked or row["currency_code"] == "USD")
     else:
         count = len({row["order_id"] for row in rows}) if condition.event == "bought" else len(rows)
     return OPERATORS[condition.operator](count, condition.count)
+
+
+def such(
+    known: dict[tuple[str, str], Any], event: str, filters: Sequence[Comparison], hours: int, at: datetime
+) -> list[dict[str, Any]]:
+    return [
+        row
+        for row in known["did", event]
+        if at - timedelta(hours=hours) < row["happened_at"] <= at
+        and all(satisfies(row.get(one.field), one.field, one.operator, one.values, at) for one in filters)
+    ]
 
 
 def lookalikes(world: World, condition: Lookalike, at: datetime) -> list[bool]:
@@ -354,11 +367,13 @@ OF_EVENTS = {
         compared("", "is_late", ("=", "!="), ("true", "false")),
         compared("", "order_stage", ("=", "!="), ("placed", "sold")),
         compared("", "net_cents", ORDERED, ("0", "4900")),
+        compared("", "currency_code", ("=", "!="), ("USD", "EUR")),
     ],
     "bought": [
         *OF_PRODUCTS,
         compared("", "net_cents", ORDERED, ("990",)),
         compared("", "channel_type", ("=",), ("web",)),
+        compared("", "currency_code", ("=",), ("EUR",)),
     ],
     "returned": [*OF_PRODUCTS, compared("", "quantity_units", ORDERED, ("2",))],
     "viewed": [*OF_PRODUCTS, compared("", "device_type", ("=", "!="), ("phone",))],
@@ -367,17 +382,38 @@ OF_EVENTS = {
 }
 
 
+HOURS = st.sampled_from([1, 14 * 24, 28 * 24, 30 * 24, 90 * 24])
+OF_THINGS = ["bought", "returned", "viewed", "carted"]
+COUNTED_IN = {
+    "ordered": ["times", "net_cents"],
+    "bought": ["times", "units", "net_cents"],
+    "returned": ["times", "units"],
+}
+
+
 @st.composite
 def events(draw: st.DrawFn) -> Happened:
     event = draw(st.sampled_from(sorted(OF_EVENTS)))
+    counted = draw(st.sampled_from(COUNTED_IN.get(event, ["times"])))
     return Happened(
         event=event,
-        filters=tuple(draw(st.lists(st.one_of(OF_EVENTS[event]), max_size=2))),
-        counted=draw(st.sampled_from(["times", "units"])) if event in ("bought", "returned") else "times",
+        filters=draw(filters(event)),
+        counted=counted,
         operator=draw(st.sampled_from(sorted(COUNTED.values()))),
-        count=draw(st.integers(0, 4)),
-        hours=draw(st.sampled_from([1, 14 * 24, 28 * 24, 30 * 24, 90 * 24])),
+        count=draw(st.sampled_from([0, 500, 4_900, 13_000]) if counted == "net_cents" else st.integers(0, 4)),
+        hours=draw(HOURS),
+        unless=draw(st.none() | unless()) if event in OF_THINGS else None,
     )
+
+
+def filters(event: str) -> st.SearchStrategy[tuple[Comparison, ...]]:
+    return st.lists(st.one_of(OF_EVENTS[event]), max_size=2).map(tuple)
+
+
+@st.composite
+def unless(draw: st.DrawFn) -> Unless:
+    event = draw(st.sampled_from(OF_THINGS))
+    return Unless(event, draw(filters(event)), "sku", draw(HOURS))
 
 
 LOOKALIKES = st.builds(Lookalike, st.just("churn"), st.integers(1, 100), st.sampled_from([None, SEED.name]))

@@ -22,6 +22,7 @@ from models.decisions import folder_of, replay
 from models.errors import ModelsError
 from models.segments import export as export_module
 from models.segments import preview as preview_module
+from models.segments.conditions import Happened, Unless
 from models.segments.definition import Comparison, Segment, SegmentError, load, names
 from models.segments.export import ExportReport, protected
 from models.segments.preview import ChannelPreview, SegmentPreview
@@ -394,8 +395,20 @@ def test_no_value_of_a_definition_reaches_the_sql_text(shop: Shop) -> None:
         ({"where": EVERYBODY, "purpose": "fun"}, "purpose: expected one of personalization, .* found fun"),
         ({"where": EVERYBODY, "channels": ("fax",)}, "channel: expected one of email, .* found fax"),
         (
-            {"where": EVERYBODY, "channels": ("post",)},
-            "channel: expected one of email, sms, in_app, onsite, found post",
+            {"where": Happened("viewed", (), "net_cents", ">=", 5, 24)},
+            "expected one of times for viewed, found net_cents",
+        ),
+        (
+            {"where": Happened("bought", (), "gross_cents", ">=", 5, 24)},
+            "expected one of times, units, net_cents for bought, found gross_cents",
+        ),
+        (
+            {"where": Happened("ordered", (), "times", ">=", 1, 24, Unless("bought", (), "sku", 24))},
+            r"expected a field of both that names a thing \(none\), found sku",
+        ),
+        (
+            {"where": Happened("viewed", (), "times", ">=", 1, 24, Unless("lent", (), "sku", 24))},
+            "expected an event of ordered, .* found lent",
         ),
         (
             {"where": EVERYBODY, "purpose": "personalization"},
@@ -406,6 +419,27 @@ def test_no_value_of_a_definition_reaches_the_sql_text(shop: Shop) -> None:
 def test_what_the_tables_or_the_policy_do_not_have_is_named(shop: Shop, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelsError, match=message):
         preview(shop.home, plain_segment(**changes), AS_OF)
+
+
+@pytest.mark.parametrize("channel", ["post", "push"])
+def test_nobody_has_a_letter_box_or_a_device_that_no_source_lands(shop: Shop, tmp_path: Path, channel: str) -> None:
+    by = {which: plain_segment(EVERYBODY, channels=(which,), name=f"by_{which}") for which in ("email", channel)}
+    found = {which: preview(shop.home, segment, AS_OF, rules=Rules()) for which, segment in by.items()}
+    counts = found[channel].channels[channel]
+    assert counts.may_be_contacted == 0
+    assert counts.refused["no_contact_point"] > 0
+    assert sum(counts.refused.values()) == found[channel].matched == found["email"].matched
+    report = export(shop.home, by[channel], tmp_path / "out", AS_OF, rules=Rules())
+    assert (report.exported, report.refused) == (0, counts.refused)
+    assert (tmp_path / "out" / "members.csv").read_text().splitlines() == [f"customer_id,{channel}"]
+
+
+def test_what_they_looked_at_and_bought_is_no_longer_what_they_only_looked_at(shop: Shop) -> None:
+    found = {}
+    for unless in (None, Unless("bought", (), "sku", 90 * 24)):
+        where = Happened("viewed", (Comparison("", "sku", "known", ()),), "times", ">=", 1, 90 * 24, unless)
+        found[unless is None] = preview(shop.home, plain_segment(where), AS_OF, rules=Rules()).matched
+    assert 0 < found[False] < found[True]
 
 
 def test_a_segment_shown_on_the_site_needs_no_contact_point(shop: Shop, tmp_path: Path) -> None:

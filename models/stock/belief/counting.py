@@ -8,6 +8,10 @@ import polars as pl
 from models.stock.belief.beliefs import Beliefs, Floats, Ints, mean_units
 from models.stock.belief.calibration import Calibration
 from models.stock.belief.filtering import demand_rates, found_probability
+from troth.home import Home
+from troth.published import current
+
+TABLE = "pred_stock_counts"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,14 @@ class Prices:
     minutes_per_unit: float = 0.05
     horizon_days: float = 14.0  # as long as nobody would have noticed otherwise
     reorder_units: int = 1  # books above this order nothing
+
+
+def counts_worth(home: Home, location: str | None, top: int) -> pl.DataFrame:
+    """The published list, best first: of one location, or of all. Raises: TrothError when nothing was believed yet."""
+    found = pl.scan_parquet(current(home, TABLE))
+    if location is not None:
+        found = found.filter(pl.col("location_code") == location)
+    return found.head(top).collect()
 
 
 def count_list(

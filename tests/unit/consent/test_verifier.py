@@ -38,6 +38,7 @@ from consent.rule.standing import standing
 from tests.unit.consent.builders import ALMA, MONDAY, SIGNER, event, open_ledger
 from tests.unit.consent.receipts_ledger import SIGNER as PLAIN
 from tests.unit.consent.receipts_ledger import PlainLedger, PlainSigner
+from tests.unit.consent.receipts_ledger import root as tree_root
 
 DAY = timedelta(days=1)
 AT = MONDAY + 90 * DAY
@@ -619,9 +620,40 @@ def test_the_exit_code_is_0_for_yes_1_for_no_and_2_for_misuse(
         assert verifier.main([path, *misuse]) == 2
         assert "expected" in (told := capsys.readouterr().err) or "No such file" in told
     assert verifier.main([str(tmp_path / "nowhere"), "--key", PLAIN.text]) == 2
-    with pytest.raises(SystemExit) as ended:
-        verifier.main([path])
-    assert ended.value.code == 2
+    assert verifier.main([path]) == 2
+    assert "--key: expected the ledger's verifier key, found none" in capsys.readouterr().err
+
+
+def _subproof(old: int, leaves: list[bytes], is_whole: bool = True) -> list[bytes]:
+    """RFC 9162, 2.1.4.1."""
+    if old == len(leaves):
+        return [] if is_whole else [tree_root(leaves)]
+    split = 1 << (len(leaves) - 1).bit_length() - 1
+    if old <= split:
+        return [*_subproof(old, leaves[:split], is_whole), tree_root(leaves[split:])]
+    return [*_subproof(old - split, leaves[split:], False), tree_root(leaves[:split])]
+
+
+def test_that_one_ledger_goes_on_from_another_is_believed_for_the_right_proof_alone() -> None:
+    leaves = [sha256(bytes([n])).digest() for n in range(20)]
+    claims = [verifier.Checkpoint("log", n, tree_root(leaves[:n]), None) for n in range(21)]
+    for new in range(21):
+        for old in range(new + 1):
+            proof = _subproof(old, leaves[:new]) if 0 < old < new else []
+            verifier.check_consistency("log", claims[old], claims[new], proof)
+            forked = replace(claims[old], root=sha256(b"another history").digest())
+            wrong = [
+                (claims[old], [*proof, leaves[0]]),
+                *((claims[old], [*proof[:at], leaves[0], *proof[at + 1 :]]) for at in range(len(proof))),
+                *([(claims[old], proof[:-1])] if proof else []),
+                *([(forked, proof)] if old else []),
+            ]
+            for claimed, path in wrong:
+                with pytest.raises(verifier.Refusal):
+                    verifier.check_consistency("log", claimed, claims[new], path)
+        if new:
+            with pytest.raises(verifier.Refusal, match="at least"):
+                verifier.check_consistency("log", claims[new], claims[new - 1], [])
 
 
 def test_the_verifier_is_one_file_that_runs_alone(made: Receipt, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.segments.conditions import COUNTED, OPERATORS, PRESENCE, Condition, Happened, Lookalike, leaves
+from models.segments.conditions import COUNTED, OPERATORS, PRESENCE, Condition, Happened, Lookalike, Unless, leaves
 from models.segments.definition import (
     Comparison,
     Group,
@@ -181,10 +181,14 @@ LEAVES = st.one_of(
         Happened,
         event=WORDS,
         filters=st.lists(compared(st.just("")), max_size=3).map(tuple),
-        counted=st.sampled_from(["times", "units"]),
+        counted=st.sampled_from(["times", "units", "net_cents"]),
         operator=st.sampled_from(sorted(COUNTED.values())),
         count=st.integers(0, 999_999_999),
         hours=st.integers(1, 24 * 3_660),
+        unless=st.none()
+        | st.builds(
+            Unless, WORDS, st.lists(compared(st.just("")), max_size=2).map(tuple), WORDS, st.integers(1, 24 * 3_660)
+        ),
     ),
     st.builds(Lookalike, WORDS, st.integers(1, 100), st.none() | WORDS),
 )
@@ -231,6 +235,8 @@ where:
     - viewed category_name = Tents at least 2 times in 2 weeks
     - not: bought category_name in "Salt, and Pepper", Tents and net_cents >= 500 in 90 days
     - bought exactly 0 units in 36 hours
+    - ordered channel_type = web at least 5000 net_cents in 90 days
+    - viewed sku is known at least 2 times in 14 days and not bought net_cents > 0 same sku in 5 weeks
     - customers.last_seen_at > 30 days ago
     - customers.home_location_code is known
     - lookalike: {score: churn, like: silver_members, middle_percent: 80}
@@ -248,6 +254,11 @@ rank: {by: customer_purchases.net_cents_90d, top: 500}
             ), "times", ">=", 1, 2_160),
         )),
         Happened("bought", (), "units", "=", 0, 36),
+        Happened("ordered", (Comparison("", "channel_type", "=", ("web",)),), "net_cents", ">=", 5_000, 2_160),
+        Happened(
+            "viewed", (Comparison("", "sku", "known", ()),), "times", ">=", 2, 336,
+            Unless("bought", (Comparison("", "net_cents", ">", ("0",)),), "sku", 840),
+        ),
         Comparison("customers", "last_seen_at", ">", ("30 days ago",)),
         Comparison("customers", "home_location_code", "known", ()),
         Lookalike("churn", 80, "silver_members"),

@@ -8,9 +8,9 @@ import typer
 from typer.testing import CliRunner
 
 from orchestration.cli import app
-from orchestration.consenting import _time
 from orchestration.errors import MISUSE, NOTHING_READABLE, RunError
 from orchestration.measuring import for_people
+from orchestration.options import moment
 
 RUNNER = CliRunner()
 
@@ -24,12 +24,12 @@ RUNNER = CliRunner()
     ],
 )
 def test_a_time_without_a_zone_is_utc(text: str, meant: datetime) -> None:
-    assert _time("--at", text) == meant
+    assert moment("--at", text) == meant
 
 
 def test_a_text_that_is_no_time_is_misuse() -> None:
     with pytest.raises(typer.BadParameter, match="expected a time like"):
-        _time("--at", "yesterday")
+        moment("--at", "yesterday")
 
 
 @pytest.mark.parametrize(

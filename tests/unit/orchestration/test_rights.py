@@ -2,11 +2,14 @@
 
 import base64
 import csv
+import fcntl
 import gzip
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,8 +19,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consent.rights import open_rights
 from consent.rule.standing import IDENTITIES
+from models.stock.base import TABLES as BASE_TABLES
+from models.stock.base import announce, announced
 from orchestration.catalog import contracts
+from orchestration.rights.erasing import FOLDER, AloneError, erase, erase_and_tell, progress
 from orchestration.rights.held import (
     KEPT,
     LINKING,
@@ -29,18 +36,20 @@ from orchestration.rights.held import (
     token_columns,
 )
 from orchestration.rights.landed import Edit, rewrite, stripped_json
-from orchestration.rights.persons import Person, RightsError, resolve
 from orchestration.rights.tables import KEPT_MODELS, erase_published, erase_warehouse
 from orchestration.rights.traces import Find, Traces, search
 from orchestration.sources.ecommerce import read_orders
 from orchestration.sources.pos import read_poslog
+from serving.rights.persons import Person, RightsError, resolve
 from tests.builders import raw_home
+from troth.clock import FixedClock
 from troth.home import Home
 from troth.ids import tokeniser
 from troth.published import current, publish
 
 ANNA, JOANN = "ann@pier.example", "joann@pier.example"
 NOTHING = Traces.of(())
+AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 
 def _home(
@@ -327,6 +336,20 @@ def test_a_published_version_is_rewritten_under_its_new_name_and_an_old_one_too(
     assert erase_published(home, ["cus_a"], []) == {}
 
 
+def test_the_stock_projector_finds_the_tables_that_an_erasure_renamed(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for table in BASE_TABLES:
+        pl.DataFrame({"order_id": ["1", "2"], "customer_id": ["cus_a", "cus_b"]}).write_parquet(tmp_path / "draft")
+        publish(home, table, tmp_path / "draft")
+    before = announce(home, 7, AT)
+    erase_published(home, ["cus_a"], [])
+    after = announced(home)
+    assert after is not None
+    assert after.tables != before.tables
+    assert (after.offset, after.recomputed_at) == (before.offset, before.recomputed_at)
+    assert all((home.published / table / f"{name}.parquet").exists() for table, name in after.tables.items())
+
+
 def test_the_warehouse_forgets_a_person_in_every_byte(tmp_path: Path) -> None:
     import duckdb
 
@@ -343,3 +366,40 @@ def test_the_warehouse_forgets_a_person_in_every_byte(tmp_path: Path) -> None:
         assert connection.execute("select customer_id from names").fetchall() == [("cus_b",)]
         assert connection.execute("select * from orders").fetchall() == [(7, None)]
     assert {"orders", "order_lines", "returns"} <= KEPT_MODELS
+
+
+# One at a time
+
+
+def _asked(home: Home) -> str:
+    with open_rights(home) as log:
+        return log.receive("erasure", [_ref(home, "email", ANNA)], AT, "preference_centre", "subject").request_id
+
+
+def test_one_request_is_erased_for_by_one_at_a_time_and_says_that_it_is_under_way(tmp_path: Path) -> None:
+    home = _home(tmp_path, {}, [("cus_a", "account_a", "hub")])
+    request_id = _asked(home)
+    assert progress(home, request_id) is None
+    folder = home.root / FOLDER / request_id
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)  # as somebody else who is at it
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    told = progress(home, request_id)
+    assert told is not None
+    assert told.is_running
+    with pytest.raises(AloneError, match="expected nobody at it"):
+        erase(home, FixedClock(AT), [], request_id=request_id)
+    os.close(descriptor)
+    assert progress(home, request_id) is None
+
+
+def test_what_stops_an_erasure_that_nobody_waits_for_is_told_and_names_nobody(tmp_path: Path) -> None:
+    home = Home(tmp_path)  # nothing was published: nobody can be found in it
+    request_id = _asked(home)
+    erase_and_tell(home, FixedClock(AT), request_id)
+    told = progress(home, request_id)
+    assert told is not None
+    assert (told.is_running, told.done) == (False, 0)
+    assert told.fault is not None
+    assert "expected" in told.fault
+    assert ANNA not in told.fault

@@ -19,8 +19,8 @@ from orchestration.errors import MISUSE, RunError
 from orchestration.explained import HALF, bar
 from orchestration.identities import decisions_of, last_words
 from orchestration.rights.held import held
-from orchestration.rights.persons import Person
 from orchestration.sources.steward import DECISIONS, REVEALS, read_decisions, read_reveals
+from serving.rights.persons import Person
 from troth.home import Home
 
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)

@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 from rich.console import Console
 
-from orchestration.summary import DuplicatesRow, IdentityRow, RunReport, duplicates_row, render
+from orchestration.summary import duplicates_row, render
+from serving.operations.runs import DuplicatesRow, IdentityRow, RunReport
 from tests.unit.feature_repo.published_home import publish_table
 from troth.home import Home
 

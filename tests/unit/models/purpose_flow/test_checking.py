@@ -9,8 +9,8 @@ from models.purpose_flow import declarations
 from models.purpose_flow.checking import Report, Use, check
 from models.purpose_flow.declarations import Breaker, Personal
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import Place
 from models.purpose_flow.graph import Graph, Made, Table, built
+from models.purpose_flow.relations import Place
 
 MEMBERS = Table("raw_members", ("member_id", "card_ref", "email", "birth_date", "city"))
 SALES = Table("raw_sales", ("sale_id", "card_ref", "sku", "cents"))
@@ -150,6 +150,60 @@ def test_a_count_that_is_none_is_a_fault(sql: str, said: str) -> None:
     report = found(shop(mart=sql), use("mart.youngest", purpose="service"), REVIEWED)
     assert not report.is_verified
     assert any(said in fault for fault in report.faults), report.faults
+
+
+def test_a_floor_of_one_person_is_no_floor() -> None:
+    report = found(shop(mart=COUNTED), use("mart.city"), replace(REVIEWED, least_people=1))
+    assert any("expected a floor of two people or more" in fault for fault in report.faults)
+
+
+GOODS = Breaker("goods", "goods", ("mart.*",), "privacy_office", date(2026, 1, 1), "Pieces of an item.")
+PIECES = "select sku, sum(cents) as cents from raw_sales group by sku"
+
+
+def test_things_may_be_counted_by_things() -> None:
+    asked = use("mart.cents", purpose=None)
+    assert not found(shop(mart=PIECES), asked).is_verified
+    assert found(shop(mart=PIECES), asked, GOODS).is_verified
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        (PIECES.replace("by sku", "by sku, card_ref"), "found raw_sales.card_ref among their keys"),
+        ("with s as (select upper(card_ref) as who, cents from raw_sales) select sum(cents) as cents from s group by who", "found raw_sales.card_ref among their keys"),
+        (PIECES.replace("select sku, sum(cents)", "select sku, any_value(cents) + cents"), "expected an aggregate, found raw_sales.cents as it stands"),
+    ],
+)  # fmt: skip
+def test_people_are_not_counted_as_things(sql: str, said: str) -> None:
+    faults = found(shop(mart=sql), use("mart.cents", purpose="service"), GOODS).faults
+    assert any(said in fault for fault in faults), faults
+
+
+BEGUN = "select m.card_ref from raw_members as m join raw_sales as s on m.birth_date <= s.sale_id"
+BEGINS = Breaker(
+    "begins", "begins", ("mart.[*]",), "privacy_office", date(2026, 1, 1), "From when on.", of="raw_members.birth_date"
+)
+
+
+def test_a_table_over_time_may_begin_with_a_moment_that_decides_nothing_else() -> None:
+    assert [each.column for each in found(shop(mart=BEGUN), use("mart.card_ref")).findings] == [BIRTH_DATE]
+    assert found(shop(mart=BEGUN), use("mart.card_ref"), BEGINS).is_verified
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        BEGUN.replace("<=", ">="),
+        BEGUN.replace("<=", "="),
+        BEGUN.replace("<= s.sale_id", "<= current_date"),
+        f"{BEGUN} where m.birth_date > '2000-01-01'",
+        BEGUN.replace("select m.card_ref", "select m.card_ref, extract(year from m.birth_date) as year"),
+    ],
+)
+def test_a_moment_that_decides_more_is_a_fault(sql: str) -> None:
+    (fault,) = found(shop(mart=sql), use("mart.card_ref", purpose="service"), BEGINS).faults
+    assert "expected birth_date only in `on birth_date <= ...` of a join" in fault
 
 
 def test_a_token_ends_what_it_decides_and_not_where_it_is_shown() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sqlglot import parse_one
 
 from models.purpose_flow.errors import FlowError
-from models.purpose_flow.following import ROWS, Place, Relation, follow, table
+from models.purpose_flow.following import follow
+from models.purpose_flow.relations import ROWS, Place, Relation, table
 from tests.unit.models.purpose_flow import chains
 from tests.unit.models.purpose_flow.chains import TABLES, Chain
 
@@ -88,6 +89,14 @@ def test_whatever_a_changed_column_changes_was_found_to_rest_on_it(
         "select p.id from people as p left join (select b as k, a, count(*) as n from people group by b, a) as u on u.k = p.id",
         "select p.id from people as p left join (select b as k, count(*) as n from people group by b) as u on u.k = u.n",
         "select p.a from people as p left join (select id, count(*) as n from visits group by id) as u on p.id = 1",
+        "select p.id from people as p left join (select b, c, row_number() over (partition by b order by c, id) as n from visits) as v on v.b = p.b and v.n = 1",
+        "select p.id from people as p left join (select b, c, row_number() over (partition by b order by c, id) as n from visits) as v on v.b = p.b and v.n < 3",
+        "select p.id from people as p left join (select c, row_number() over (partition by b order by c, id) as n from visits) as v on v.c = p.b and v.n = 1",
+        "select p.id from people as p left join (select b, c, row_number() over (partition by b + 1 order by c, id) as n from visits) as v on v.b = p.b and v.n = 1",
+        "select p.id from people as p left join (select b, c, rank() over (partition by b order by c) as n from visits) as v on v.b = p.b and v.n = 1",
+        "select p.id from people as p left join (select k, d from (select b as k, c as d, count(*) as n from visits group by b, c) as g where d = 1) as v on v.k = p.b",
+        "select p.id from people as p left join (select k, d from (select b as k, c as d, count(*) as n from visits group by b, c) as g where d = 1 or n > 1) as v on v.k = p.b",
+        "select p.id from people as p left join (select k, d from (select b as k, c as d, count(*) as n from visits group by b, c) as g where d = n) as v on v.k = p.b",
     ],
 )
 def test_a_construct_that_chance_seldom_draws_is_held_to_the_same(
@@ -167,6 +176,25 @@ def test_a_left_join_to_one_row_a_key_decides_about_its_own_columns_alone() -> N
     assert "visits.c" in how(grouped, "n")
     assert "visits.c" in rows(looked_up.format("select id, c as n from visits where c > 0"))
     assert "visits.c" in rows(grouped.replace("left join", "join"))
+
+
+def test_one_row_of_each_partition_is_one_row_a_key() -> None:
+    looked_up = "select a, n from people left join ({}) as v on people.id = v.id and v.n = 1"
+    numbered = "select id, c, row_number() over (partition by id order by c) as n from visits"
+    assert rows(looked_up.format(numbered)) == {"people.*": {"ROWS"}}
+    assert "visits.c" in how(looked_up.format(numbered), "n")
+    assert "visits.c" in rows(looked_up.format(numbered.replace("row_number()", "rank()")))
+    assert "visits.id" in rows(looked_up.format(numbered).replace("and v.n = 1", "and v.n > 1"))
+    distinct = numbered.replace("select id, c", "select distinct id, c")
+    assert "visits.c" in rows(looked_up.format(distinct))
+
+
+def test_a_column_that_is_one_value_takes_no_part_in_a_key() -> None:
+    grouped = "select id, kind, n from (select id, c as kind, count(*) as n from visits group by id, c) as g where {}"
+    looked_up = f"select a, n from people left join ({grouped}) as v on people.id = v.id"  # noqa: S608
+    assert rows(looked_up.format("kind = cast('3' as integer)")) == {"people.*": {"ROWS"}}
+    for asked in ("kind = n", "kind > 3", "kind = 3 or kind = 4", "not kind = 3"):
+        assert "visits.c" in rows(looked_up.format(asked)), asked
 
 
 def test_a_table_whose_key_is_tested_is_looked_up_without_touching_rows() -> None:
