@@ -366,7 +366,8 @@ def segment_export(
         str | None, typer.Option(help="One of the segment's channels; may be left out where it has one.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Folder for the file and its manifest; default exports/ of the home.")
+        Path | None,
+        typer.Option(help="Folder for the file and its manifest; default a new one in exports/segments/ of the home."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Write it. Without this the export is a dry run.")] = False,
     home: HomeOption = None,

@@ -79,8 +79,8 @@ def export(home: Home, name: str, channel: str | None, to: Path | None, dry_run:
     from models.segments.described import loader
     from models.segments.export import export as export_segment
 
-    folder, now = to or home.exports / "segments", SystemClock().now()
-    segment = _segment(home, name)
+    segment, now = _segment(home, name), SystemClock().now()
+    folder = to or home.exports / "segments" / f"{segment.name}-{now:%Y%m%dT%H%M%S%f}"
     return export_segment(home, segment, folder, now, dry_run=dry_run, channel=channel, loaded=loader(home))
 
 

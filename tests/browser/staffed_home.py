@@ -18,6 +18,15 @@ PASSWORD = "tents and lanterns in march"
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
 SHOP = replace(TINY, people=200, stores=4, skus=40, days=8, malformed_record_rate=0.004)
 SEED = 11
+BEST_BUYERS = """\
+name: best_buyers
+version: 1
+description: A few, so that others can be written to still.
+owner: shop_team
+purpose: marketing
+channels: [email]
+where: customer_purchases.net_cents_90d >= 40000
+"""
 
 
 def account(role: str) -> str:
@@ -34,15 +43,21 @@ def staffed(made: Path, mine: Path) -> Home:
 
 
 def ran(shared: Path) -> Path:
-    """The home that the first who asks makes in a folder. Whoever comes second waits. A run that failed fails for everybody."""
+    """The home that the first who asks makes in a folder, with one use of people's data in it: an export. Whoever comes second waits.
+
+    A run that failed fails for everybody.
+    """
     shared.mkdir(parents=True, exist_ok=True)
     folder, done = shared / "home", shared / "done"
     with (shared / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             simulate(Home(folder), SHOP, SEED)
-            command = [sys.executable, "-m", "orchestration.cli", "run", "--no-sample", "--json", "--home", str(folder)]
-            ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert ran.returncode == 0, ran.stderr[-2_000:]
+            definition = shared / "best_buyers.yml"
+            definition.write_text(BEST_BUYERS)
+            for asked in (["run", "--no-sample"], ["segment", "export", str(definition), "--yes"]):
+                command = [sys.executable, "-m", "orchestration.cli", *asked, "--json", "--home", str(folder)]
+                told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+                assert told.returncode == 0, told.stderr[-2_000:]
             done.touch()
     return folder

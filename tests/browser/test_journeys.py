@@ -135,7 +135,7 @@ def test_an_auditor_verifies_the_ledger_and_decides_a_use_again(visiting: Visiti
         hands.follow("Audit")
         hands.follow("Recorded uses")
         hands.is_on("Recorded uses")
-        hands.page.goto("/console/audit/uses/1")
+        hands.page.goto("/console/audit/uses/1")  # of the run that the home comes from, whatever was sent out since
         hands.press("Decide it again and compare")
         hands.reads("The same to the byte")
 

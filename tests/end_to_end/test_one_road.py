@@ -523,3 +523,11 @@ def test_every_consent_event_is_about_what_the_policy_knows(road: Road) -> None:
     assert set(events["purpose_code"]) - {"*"} <= set(policy.purposes)
     assert set(events["channel_code"]) - {"*"} <= set(policy.channels)
     assert set(events["notice_id"].drop_nulls()) <= set(policy.notices)
+
+
+def test_exports_that_are_told_no_folder_get_one_each(road: Road) -> None:
+    for _ in range(2):
+        done = troth(road.home, "segment", "export", "gold_members_near_stock", "--yes", "--json")
+        assert done.returncode == 0, done.stderr
+    folder = road.home.exports / "segments"
+    assert len([path for path in folder.iterdir() if path.name.startswith("gold_members_near_stock-")]) == 2
