@@ -1,7 +1,7 @@
 """Receipts of use: who asked to read, export, train on or segment people, under which ledger and policy, and what was decided.
 
-Each is a signed note in a folder that only grows and names the hash of the one before. It commits to every single
-decision, so that one can be shown without the others and all can be decided again. How a decision is made is handed in.
+Each is a signed note in a folder that only grows and names the hash of the one before; the newest is named by a signed note of
+its own, so that it cannot go missing unseen. A receipt commits to every single decision, so that one can be shown without the others and all can be decided again. How a decision is made is handed in.
 """
 
 import json
@@ -27,7 +27,7 @@ from consent.receipts import verifier
 from consent.receipts.shopper import moment, policy_hash
 from consent.rule.policy import Policy
 from troth.clock import Clock
-from troth.home import sync, write_atomically
+from troth.home import alone, sync, write_atomically
 
 FORMAT = "troth decision receipt 1"
 SHOWN = "troth shown decision 1"
@@ -197,7 +197,7 @@ def record(
     draft = folder / f".{root}.draft"
     rows.write_parquet(draft)
     _synced(draft).replace(folder / f"{root}.parquet")
-    while True:
+    with alone(folder):
         previous = _newest(folder, signer.verifier)
         receipt = DecisionReceipt(
             number=previous.number + 1 if previous else 1,
@@ -209,15 +209,11 @@ def record(
             counts=_counts(rows),
             decisions_root=root,
         )
-        draft.write_text(sign_note(receipt.text, signer), encoding="utf-8", newline="")
-        try:
-            os.link(_synced(draft), _path(folder, receipt.number))
-        except FileExistsError:
-            continue  # somebody else's receipt came first: name it
-        finally:
-            draft.unlink()
+        newest = f"{verifier.NEWEST}\n{receipt.number}\n{receipt.hash}\n"
+        for path, text in ((_path(folder, receipt.number), receipt.text), (folder / verifier.NEWEST_FILE, newest)):
+            write_atomically(path, sign_note(text, signer).encode())
         sync(folder)
-        return receipt
+    return receipt
 
 
 def load(folder: Path, number: int, key: Verifier) -> DecisionReceipt:
@@ -237,6 +233,14 @@ def verify(folder: Path, key: Verifier) -> int:
     for failed in (check for check in report.checks if check.outcome == "failed"):
         raise VerificationError(failed.check, failed.expected or "", failed.found or "", "Keep the folder as evidence")
     return int(report.facts["decision_count"])
+
+
+def check_newest(folder: Path, key: Verifier, number: int, hashed: str) -> None:
+    """That the newest receipt there is, by number and hash, is the newest that was kept. Raises: VerificationError."""
+    try:
+        verifier.check_newest(folder, verifier.Key.parse(key.text, 1), number, hashed)
+    except verifier.Refusal as fault:
+        raise VerificationError(fault.what, fault.expected, fault.found, "Keep the folder as evidence") from None
 
 
 def replay(

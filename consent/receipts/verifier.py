@@ -36,6 +36,8 @@ STANDING_RECEIPT = "troth standing receipt 1"
 STATE_PROOF = "troth state proof 1"
 SEAL = "troth receipt seal 1"
 DECISION = "troth decision receipt 1"
+NEWEST = "troth newest decision 1"
+NEWEST_FILE = "newest"
 SHOWN = "troth shown decision 1"
 EXPORT = "troth consent export 2"
 BUNDLE = "troth evidence bundle 1"
@@ -1088,10 +1090,23 @@ def check_decisions(folder: Path, trust: Trust, report: Report) -> None:
                 "One is missing or was changed",
             )
         previous = sha256(signed_text(note, trust.key, path.name).encode()).hexdigest()
-    if not notes:
+    if not notes or previous is None:
         raise Refusal("decisions", "at least one decision receipt", "none")
+    check_newest(folder, trust.key, len(notes), previous)
     report.facts.update(decision_count=len(notes), newest=previous)
-    report.proved("no decision is missing between the first and the newest", f"{len(notes)}, newest {previous}")
+    report.proved(
+        "no decision is missing from the first to the newest that was kept", f"{len(notes)}, newest {previous}"
+    )
+
+
+def check_newest(folder: Path, key: Key, number: int, hashed: str) -> None:
+    """A signed note beside the receipts names the newest by number and hash. A receipt whose writer was killed before it wrote that may follow."""
+    path = folder / NEWEST_FILE
+    told = signed_text(read_text(path), key, NEWEST_FILE).split("\n") if path.is_file() else []
+    if len(told) != 4 or told[0] != NEWEST or not told[1].isdigit():
+        raise Refusal("decisions", "a signed note of the newest", "none", "It was removed")
+    if int(told[1]) > number or (int(told[1]) == number and told[2] != hashed):
+        raise Refusal("decisions", f"decision {told[1]}, {told[2]}", f"{number}, {hashed}", "The newest were removed")
 
 
 # Exports of the ledger.

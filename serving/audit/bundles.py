@@ -23,7 +23,7 @@ from consent.log.merkle import VerificationError, canonical
 from consent.log.note import sign_note, to_base64
 from consent.receipts import decisions, shopper, verifier
 from consent.receipts.uses import folder_of, policy_of
-from consent.receipts.verifier import BUNDLE, BUNDLE_SEAL, CONTENTS, Key, Report, Trust
+from consent.receipts.verifier import BUNDLE, BUNDLE_SEAL, CONTENTS, NEWEST_FILE, Key, Report, Trust
 from consent.rule.policy import read_policy
 from models import registry
 from serving.audit.evidence import reading
@@ -198,6 +198,8 @@ class _Packing:
         for number, receipt in self.chain.receipts.items():
             self.put(f"decisions/{number:08d}.note", (folder_of(self.home) / f"{number:08d}.note").read_bytes())
             sizes.add(receipt.size)
+        if self.chain.receipts:
+            self.put(f"decisions/{NEWEST_FILE}", (folder_of(self.home) / NEWEST_FILE).read_bytes())
         for path in sorted((self.home.root / WITNESSED).glob("*.note")):
             self.put(f"witnessed/{path.name}", path.read_bytes())
             sizes.add(int(path.stem))

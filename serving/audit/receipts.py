@@ -13,7 +13,7 @@ from consent.log.note import Verifier
 from consent.receipts import decisions
 from consent.receipts.decisions import DecisionReceipt, Redecided
 from consent.receipts.uses import folder_of
-from consent.receipts.verifier import Refusal, Report
+from consent.receipts.verifier import NEWEST_FILE, Refusal, Report
 from models.decisions import Replaying, redecide
 from serving.audit.evidence import proving
 from serving.audit.shapes import Differs, Receipt
@@ -22,7 +22,7 @@ from troth.home import Home
 
 @dataclass(frozen=True)
 class Chain:
-    """Every receipt of a home that verifies, by number. `is_whole`: none failed, and none is missing before the newest."""
+    """Every receipt of a home that verifies, by number. `is_whole`: none failed, and none is missing up to the newest that was kept."""
 
     receipts: Mapping[int, DecisionReceipt]
     is_whole: bool
@@ -58,6 +58,7 @@ def chain_of(home: Home, key: Verifier, report: Report) -> Chain:
     previous: str | None = None
     before = sum(check.outcome == "failed" for check in report.checks)
     newest = max((int(path.stem) for path in folder.glob("*.note") if path.stem.isdigit()), default=0)
+    advice = "Keep the folder as evidence, and restore it from a backup"
     for number in range(1, newest + 1):
         try:
             receipt = decisions.load(folder, number, key)
@@ -70,14 +71,20 @@ def chain_of(home: Home, key: Verifier, report: Report) -> Chain:
                     "One was changed or moved",
                 )
         except VerificationError as fault:
-            advice = "Keep the folder as evidence, and restore it from a backup"
             report.failed(Refusal(f"decision {number}, {number:08d}.note", fault.expected, fault.found, advice))
             previous = None  # what comes after is held against itself alone
             continue
         found[number], previous = receipt, receipt.hash
+    if found or (folder / NEWEST_FILE).exists():
+        try:
+            decisions.check_newest(folder, key, newest, found[newest].hash if newest in found else "one that fails")
+        except VerificationError as fault:
+            report.failed(Refusal(f"decisions, {NEWEST_FILE}", fault.expected, fault.found, advice))
     is_whole = sum(check.outcome == "failed" for check in report.checks) == before
     if is_whole and found:
-        report.proved("every recorded use is signed, and none is missing before the newest", f"{newest} receipts")
+        report.proved(
+            "every recorded use is signed, and none is missing up to the newest that was kept", f"{newest} receipts"
+        )
     elif is_whole:
         report.not_covered("recorded uses", "none was recorded yet")
     return Chain(found, is_whole)

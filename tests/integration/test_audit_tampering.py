@@ -214,9 +214,16 @@ def test_each_receipt_that_is_changed_moved_or_removed_is_named(copy: Home) -> N
         path.write_bytes(text)
         aside = path.with_suffix(".aside")
         path.rename(aside)
-        is_newest = path == notes[-1]
-        assert any(path.name in check.check for check in failed(ledger(copy))) is not is_newest
+        named = "decisions, newest" if path == notes[-1] else path.name
+        assert any(named in check.check for check in failed(ledger(copy)))
         aside.rename(path)
+    newest = folder_of(copy) / "newest"
+    text = newest.read_bytes()
+    for other in (text.replace(b"1\n", b"2\n", 1), text[:-9] + b"A" + text[-8:], None):
+        newest.write_bytes(other) if other else newest.unlink()
+        assert any("decisions, newest" in check.check for check in failed(ledger(copy)))
+    newest.write_bytes(text)
+    assert not failed(ledger(copy))
     first, second = (path.read_bytes() for path in notes[:2])
     notes[0].write_bytes(second)
     notes[1].write_bytes(first)

@@ -235,6 +235,25 @@ def test_each_receipt_names_the_one_before_and_a_missing_one_shows(ledger: Ledge
         decisions.verify(folder, KEY)
     (folder / "00000002.note").write_bytes(second)
     assert decisions.verify(folder, KEY) == 4
+    last = (folder / "00000004.note").read_bytes()
+    (folder / "00000004.note").unlink()
+    with pytest.raises(VerificationError, match=f"expected decision 4, {made[3].hash}"):
+        decisions.verify(folder, KEY)
+    (folder / "00000004.note").write_bytes(last)
+    (folder / "newest").unlink()
+    with pytest.raises(VerificationError, match="expected a signed note of the newest, found none"):
+        decisions.verify(folder, KEY)
+
+
+def test_a_writer_killed_before_it_named_its_receipt_newest_is_caught_up_with(ledger: Ledger, tmp_path: Path) -> None:
+    folder = tmp_path / "decisions"
+    recorded(folder, ledger)
+    named = (folder / "newest").read_bytes()
+    recorded(folder, ledger)
+    (folder / "newest").write_bytes(named)
+    assert decisions.verify(folder, KEY) == 2
+    recorded(folder, ledger)
+    assert b"newest decision 1\n3\n" in (folder / "newest").read_bytes()
 
 
 def test_writers_at_once_make_one_chain(ledger: Ledger, tmp_path: Path) -> None:
