@@ -115,13 +115,14 @@ class Tokens:
 
     def _key(self, provider: Provider, kid: object) -> "PyJWK":
         """The key a token names."""
-        is_old = time.monotonic() - self._fetched > FRESH_SECONDS
+        fetched = self._fetched  # before the keys are looked at: those that come meanwhile were not asked
+        is_old = time.monotonic() - fetched > FRESH_SECONDS
         found = issuers.named(self._keys, kid)
         if provider.jwks_uri is not None and (is_old or found is None):
             self._fetch_beside(provider)
         if found is not None:
             return found
-        if provider.jwks_uri is not None and self._fetched == float("-inf"):
+        if provider.jwks_uri is not None and fetched == float("-inf"):
             raise ProblemError(
                 503, "unavailable", "token: expected the provider's keys, found them not fetched yet. Try again.", headers={"Retry-After": "1"}
             )  # fmt: skip

@@ -259,6 +259,15 @@ def test_keys_are_fetched_beside_the_request_that_needs_them_first(
     assert refusal(told, FORGED["an unknown key"]) == (401, "invalid_token")
 
 
+def test_keys_that_come_while_a_token_is_looked_at_do_not_make_it_a_wrong_one(
+    tmp_path: Path, provider: tuple[str, type[Keys]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tokens(tmp_path, jwks=None, jwks_uri=f"{provider[0]}/keys")
+    monkeypatch.setattr(told, "_fetch_beside", told._fetch)  # as quick as can be: there before anything else is asked
+    assert refusal(told, signed()) == (503, "unavailable")
+    assert told.caller(signed()) is not None
+
+
 def test_keys_can_be_fetched_before_and_an_address_that_points_elsewhere_is_not_followed(
     tmp_path: Path, provider: tuple[str, type[Keys]]
 ) -> None:
