@@ -1,6 +1,6 @@
 """Standing of every customer at a time, by the rule of `consent`: from published tables or from the ledger itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,10 +90,15 @@ class FrameStanding:
         ).select("customer_id", "is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
 
 
-def identities(path: Path, of: Sequence[str] | None = None) -> pl.DataFrame:
-    """Whose identities are whose, of a published version; one from before there were groups has no group_ref. `of`: of these customers alone."""
+def identities(path: Path, of: Iterable[str] | None = None, refs: Iterable[str] = ()) -> pl.DataFrame:
+    """Whose identities are whose, of a published version; one from before there were groups has no group_ref.
+
+    `of`: rows of these customers alone, and of whoever else has one of the identities `refs`.
+    """
     rows = pl.scan_parquet(path).select(cs.by_name(*IDENTITIES, require_all=False))
-    return (rows if of is None else rows.filter(pl.col("customer_id").is_in(of))).collect()
+    if of is not None:
+        rows = rows.filter(pl.col("customer_id").is_in([*of]) | pl.col("identity_ref").is_in([*refs]))
+    return rows.collect()
 
 
 def _published_events(home: Home) -> pl.DataFrame:

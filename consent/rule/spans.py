@@ -28,6 +28,7 @@ SPAN_SCHEMA: dict[str, pl.DataType] = {
     "expires_at": pl.Datetime("us", "UTC"),
     "leaf_index": pl.Int64(),
 }
+_QUESTION = ("purpose_code", "channel_code")
 _ANSWER = ("is_allowed", "reason_code", "since_at", "expires_at", "leaf_index")
 _ONE_INSTANT = datetime(2001, 1, 1, tzinfo=UTC)
 _COPIES_AT_ONCE = 2_000_000  # of events; about 1 GB
@@ -52,23 +53,36 @@ def standing_spans(
             f"found {purpose_code} over {channel_code}. Choose one of the policy's."
         )
     asked = replace(policy, purposes={purpose_code: replace(purpose, channels=(channel_code,))})
-    said = events.filter(touching(purpose_code))
-    world = _World.of(said, proved_groups(links).select(IDENTITIES), _lifetimes(asked, purpose_code))
-    found = [_answers(part, asked) for part in world.parts()]
+    return _spans(events.filter(touching(purpose_code)), links, asked).select(*SPAN_SCHEMA)
+
+
+def every_span(events: pl.DataFrame, links: pl.DataFrame, policy: Policy) -> pl.DataFrame:
+    """`standing_spans` of all that people are asked for, in one go: with purpose_code and channel_code. For few customers: each change of
+    one answer asks for all others as well."""
+    asked = {code: purpose for code, purpose in policy.purposes.items() if not purpose.rests_on_contract}
+    return _spans(events, links, replace(policy, purposes=asked))
+
+
+def _spans(events: pl.DataFrame, links: pl.DataFrame, policy: Policy) -> pl.DataFrame:
+    """`SPAN_SCHEMA` and the question, for whatever the policy asks for."""
+    world = _World.of(events, proved_groups(links).select(IDENTITIES), _lifetimes(policy))
+    schema = {**dict.fromkeys(_QUESTION, pl.String()), **SPAN_SCHEMA}
+    found = [_answers(part, policy) for part in world.parts()]
     if not found:
-        return pl.DataFrame(schema=SPAN_SCHEMA)
-    changes = pl.concat(found).sort("customer_id", "from_at")
-    is_same = pl.all_horizontal(pl.col("customer_id", *_ANSWER).eq_missing(pl.col("customer_id", *_ANSWER).shift(1)))
+        return pl.DataFrame(schema=schema)
+    keys = ("customer_id", *_QUESTION)
+    changes = pl.concat(found).sort(*keys, "from_at")
+    is_same = pl.all_horizontal(pl.col(*keys, *_ANSWER).eq_missing(pl.col(*keys, *_ANSWER).shift(1)))
     return (
         changes.filter(~is_same)
-        .with_columns(pl.col("from_at").shift(-1).over("customer_id").alias("until_at"))
-        .select(pl.col(name).cast(kind) for name, kind in SPAN_SCHEMA.items())
+        .with_columns(pl.col("from_at").shift(-1).over(keys).alias("until_at"))
+        .select(pl.col(name).cast(kind) for name, kind in schema.items())
     )
 
 
-def _lifetimes(policy: Policy, purpose_code: str) -> list[int]:
-    """How many days a yes may last, in any place."""
-    places = (policy.days(purpose_code, code) for code in policy.jurisdictions)
+def _lifetimes(policy: Policy) -> list[int]:
+    """How many days a yes may last, for anything that is asked, in any place."""
+    places = (policy.days(purpose, code) for purpose in policy.purposes for code in policy.jurisdictions)
     return sorted({days for days in places if days is not None})
 
 
@@ -155,7 +169,7 @@ def _answers(world: _World, policy: Policy) -> pl.DataFrame:
         .join(found, left_on="asked", right_on="customer_id")
         .join(leaves, on="leaf", how="left")
         .with_columns((pl.col(name) - pl.col("moved")).alias(name) for name in ("since_at", "expires_at"))
-        .select("customer_id", pl.col("at").alias("from_at"), *_ANSWER)
+        .select("customer_id", *_QUESTION, pl.col("at").alias("from_at"), *_ANSWER)
     )
 
 

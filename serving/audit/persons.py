@@ -17,7 +17,7 @@ from consent.receipts.verifier import Report
 from consent.rule.explanations import explain
 from consent.rule.identity import company
 from consent.rule.policy import Policy
-from consent.rule.spans import standing_spans
+from consent.rule.spans import every_span
 from consent.rule.standing import GRANTING_LINKS, IDENTITIES, Standing, merged_groups, proved_groups, standing
 from models.permission import LINKS
 from models.permission import identities as identities_in
@@ -89,11 +89,12 @@ def _former(home: Home, links: pl.DataFrame) -> tuple[str, ...]:
     """Whose the proved identities were in versions that are kept: decisions were made about those customers, who are none any more."""
     is_proved = pl.col("link_type").is_in(GRANTING_LINKS)
     mine = links.filter(is_proved)["identity_ref"].to_list()
-    found: set[str] = set()
+    newest, found = current(home, LINKS), set[str]()
     for path in sorted((home.published / LINKS).glob("*.parquet")):
-        rows = pl.scan_parquet(path).filter(is_proved & pl.col("identity_ref").is_in(mine))
-        found |= set(rows.select("customer_id").collect()["customer_id"])
-    return tuple(sorted(found - set(identities_in(current(home, LINKS), sorted(found))["customer_id"])))
+        if path != newest:
+            rows = pl.scan_parquet(path).filter(is_proved & pl.col("identity_ref").is_in(mine))
+            found |= set(rows.select("customer_id").collect()["customer_id"])
+    return tuple(sorted(found - set(identities_in(newest, found)["customer_id"]))) if found else ()
 
 
 def standing_of(
@@ -140,17 +141,22 @@ def standing_over(
         )
         for name, code, channel, found in standing_of(ledger, known, policy, at, known_at)
     ]
-    events, spans = heard_of(ledger, known.tokens), list[Span]()
-    for code, purpose in policy.purposes.items():
-        for channel in purpose.channels:
-            if purpose.rests_on_contract or not events.height:
-                continue
-            frame = standing_spans(events, known.links, policy, code, channel)
-            names = ("customer_id", "from_at", "until_at", "is_allowed", "reason_code", "leaf_index")
-            spans += [
-                Span(of=of, purpose=code, channel=channel, from_at=since, until_at=until, is_allowed=yes, reason=why, leaf=leaf)
-                for of, since, until, yes, why, leaf in frame.select(names).iter_rows()
-            ]  # fmt: skip
+    frame = every_span(heard_of(ledger, known.tokens), known.links, policy)
+    is_said = (pl.col("reason_code") != "never_asked").cum_max().over("customer_id", "purpose_code", "channel_code")
+    names = (
+        "customer_id",
+        "purpose_code",
+        "channel_code",
+        "from_at",
+        "until_at",
+        "is_allowed",
+        "reason_code",
+        "leaf_index",
+    )
+    spans = [
+        Span(of=of, purpose=code, channel=channel, from_at=since, until_at=until, is_allowed=yes, reason=why, leaf=leaf)
+        for of, code, channel, since, until, yes, why, leaf in frame.filter(is_said).select(names).iter_rows()
+    ]  # fmt: skip
     return stands, spans
 
 

@@ -41,7 +41,7 @@ def resolve(home: Home, subjects: Sequence[str]) -> Person:
     That is, the proved group of each identifier, and of a customer the main one: other groups of it are but likely to be the same.
     Give an identifier only when the person has proved it to be theirs. Raises: RightsError for one nobody knows.
     """
-    known = proved_groups(identities(current(home, LINKS))).drop_nulls()
+    known = _near(home, subjects)
     owned = known.filter(pl.col("link_type").is_in(GRANTING_LINKS))
     # An identifier that is proved for two customers proves neither.
     proved = owned.filter(pl.col("customer_id").n_unique().over("identity_ref") == 1)
@@ -70,22 +70,39 @@ def resolve(home: Home, subjects: Sequence[str]) -> Person:
     return Person(tuple(customers), tuple(tokens), tuple(unproved), tuple(sorted(shared)))
 
 
+def _near(home: Home, subjects: Sequence[str]) -> pl.DataFrame:
+    """Whose identities are whose, of whoever may be meant: all of theirs, and everybody else who has one of them."""
+    path = current(home, LINKS)
+    customers = [one for one in subjects if one.startswith("cus_")]
+    tokens = [made for one in subjects if not one.startswith("cus_") for made in _tokens(home, one)[0]]
+    meant = identities(path, customers, tokens)["customer_id"].unique()
+    theirs = identities(path, meant)["identity_ref"].drop_nulls()
+    return proved_groups(identities(path, meant, theirs)).drop_nulls()
+
+
 def tokens_of(home: Home, subject: str, known: pl.DataFrame) -> list[str]:
     """The tokens of an identifier as it was given; of a bare one, those in `known` (identity_ref). Raises: RightsError where there are none."""
-    kind, colon, value = subject.partition(":")
+    made, is_bare = _tokens(home, subject)
+    if not is_bare:
+        return made
+    found = known.filter(pl.col("identity_ref").is_in(made))["identity_ref"].unique().to_list()
+    if found or len(made) == 1:
+        return found or made
+    raise _unknown()
+
+
+def _tokens(home: Home, subject: str) -> tuple[list[str], bool]:
+    """Every token that an identifier may have; of one with its type that one, or none where it cannot be read. Whether it came without."""
     token = tokeniser(home.key("token"))
+    kind, colon, value = subject.partition(":")
     if colon and kind in IDENTIFIER_TYPES:
         made = token(kind, value)
-        return [made] if made else []
+        return [made] if made else [], False
     head, _, tail = subject.partition("_")
     if head in IDENTIFIER_TYPES and len(tail) == 22:
-        return [subject]
+        return [subject], False
     kinds = ("email",) if "@" in subject else IDENTIFIER_TYPES
-    made_of = [made for kind in kinds if (made := token(kind, subject))]
-    found = known.filter(pl.col("identity_ref").is_in(made_of))["identity_ref"].unique().to_list()
-    if found or len(made_of) == 1:
-        return found or made_of
-    raise _unknown()
+    return [made for kind in kinds if (made := token(kind, subject))], True
 
 
 def _unknown() -> RightsError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from consent.errors import ConsentError
 from consent.events import Event
 from consent.rule.policy import Policy, read_policy
-from consent.rule.spans import SPAN_SCHEMA, standing_spans
+from consent.rule.spans import SPAN_SCHEMA, every_span, standing_spans
 from consent.rule.standing import standing_frame
 from tests.unit.consent.builders import ALMA, MONDAY, event
 from tests.unit.consent.histories import (
@@ -51,10 +51,12 @@ def compare(
     events: pl.DataFrame, links: pl.DataFrame, policy: Policy, asked: tuple[str, str], moments: list[datetime]
 ) -> None:
     spans = standing_spans(events, links, policy, *asked)
+    every = every_span(events, links, policy).filter(purpose_code=asked[0], channel_code=asked[1])
     for at in moments:
         whole = standing_frame(events, links, policy, at, known_at=at)
         rows = whole.filter(purpose_code=asked[0], channel_code=asked[1]).select("customer_id", *ANSWER).rows()
-        assert [(who, *by_the_spans(spans, who, at)) for who, *_ in rows] == rows, at
+        for found in (spans, every):
+            assert [(who, *by_the_spans(found, who, at)) for who, *_ in rows] == rows, at
 
 
 @settings(max_examples=25, deadline=None)
@@ -123,6 +125,7 @@ def test_what_is_renewed_later_is_renewed_from_then_on_and_not_before() -> None:
 def test_nobody_and_nothing_said_is_an_empty_table(policy: Policy) -> None:
     empty = standing_spans(frame_of([]), linked_frame([]), policy, "analytics", "*")
     assert dict(empty.schema) == SPAN_SCHEMA
+    assert not every_span(frame_of([]), linked_frame([]), policy).height
     assert not empty.height
 
 
