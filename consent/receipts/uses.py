@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -120,12 +119,6 @@ def policy_of(home: Home, hashed: str) -> Policy:
 
 
 def _policy_in(path: Path) -> tuple[str, Policy]:
-    told = path.stat()
-    return _read(path, told.st_mtime_ns, told.st_size)
-
-
-@lru_cache(maxsize=8)  # reading one costs 40 ms
-def _read(path: Path, _changed: int, _bytes: int) -> tuple[str, Policy]:
     found = read_policy(path)
     return policy_hash(found), found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,17 @@ class Policy:
 
 
 def read_policy(path: Path = POLICY_FILE) -> Policy:
-    """The policy of a file. Raises: ConsentError naming the entry that is wrong."""
+    """The policy of a file, read again once the file is another. Raises: ConsentError naming the entry that is wrong."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        told = path.stat()
+        return _read(path, told.st_mtime_ns, told.st_size, told.st_ino)
     except (OSError, ValueError, yaml.YAMLError) as fault:
         raise ConsentError(f"{path.name}: expected a YAML file, found {type(fault).__name__}. Correct it.") from fault
+
+
+@lru_cache(maxsize=8)  # reading one costs 15 to 40 ms
+def _read(path: Path, *_changed: int) -> Policy:
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
     top = _mapping("policy", found, ("purposes", "channels", "notices", "jurisdictions", "gpc_purposes"))
     channels = {code: _text(f"channels.{code}", value) for code, value in _mapping("channels", top["channels"]).items()}
     purposes = {code: _purpose(code, value, channels) for code, value in _mapping("purposes", top["purposes"]).items()}

@@ -18,7 +18,7 @@ from consent.rule.explanations import explain
 from consent.rule.identity import company
 from consent.rule.policy import Policy
 from consent.rule.spans import every_span
-from consent.rule.standing import GRANTING_LINKS, IDENTITIES, Standing, merged_groups, proved_groups, standing
+from consent.rule.standing import GRANTING_LINKS, IDENTITIES, Standing, merged_groups, standing
 from models.permission import LINKS
 from models.permission import identities as identities_in
 from serving.audit.evidence import proving
@@ -29,7 +29,7 @@ from serving.audit.shapes import (
     Stands,
 )
 from serving.hub.preferences import history
-from serving.rights.persons import RightsError, resolve
+from serving.rights.persons import RightsError, near, resolve
 from troth.errors import TrothError
 from troth.home import Home
 from troth.published import current
@@ -69,15 +69,16 @@ class Known:
 def known_of(home: Home, said: str) -> Known:
     """Who is meant: the customers whose proved identity it is, each with all identities; else the token, or the id, alone."""
     try:
-        person = resolve(home, [said])
+        links = near(home, [said])
+        person = resolve(home, [said], links)
         customers, tokens = person.customer_ids, person.tokens
     except RightsError:
         customers, tokens = (), (said,)
     except TrothError:  # nothing was published yet
         customers, tokens = (), (said,)
     if customers:
-        rows = proved_groups(identities_in(current(home, LINKS), customers))
-        found = rows.select(IDENTITIES).drop_nulls("identity_ref").sort("customer_id", "identity_ref")
+        theirs = links.filter(pl.col("customer_id").is_in(customers))
+        found = theirs.drop_nulls("identity_ref").sort("customer_id", "identity_ref")
         name = said if said in customers else tokens[0] if tokens else customers[0]
         return Known(name, found, _former(home, found))
     one = tokens[0]

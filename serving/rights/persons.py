@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from consent.rule.identity import PROBABILISTIC
-from consent.rule.standing import GRANTING_LINKS, proved_groups
+from consent.rule.standing import GRANTING_LINKS, IDENTITIES, proved_groups
 from models.permission import LINKS, identities
 from troth.errors import TrothError
 from troth.home import Home
@@ -35,13 +35,14 @@ class Person:
     shared_ids: tuple[str, ...] = ()
 
 
-def resolve(home: Home, subjects: Sequence[str]) -> Person:
+def resolve(home: Home, subjects: Sequence[str], known: pl.DataFrame | None = None) -> Person:
     """The person behind customer ids (`cus_...`), tokens (`email_...`) and identifiers (`email:anna@example.com`, or bare).
 
     That is, the proved group of each identifier, and of a customer the main one: other groups of it are but likely to be the same.
-    Give an identifier only when the person has proved it to be theirs. Raises: RightsError for one nobody knows.
+    Give an identifier only when the person has proved it to be theirs. `known`: of `near`, where it was read before.
+    Raises: RightsError for one nobody knows.
     """
-    known = _near(home, subjects)
+    known = (near(home, subjects) if known is None else known).drop_nulls()
     owned = known.filter(pl.col("link_type").is_in(GRANTING_LINKS))
     # An identifier that is proved for two customers proves neither.
     proved = owned.filter(pl.col("customer_id").n_unique().over("identity_ref") == 1)
@@ -70,14 +71,14 @@ def resolve(home: Home, subjects: Sequence[str]) -> Person:
     return Person(tuple(customers), tuple(tokens), tuple(unproved), tuple(sorted(shared)))
 
 
-def _near(home: Home, subjects: Sequence[str]) -> pl.DataFrame:
-    """Whose identities are whose, of whoever may be meant: all of theirs, and everybody else who has one of them."""
+def near(home: Home, subjects: Sequence[str]) -> pl.DataFrame:
+    """`IDENTITIES`: whose identities are whose, of whoever may be meant: all of theirs, and everybody else who has one of them."""
     path = current(home, LINKS)
     customers = [one for one in subjects if one.startswith("cus_")]
     tokens = [made for one in subjects if not one.startswith("cus_") for made in _tokens(home, one)[0]]
     meant = identities(path, customers, tokens)["customer_id"].unique()
     theirs = identities(path, meant)["identity_ref"].drop_nulls()
-    return proved_groups(identities(path, meant, theirs)).drop_nulls()
+    return proved_groups(identities(path, meant, theirs)).select(IDENTITIES)
 
 
 def tokens_of(home: Home, subject: str, known: pl.DataFrame) -> list[str]:
