@@ -37,16 +37,13 @@ _NOT_LANDED = ""
 # Of those who match, for all channels at once. A grant that has ended by $at is told as such: the mart says how it stood when built.
 _PUBLISHED_STANDING = """
 create temp table published_standing as
-select customer_id, channel_code, is_allowed and coalesce(expires_at > $at, true) as is_allowed,
-       case when is_allowed and expires_at <= $at then 'expired' else reason_code end as reason_code
-from consent_standing
-where purpose_code = $purpose_code and channel_code in ({codes})
-  and customer_id in (select customer_id from matched)
+select m.rowid as member, s.channel_code, s.is_allowed and coalesce(s.expires_at > $at, true) as is_allowed,
+       case when s.is_allowed and s.expires_at <= $at then 'expired' else s.reason_code end as reason_code
+from consent_standing s join matched m on m.customer_id = s.customer_id
+where s.purpose_code = $purpose_code and s.channel_code in ({codes})
 """
-_STANDING_THEN = (
-    "select customer_id, is_allowed, reason_code from published_standing where channel_code = $channel_code"
-)
-_STANDING_NOW = "select customer_id, is_allowed, reason_code from standing_now"
+_STANDING_THEN = "published_standing s on s.member = m.rowid and s.channel_code = $channel_code"
+_STANDING_NOW = "standing_now s on s.customer_id = m.customer_id"
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,19 @@ class Audience:
 
     def counts(self, channel: str) -> Counts:
         """How many may be contacted over a channel, by the published standing, and the others by reason."""
-        sql, parameters = self._deciding(channel, None)
-        grouped = f"select decision, count(*) from ({sql}) decided group by decision"  # noqa: S608 - ours
+        judging, parameters = self._judging(channel, _STANDING_THEN)
+        grouped = (
+            f"select coalesce(refusal, '{MAY_BE_CONTACTED}'), count(*), "  # noqa: S608 - ours
+            f"count(distinct case when refusal is null then contact_ref end) from ({judging}) judged group by refusal"
+        )
         with _readable():
             found = self._connection.execute(grouped, parameters).fetchall()
-        counts = {str(reason): int(number) for reason, number in found}
+        counts = {str(reason): int(number) for reason, number, _ in found}
         self._refuse_repeated(sum(counts.values()))
+        addresses = {str(reason): int(number) for reason, _, number in found}.get(MAY_BE_CONTACTED, 0)
+        if counts.get(MAY_BE_CONTACTED, 0) > addresses:
+            counts[SAME_CONTACT_POINT] = counts[MAY_BE_CONTACTED] - addresses
+            counts[MAY_BE_CONTACTED] = addresses
         return counted(counts)
 
     def decided(self, channel: str, standing: pl.DataFrame) -> pl.DataFrame:
@@ -127,8 +131,19 @@ class Audience:
             "standing_now", standing.select("customer_id", "is_allowed", "reason_code").to_arrow()
         )
         try:
-            sql, parameters = self._deciding(channel, "standing_now")
-            ordered = f"select * from ({sql}) decided order by customer_id"  # noqa: S608 - ours
+            judging, parameters = self._judging(channel, _STANDING_NOW)
+            ordered = f"""
+with judged as materialized ({judging}),
+shared as (
+    select contact_ref, min(customer_id) as first_id
+    from judged where refusal is null
+    group by contact_ref having count(*) > 1
+)
+select j.customer_id, j.contact_ref,
+       case when j.refusal is null and f.first_id <> j.customer_id then '{SAME_CONTACT_POINT}'
+            else coalesce(j.refusal, '{MAY_BE_CONTACTED}') end as decision
+from judged j left join shared f on f.contact_ref = j.contact_ref
+order by j.customer_id"""  # noqa: S608 - ours
             with _readable():
                 found: pl.DataFrame = self._connection.sql(ordered, params=parameters).pl()
         finally:
@@ -144,42 +159,30 @@ class Audience:
                 "A published table holds a customer twice: run `troth run`."
             )
 
-    def _deciding(self, channel: str, standing: str | None) -> tuple[str, dict[str, Value | list[str]]]:
+    def _judging(self, channel: str, standing: str) -> tuple[str, dict[str, Value | list[str]]]:
+        """A query of customer_id, contact_ref, refusal of everybody who matches; null where nothing but a shared address may speak against it."""
         _, asked_about = self.asked[channel]
         point = CONTACT_POINTS.get(channel, _NOT_LANDED)
         known: dict[str | None, str] = {None: "m.customer_id", _NOT_LANDED: "cast(null as varchar)"}
         contact_ref = known.get(point, f"m.{point}")
         parameters: dict[str, Value | list[str]] = {}
-        if standing is None:
+        if standing is _STANDING_THEN:
             parameters["channel_code"] = asked_about
         hashed = self._in_groups(parameters)
         capped = self._capped(channel, contact_ref, parameters)
         sql = f"""
-with standing as ({_STANDING_NOW if standing else _STANDING_THEN}),
-capped as ({capped}),
-judged as materialized (
-    select m.customer_id, {contact_ref} as contact_ref,
-           case when m.is_test then '{TEST_CUSTOMER}'
-                when not coalesce(s.is_allowed, false) then coalesce(s.reason_code, '{NEVER_ASKED}')
-                when {contact_ref} is null then '{NO_CONTACT_POINT}'
-                when x.customer_id is not null then '{EXCLUDED}'
-                when k.customer_id is not null then '{CAPPED}'
-                {hashed}
-           end as refusal
-    from matched m
-    left join standing s on s.customer_id = m.customer_id
-    left join excluded x on x.customer_id = m.customer_id
-    left join capped k on k.customer_id = m.customer_id
-),
-shared as (
-    select contact_ref, min(customer_id) as first_id
-    from judged where refusal is null
-    group by contact_ref having count(*) > 1
-)
-select j.customer_id, j.contact_ref,
-       case when j.refusal is null and f.first_id <> j.customer_id then '{SAME_CONTACT_POINT}'
-            else coalesce(j.refusal, '{MAY_BE_CONTACTED}') end as decision
-from judged j left join shared f on f.contact_ref = j.contact_ref"""  # noqa: S608 - the names are ours, every value is a parameter
+select m.customer_id, {contact_ref} as contact_ref,
+       case when m.is_test then '{TEST_CUSTOMER}'
+            when not coalesce(s.is_allowed, false) then coalesce(s.reason_code, '{NEVER_ASKED}')
+            when {contact_ref} is null then '{NO_CONTACT_POINT}'
+            when x.customer_id is not null then '{EXCLUDED}'
+            when k.customer_id is not null then '{CAPPED}'
+            {hashed}
+       end as refusal
+from matched m
+left join {standing}
+left join excluded x on x.customer_id = m.customer_id
+left join ({capped}) k on k.customer_id = m.customer_id"""  # noqa: S608 - the names are ours, every value is a parameter
         return sql, parameters
 
     def _in_groups(self, parameters: dict[str, Value | list[str]]) -> str:
