@@ -1,11 +1,14 @@
 """Who asks for a delivery and who lets it out: two people where the destination wants two, and what exactly they agreed on."""
 
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from unicodedata import normalize
 
+import msgspec
+
 from models.purpose_flow.kept import refuse_uncovered
-from models.segments.definition import Segment, written
+from models.segments.definition import Segment, parse, written
 from models.segments.described import load, loader
 from models.segments.export import ExportReport, export
 from serving.activation.deliveries import Book, Delivery, new_id
@@ -15,6 +18,7 @@ from serving.activation.errors import ActivationError
 from serving.records.uses import sent
 from troth.errors import TrothError
 
+COUNTED_FOR = timedelta(hours=12)  # what was begun and not asked for is over
 ASKED_FOR = timedelta(days=7)  # a question that nobody answers is over
 APPROVED_FOR = timedelta(days=3)  # what was let out has to go
 MOST_REASON = 300
@@ -34,26 +38,78 @@ def ask(
 
     `empty` where nobody may be contacted. Raises: ActivationError for a destination that may not receive it; ModelsError.
     """
+    found = _question(dispatch, segment_name, destination_name, channel, by, _said("why", why))
+    counts = _counts(counted(dispatch, found))
+    found = msgspec.structs.replace(found, **counts, **_put(found, dispatch.wall.now()))
+    if not counts["expected"]:
+        found = msgspec.structs.replace(found, state="empty")
+    if not dry_run:
+        with Book(dispatch.home) as book:
+            book.add(found)
+    return found
+
+
+def begin(
+    dispatch: Dispatch, segment_name: str, destination_name: str, channel: str | None = None, *, by: str
+) -> Delivery:
+    """Keep a question that nobody waits for: `count` decides everything, then `put` asks it. Raises as `ask`."""
+    found = _question(dispatch, segment_name, destination_name, channel, by, "")
+    with Book(dispatch.home) as book:
+        book.add(found, "begun")
+    return found
+
+
+def count(dispatch: Dispatch, delivery_id: str) -> Delivery:
+    """Decide everything about a delivery that is to be counted; any other is left as it is. A fault ends it, and is in the book."""
+    with Book(dispatch.home) as book:
+        found = book.delivery(delivery_id)
+        if found.state != "counting":
+            return found
+        try:
+            counts = _counts(counted(dispatch, found))
+        except TrothError as fault:
+            return book.change(found, dispatch.wall.now(), "failed", "troth", str(fault), state="failed", last_fault=str(fault))  # fmt: skip
+        state, said = "counted" if counts["expected"] else "empty", f"{counts['expected']} of {counts['matched']}"
+        return book.change(found, dispatch.wall.now(), "counted", "troth", said, state=state, **counts)
+
+
+def put(dispatch: Dispatch, delivery_id: str, *, by: str, why: str) -> Delivery:
+    """Ask for what was counted, by whoever began it: `asked` or `approved`. Raises: ActivationError where it may not be, and says why."""
     by, why = _said("who asks", by), _said("why", why)
+    with Book(dispatch.home) as book:
+        found = book.delivery(delivery_id)
+        _expect(found, "counted")
+        if not is_same_person(by, found.asked_by):
+            raise ActivationError(
+                f"delivery {delivery_id}: expected whoever began it to ask for it, found {by}. Begin one of your own."
+            )
+        found, now = still_valid(dispatch, book, found), dispatch.wall.now()
+        return book.change(found, now, "asked", by, why, why=why, **_put(found, now))
+
+
+def _question(
+    dispatch: Dispatch, segment_name: str, destination_name: str, channel: str | None, by: str, why: str
+) -> Delivery:
+    """A delivery that is not counted yet, to a destination that may receive it."""
+    by = _said("who asks", by)
     destination = destination_of(dispatch.home, destination_name)
     segment = load(dispatch.home, segment_name)
     channel = _channel(segment, destination, channel)
     check_fits(destination, segment.purpose, channel)
     refuse_uncovered(dispatch.home, sent([destination]))
-    report = counted(dispatch, segment, destination, channel)
     now = dispatch.wall.now()
-    state = "empty" if not report.exported else "asked" if destination.needs_approval else "approved"
-    found = Delivery(
-        delivery_id=new_id(), state=state, segment_name=segment.name, segment_version=segment.version,
+    return Delivery(
+        delivery_id=new_id(), state="counting", segment_name=segment.name, segment_version=segment.version,
         definition=written(segment), definition_hash=segment.hash, purpose_code=segment.purpose, channel_code=channel,
-        to=destination, asked_by=by, asked_at=now, why=why,
-        expires_at=now + (ASKED_FOR if destination.needs_approval else APPROVED_FOR),
-        matched=report.matched, expected=report.exported, refused=dict(report.refused), ledger_size=report.ledger_size,
+        to=destination, asked_by=by, asked_at=now, why=why, expires_at=now + COUNTED_FOR,
+        matched=0, expected=0, refused={}, ledger_size=0,
     )  # fmt: skip
-    if not dry_run:
-        with Book(dispatch.home) as book:
-            book.add(found)
-    return found
+
+
+def _put(found: Delivery, now: datetime) -> dict[str, Any]:
+    """What becomes of a delivery that is asked for now."""
+    is_for_two = found.to.needs_approval
+    return {"state": "asked" if is_for_two else "approved", "expires_at": now + (ASKED_FOR if is_for_two else APPROVED_FOR)}  # fmt: skip
 
 
 def approve(dispatch: Dispatch, delivery_id: str, *, by: str, why: str) -> Delivery:
@@ -103,19 +159,28 @@ def still_valid(dispatch: Dispatch, book: Book, found: Delivery) -> Delivery:
     return found
 
 
-def counted(dispatch: Dispatch, segment: Segment, destination: Destination, channel: str) -> ExportReport:
+def counted(dispatch: Dispatch, found: Delivery) -> ExportReport:
     """What would go out now, and why the others would not; writes nothing."""
     return export(
         dispatch.home,
-        segment,
+        parse(found.definition),
         dispatch.home.root / "activation" / "staged" / new_id(),
         dispatch.clock.now(),
         dry_run=True,
-        channel=channel,
+        channel=found.channel_code,
         rules=dispatch.rules,
         loaded=loader(dispatch.home),
-        also=SHARING if destination.is_third_party else None,
+        also=SHARING if found.is_third_party else None,
     )
+
+
+def _counts(report: ExportReport) -> dict[str, Any]:
+    return {
+        "matched": report.matched,
+        "expected": report.exported,
+        "refused": dict(report.refused),
+        "ledger_size": report.ledger_size,
+    }
 
 
 def _changed(dispatch: Dispatch, found: Delivery) -> str | None:

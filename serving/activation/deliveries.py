@@ -22,10 +22,10 @@ from troth.home import Home
 from troth.sqlite import write_ahead
 
 FILE = "activation.db"
-# asked: waits for somebody else. approved: may be sent, until `expires_at`. sending: under way, or stopped on the way; is taken up again.
+# counting, counted: begun on a page, and not asked for yet. asked: waits for somebody else. approved: may be sent, until `expires_at`. sending: under way, or stopped on the way; is taken up again.
 # committing: the recipient is being told that it is whole. empty: nobody may be contacted any more. failed: given up.
-STATES = ("asked", "approved", "sending", "committing", "sent", "refused", "expired", "void", "empty", "failed")
-OPEN = ("asked", "approved", "sending", "committing")
+OPEN = ("counting", "counted", "asked", "approved", "sending", "committing")
+STATES = (*OPEN, "sent", "refused", "expired", "void", "empty", "failed")
 RECALL_STATES = ("pending", "told", "acknowledged", "failed")
 ERASED = "erased"
 DELIVERY = "dlv_"  # what ids of deliveries begin with
@@ -202,13 +202,13 @@ class Book:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, delivery: Delivery, act: str = "asked") -> None:
         with self._writing():
             self._connection.execute(
                 "insert into deliveries values (?, ?, ?, ?)",
                 (delivery.delivery_id, delivery.state, delivery.asked_at.isoformat(), _encoded(delivery)),
             )
-            self._act(delivery.delivery_id, delivery.asked_at, "asked", delivery.asked_by, delivery.why)
+            self._act(delivery.delivery_id, delivery.asked_at, act, delivery.asked_by, delivery.why)
 
     def deliveries(self, states: Sequence[str] = STATES) -> list[Delivery]:
         """Newest first."""
@@ -229,7 +229,7 @@ class Book:
         return msgspec.json.decode(row["told"], type=Delivery)
 
     def change(
-        self, before: Delivery, at: datetime, act: str | None = None, who: str = "", why: str = "", **new: Any
+        self, before: Delivery, at: datetime, act: str | None = None, who: str = "", why: str = "", /, **new: Any
     ) -> Delivery:
         """A delivery with something else in it. Raises: ActivationError where somebody changed it since it was read."""
         after: Delivery = msgspec.structs.replace(before, **new)

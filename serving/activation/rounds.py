@@ -32,9 +32,9 @@ def go_round(dispatch: Dispatch, *, again: bool = False) -> Round:
     """
     done, now = Round(), dispatch.wall.now()
     with Book(dispatch.home) as book:
-        for each in book.deliveries(("asked", "approved")):
+        for each in book.deliveries(("counting", "counted", "asked", "approved")):
             if now > each.expires_at:
-                book.change(each, now, "expired", "troth", "nobody answered in time", state="expired")
+                book.change(each, now, "expired", "troth", "nobody asked for it, or answered, in time", state="expired")
                 done.expired.append(each.delivery_id)
         due = [
             each.delivery_id

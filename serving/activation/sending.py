@@ -73,7 +73,7 @@ def foreseen(dispatch: Dispatch, delivery_id: str) -> tuple[Delivery, ExportRepo
     """What would go out now, and why the others would not; changes nothing."""
     with Book(dispatch.home) as book:
         found = book.delivery(delivery_id)
-    return found, counted(dispatch, parse(found.definition), found.to, found.channel_code)
+    return found, counted(dispatch, found)
 
 
 @contextmanager

@@ -198,8 +198,8 @@ class _Packing:
         for number, receipt in self.chain.receipts.items():
             self.put(f"decisions/{number:08d}.note", (folder_of(self.home) / f"{number:08d}.note").read_bytes())
             sizes.add(receipt.size)
-        if self.chain.receipts:
-            self.put(f"decisions/{NEWEST_FILE}", (folder_of(self.home) / NEWEST_FILE).read_bytes())
+        if (newest_note := folder_of(self.home) / NEWEST_FILE).exists():  # where it is gone the verifier says so
+            self.put(f"decisions/{NEWEST_FILE}", newest_note.read_bytes())
         for path in sorted((self.home.root / WITNESSED).glob("*.note")):
             self.put(f"witnessed/{path.name}", path.read_bytes())
             sizes.add(int(path.stem))

@@ -21,6 +21,8 @@ Start = Callable[[Home, str, str], None]
 AGAIN_SECONDS = 3
 _MOST_LISTED = 100
 _STATES = {
+    "counting": "being counted",
+    "counted": "counted, not asked for yet",
     "asked": "waits for somebody else's yes",
     "approved": "let out, goes with the next round",
     "sending": "under way",
@@ -47,9 +49,9 @@ def area(start: Start = worker.start) -> Area:
         [
             Page("/deliveries", "approve", _list),
             Page("/deliveries/new", "export", _new),
-            Page("/deliveries/new", "export", _counted, "POST"),
-            Page("/deliveries/ask", "export", _asked, "POST"),
+            Page("/deliveries/new", "export", partial(_begun, start), "POST"),
             Page("/deliveries/{delivery}", "approve", _one),
+            Page("/deliveries/{delivery}/ask", "export", _asked, "POST"),
             Page("/deliveries/{delivery}/approve", "approve", _approve, "POST"),
             Page("/deliveries/{delivery}/refuse", "approve", _refuse, "POST"),
             Page("/deliveries/{delivery}/send", "export", partial(_send, start), "POST"),
@@ -95,52 +97,35 @@ def _new(visit: Visit, wrong: str | None = None) -> Response:
     )
 
 
-def _counted(visit: Visit) -> Response:
-    """What would go out: nothing is written, and nobody asked."""
+def _begun(start: Start, visit: Visit) -> Response:
+    """How many it would reach is decided beside the pages: nothing is written, and nobody asked."""
+    name, destination, channel = visit.text("segment"), visit.text("destination"), visit.text("channel") or None
     try:
-        found = _ask(visit, "to see how many", dry_run=True)
+        _may(visit, described.load(visit.home, name).purpose)
+        found = approving.begin(_dispatch(visit), name, destination, channel, by=visit.staff)
     except TrothError as error:
         return _new(visit, str(error))
-    return _would_go(visit, found)
-
-
-def _would_go(visit: Visit, found: Delivery, wrong: str | None = None) -> Response:
-    return visit.show(
-        "delivery_ask.html",
-        f"{found.segment_name} to {found.to.recipient.legal_name}",
-        422 if wrong else 200,
-        wrong=wrong,
-        found=found,
-        why=visit.text("why"),
-        reasons=_reasons(found.refused),
-        facts=_destination_facts(found.to),
-    )
+    start(visit.home, found.delivery_id, visit.staff)
+    return visit.go(f"/deliveries/{found.delivery_id}")
 
 
 def _asked(visit: Visit) -> Response:
+    found = _delivery(visit)
+    _may(visit, found.purpose_code)
     try:
-        found = _ask(visit, visit.text("why"), dry_run=False)
+        why = visit.text("why", approving.MOST_REASON)
+        found = approving.put(_dispatch(visit), found.delivery_id, by=visit.staff, why=why)
     except TrothError as error:
-        return _new(visit, str(error))
+        return _one(visit, str(error))
     visit.look(f"asked for delivery {found.delivery_id}", why=found.why)
-    note = {
-        "asked": "Somebody else has to let it out now.",
-        "approved": "It needs nobody else: it goes with the next round, or now.",
-    }
-    return visit.go(f"/deliveries/{found.delivery_id}", note.get(found.state, "Nobody may be contacted any more."))
-
-
-def _ask(visit: Visit, why: str, *, dry_run: bool) -> Delivery:
-    name, destination = visit.text("segment"), visit.text("destination")
-    _may(visit, described.load(visit.home, name).purpose)
-    return approving.ask(
-        _dispatch(visit), name, destination, visit.text("channel") or None, by=visit.staff, why=why, dry_run=dry_run
-    )
+    is_for_two = found.state == "asked"
+    note = "Somebody else has to let it out now." if is_for_two else "It needs nobody else: it goes with the next round, or now."  # fmt: skip
+    return visit.go(f"/deliveries/{found.delivery_id}", note)
 
 
 def _one(visit: Visit, wrong: str | None = None) -> Response:
     found = _delivery(visit)
-    is_under_way = found.state in ("sending", "committing")
+    is_under_way = found.state in ("counting", "sending", "committing")
     mine = recalls(visit.home, found.delivery_id)
     answer = visit.show(
         "delivery.html",

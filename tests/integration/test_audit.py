@@ -44,7 +44,7 @@ from troth.published import current
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory, audited_uses: int) -> AuditedShop:
-    shop = AuditedShop(Home(tmp_path_factory.mktemp("lived") / "home"), seed=4, people=20)
+    shop = AuditedShop(Home(tmp_path_factory.mktemp("lived") / "home"), seed=4, people=max(20, audited_uses // 8))
     shop.live(audited_uses)
     return shop
 

@@ -9,10 +9,11 @@ import pytest
 from starlette.applications import Starlette
 
 from models.segments.rules import Rules
-from serving.activation.approving import ask
+from serving.activation.approving import COUNTED_FOR, ask
 from serving.activation.deliveries import deliveries
 from serving.activation.rounds import go_round
 from serving.activation.sending import send
+from serving.activation.worker import go_on
 from serving.console import accounts, activating, frame, sign_in
 from serving.console.frame import Desk
 from serving.console.looks import Looks
@@ -46,7 +47,7 @@ def app(shop: Shop, wall: MovingClock) -> Iterator[Starlette]:
     """The door and these pages; what is sent is sent before the answer."""
 
     def start(home: Home, delivery_id: str, by: str) -> None:
-        send(dispatch_of(home, wall, rules=None), delivery_id, by=by)
+        go_on(dispatch_of(home, wall, rules=None), delivery_id, by)
 
     home = shop.home
     desk = Desk(
@@ -65,11 +66,14 @@ def signed_in(app: Starlette, name: str) -> Browser:
 
 def ask_for(browser: Browser, destination: str = "desk", **more: str) -> str:
     form = {"segment": "everybody", "destination": destination, "channel": "email", **more}
-    assert browser.send(f"{PATH}/new", **form).status_code == 200
+    begun = browser.send(f"{PATH}/new", **form)
+    assert begun.status_code == 303
+    address = str(begun.headers["location"])
+    browser.get(address)
     assert "people would go out by email" in browser.text()
-    answer = browser.send(f"{PATH}/ask", **form, why="spring letter")
-    assert answer.status_code == 303
-    return str(answer.headers["location"])
+    assert browser.send(f"{address}/ask", why=" ").status_code == 422
+    assert browser.send(f"{address}/ask", why="spring letter").status_code == 303
+    return address
 
 
 def test_one_asks_another_lets_it_out_and_it_is_sent(shop: Shop, app: Starlette) -> None:
@@ -101,6 +105,42 @@ def test_one_asks_another_lets_it_out_and_it_is_sent(shop: Shop, app: Starlette)
 
 def _files(manifest: str | None) -> list[dict[str, str]]:
     return list(json.loads(manifest or "{}")["files"].values())
+
+
+def test_what_was_counted_is_asked_for_by_whoever_began_it_once_and_in_time(
+    shop: Shop, app: Starlette, wall: MovingClock
+) -> None:
+    ada, kim = signed_in(app, "ada"), signed_in(app, "kim")
+    form = {"segment": "everybody", "destination": "desk", "channel": "email"}
+    address = str(ada.send(f"{PATH}/new", **form).headers["location"])
+    kim.get(address)
+    assert "counted, not asked for yet" in kim.text()
+    assert "Ask for it" not in kim.text()
+    assert kim.send(f"{address}/ask", why="hers").status_code == 422
+    assert "expected whoever began it to ask for it, found kim" in kim.text()
+    assert kim.send(f"{address}/approve", why="too early").status_code == 422
+    assert kim.send(f"{address}/send").status_code == 422
+    assert ada.send(f"{address}/ask", why="spring letter").status_code == 303
+    assert ada.send(f"{address}/ask", why="spring letter").status_code == 422
+    (found,) = deliveries(shop.home)
+    assert (found.state, found.why, found.expected > 0) == ("asked", "spring letter", True)
+    assert found.expires_at - wall.at > COUNTED_FOR
+    forgotten = str(ada.send(f"{PATH}/new", **form).headers["location"]).rpartition("/")[2]
+    wall.at += 2 * COUNTED_FOR
+    go_round(dispatch_of(shop.home, wall))
+    assert {each.delivery_id: each.state for each in deliveries(shop.home)} == {
+        forgotten: "expired", found.delivery_id: "asked",
+    }  # fmt: skip
+
+
+def test_a_count_that_cannot_be_made_says_why_and_ends(shop: Shop, app: Starlette) -> None:
+    ada = signed_in(app, "ada")
+    shop.home.vault.unlink()
+    form = {"segment": "everybody", "destination": "desk", "channel": "email"}
+    address = str(ada.send(f"{PATH}/new", **form).headers["location"])
+    ada.get(address)
+    assert "vault: expected one" in ada.text()
+    assert deliveries(shop.home)[0].state == "failed"
 
 
 def test_a_privacy_officer_may_refuse_and_may_not_send(shop: Shop, app: Starlette) -> None:
