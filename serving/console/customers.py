@@ -116,10 +116,7 @@ def _shown(counter: Counter, visit: Visit, clear: str | None = None, why: str | 
     customer_id, at = visit.text("customer_id"), visit.at
     theirs, answer, profile = _served(counter, visit, "reveal" if clear else "customer", why, clear)
     place = _place(counter, visit, profile)
-    offer = ask_recommend(
-        counter.answers, customer_id, at, MOST_OFFERED, allow_popular=True, at_location=place if place else None
-    )
-    visit.look("recommendations", look_id(customer_id, theirs), "personalization", offer.is_allowed, offer.reason_code)
+    offer = _offer(counter, visit, customer_id, theirs, place)
     once = said.Once(counter.ledger)
     standings = said.standings(once, theirs, counter.policy, at)
     may = said.may(standings, counter.policy)

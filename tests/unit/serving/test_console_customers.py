@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,19 @@ def test_what_may_be_offered_follows_standing_and_the_store_that_is_chosen(assoc
     assert "sells well" in said
     associate.get(f"/console/customers/{CLEO}?store=DC1")
     assert "Trail lantern 39.00 · 8 at Valley" in associate.text()
+
+
+def test_a_role_that_looks_at_nobody_to_personalise_is_offered_nothing_and_asks_for_nothing(
+    made: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serves = replace(ROLES["associate"], purposes=frozenset({"service"}))
+    monkeypatch.setitem(ROLES, "associate", serves)
+    browser = made.open("associate")
+    before = len(looks(made))
+    browser.get(f"/console/customers/{ADA}")
+    assert browser.shown.status_code == 200
+    assert "What to offer" not in browser.text()
+    assert [look.act for look in looks(made)[before:] if look.act == "recommendations"] == []
 
 
 def test_what_may_be_said_stands_in_words_for_every_purpose_and_channel(associate: Browser) -> None:
