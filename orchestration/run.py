@@ -32,7 +32,7 @@ from serving.operations.runs import (
     last_report,
     unfinished,
 )
-from troth.home import Home, write_atomically
+from troth.home import Home, files_below, write_atomically
 from troth.settings import Settings
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _bring_up_to_date(
 
 def is_new(home: Home) -> bool:
     """Whether nothing has landed and nothing was ever taken: the only home that a sample may be written into."""
-    landed = (path for path in home.landing.rglob("*") if path.is_file())
+    landed = (path for path in files_below(home.landing) if path.is_file())
     return next(landed, None) is None and next(home.taken.glob("*/*.json"), None) is None
 
 

@@ -24,7 +24,7 @@ from orchestration.catalog import SOURCES, contract_of, source_of
 from orchestration.rights.held import outlives
 from orchestration.rights.suppression import is_needed, keep_out
 from orchestration.sources.contract import FILE_STRIDE, FileKind, Reading, Rejections, Source, UnreadableFile, conform
-from troth.home import Home, write_atomically
+from troth.home import Home, files_below, write_atomically
 from troth.ids import file_hash, tokeniser
 
 # Raising this number makes every landed file be read again: do so when a reader changes what it gives.
@@ -457,7 +457,7 @@ def _taken_day(path: Path) -> TakenDay:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return (path for path in files_below(folder) if path.is_file() and not path.name.startswith("."))
 
 
 def _is_day(name: str) -> bool:

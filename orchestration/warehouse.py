@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from troth.errors import TrothError
-from troth.home import Home
+from troth.home import Home, files_below
 from troth.published import publish
 from troth.settings import TELEMETRY_OFF
 
@@ -86,8 +86,8 @@ def build(
 def project_fingerprint() -> str:
     """Hash of every file of the dbt project that says something: when it changes, models must be built again."""
     digest = hashlib.sha256()
-    for path in sorted(PROJECT.rglob("*")):
-        if path.suffix in (".sql", ".yml", ".csv") and "target" not in path.relative_to(PROJECT).parts:
+    for path in sorted(files_below(PROJECT, without=("target",))):  # where others compile meanwhile
+        if path.suffix in (".sql", ".yml", ".csv"):
             digest.update(path.relative_to(PROJECT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -1,10 +1,11 @@
 """Where everything at rest lives. Paths only; what is in the files belongs to other rooms."""
 
 import fcntl
+import fnmatch
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,21 @@ class Home:
         if not given and "kek" not in files:
             files.append("kek")
         return [*given, *(self.key(name) for name in files)]
+
+
+def files_below(folder: Path, name: str = "*", without: Collection[str] = ()) -> Iterator[Path]:
+    """Files whose name fits a pattern, below a folder and any folder in it but those named, in no order.
+
+    What goes away while it is looked through is passed over; `Path.rglob` ends with an error there. Raises: OSError for what cannot be read.
+    """
+
+    def missed(fault: OSError) -> None:
+        if not isinstance(fault, FileNotFoundError):
+            raise fault
+
+    for place, inner, names in os.walk(folder, onerror=missed):
+        inner[:] = [each for each in inner if each not in without]
+        yield from (Path(place, each) for each in fnmatch.filter(names, name))
 
 
 @contextmanager

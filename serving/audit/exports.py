@@ -27,7 +27,7 @@ from serving.audit.manifests import MANIFEST, Made, found, made, made_in, receip
 from serving.audit.receipts import Once, chain_of, decided_again, told
 from serving.audit.shapes import CountChecked, Differs, ExportAudit, FileChecked, Receipt
 from serving.errors import ServingError
-from troth.home import Home
+from troth.home import Home, files_below
 from troth.ids import file_hash
 from troth.published import current
 
@@ -71,7 +71,7 @@ def _without_files(home: Home, receipt: DecisionReceipt, ledger: Once, report: R
     """What a receipt alone can say: the files are not in this home, or its manifest cannot be read."""
     again, differs = decided_again(home, receipt, ledger, report)
     report.not_covered("files", f"no {MANIFEST} of this home names decision {receipt.number}")
-    for path in sorted(home.exports.rglob(MANIFEST)):
+    for path in sorted(files_below(home.exports, MANIFEST)):
         if (one := made_in(home, path.parent)) is not None and one.fault is not None:
             what = f"{one.name}/{MANIFEST}"
             report.failed(

@@ -14,7 +14,7 @@ import polars as pl
 from serving.activation.deliveries import Delivery, deliveries
 from serving.activation.members import read_members
 from serving.errors import ServingError
-from troth.home import Home
+from troth.home import Home, files_below
 
 MANIFEST = "manifest.json"
 FORMAT = "troth segment export"
@@ -164,7 +164,7 @@ def receipts_in(manifest: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def made(home: Home) -> Iterator[Made]:
     """Every export that is still below `exports/`, in order of its folder; then what was sent elsewhere, newest first."""
     here = set()
-    for path in sorted(home.exports.rglob(MANIFEST)):
+    for path in sorted(files_below(home.exports, MANIFEST)):
         if (one := made_in(home, path.parent)) is not None and one.fault is None:
             here.add(one.text)
             yield one
@@ -178,9 +178,12 @@ def made(home: Home) -> Iterator[Made]:
 def made_in(home: Home, folder: Path) -> Made | None:
     """The export of a folder; None where it is none."""
     path = folder / MANIFEST
-    text = path.read_bytes() if path.is_file() else b""
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
     manifest = _parsed(text)
-    if not path.is_file() or not (FORMAT.encode() in text or {"segment", "files"} <= set(manifest)):
+    if not (FORMAT.encode() in text or {"segment", "files"} <= set(manifest)):
         return None  # of something else
     place, root = folder.resolve(), home.root.resolve()
     return Made(

@@ -17,7 +17,7 @@ import polars as pl
 import yaml
 
 from serving.errors import ServingError
-from troth.home import Home
+from troth.home import Home, files_below
 from troth.published import POINTER
 
 ADDRESSES: Mapping[str, str] = {"dagster": "http://127.0.0.1:3000", "feast": "http://127.0.0.1:8888"}
@@ -163,7 +163,9 @@ def models(home: Home) -> Mapping[str, Model]:
 def batches(home: Home) -> list[Batch]:
     """The last validation of every table, failures first."""
     folder = home.reports / "gx" / "gx" / "uncommitted" / "validations"
-    newest = [max(table.rglob("*.json"), default=None, key=lambda path: path.parent.name) for table in folder.glob("*")]
+    newest = [
+        max(files_below(table, "*.json"), default=None, key=lambda path: path.parent.name) for table in folder.glob("*")
+    ]
     found = [_batch(path, path.stat().st_mtime_ns) for path in newest if path is not None]
     return sorted((each for each in found if each), key=lambda each: (each.is_well, each.table))
 

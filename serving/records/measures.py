@@ -23,7 +23,7 @@ from serving.hub.webhooks import MOST_DELIVERIES, OUTBOX_FILE, Outbox
 from serving.records.shapes import Measures
 from troth.clock import FixedClock
 from troth.errors import TrothError
-from troth.home import Home
+from troth.home import Home, files_below
 from troth.published import current
 
 BY = ("purpose_code", "channel_code")
@@ -129,7 +129,7 @@ def _recorded_uses(home: Home, ledger: Ledger) -> Iterator[tuple[str, str, int, 
 
 
 def _exports(home: Home) -> Iterator[tuple[str, str, int, datetime]]:
-    for path in sorted(home.exports.rglob("manifest.json")):
+    for path in sorted(files_below(home.exports, "manifest.json")):
         try:
             told = json.loads(path.read_bytes())
             if "segment" in told and "decision" not in told:

@@ -1,11 +1,12 @@
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from troth.errors import TrothError
-from troth.home import Home, write_atomically
+from troth.home import Home, files_below, write_atomically
 
 
 def test_a_key_is_made_once_and_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -63,3 +64,25 @@ def test_what_cannot_be_cleared_does_not_undo_the_write(tmp_path: Path) -> None:
     os.utime(in_the_way, (0, 0))
     write_atomically(tmp_path / "mark", b"new")
     assert (tmp_path / "mark").read_bytes() == b"new"
+
+
+def test_files_below_a_folder_are_found_though_folders_go_away_meanwhile(tmp_path: Path) -> None:
+    for name in ("a/one.sql", "b/c/two.sql", "b/other.txt", "left/out.sql"):
+        write_atomically(tmp_path / name, b"")
+    found = files_below(tmp_path, "*.sql", without=("left",))
+    first = next(found)
+    shutil.rmtree(tmp_path / ("b" if first.name == "one.sql" else "a"))
+    assert [first, *found] == [first]
+    assert not list(files_below(tmp_path / "gone"))
+    assert sorted(files_below(tmp_path)) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_folder_that_is_there_and_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_path: str) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with pytest.raises(PermissionError):
+        list(files_below(tmp_path))
