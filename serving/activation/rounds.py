@@ -1,6 +1,8 @@
 """What is done again and again: what is approved goes out, what stopped goes on, what ended is called back, what is over is forgotten."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from serving.activation import approving, members, recalling, sending
 from serving.activation.deliveries import Book, Delivery
@@ -8,6 +10,8 @@ from serving.activation.destinations import Schedule, read_schedules
 from serving.activation.dispatch import Dispatch
 from serving.activation.errors import ActivationError
 from troth.errors import TrothError
+
+STOPPED_AFTER = timedelta(minutes=10)  # whoever counts no longer than that is at it still
 
 
 @dataclass
@@ -41,6 +45,7 @@ def go_round(dispatch: Dispatch, *, again: bool = False) -> Round:
             for each in book.deliveries(("approved", "sending", "committing"))
             if each.next_attempt_at is None or each.next_attempt_at <= now
         ]
+        stopped = [each.delivery_id for each in book.deliveries(("counting",)) if now - each.asked_at > STOPPED_AFTER]
         for each in book.deliveries():
             if (
                 each.delete_by is not None
@@ -49,6 +54,9 @@ def go_round(dispatch: Dispatch, *, again: bool = False) -> Round:
             ):
                 members.forget_members(dispatch.home, each.delivery_id)
                 done.forgotten.append(each.delivery_id)
+    for delivery_id in stopped:
+        with suppress(ActivationError):  # somebody was at it after all
+            approving.count(dispatch, delivery_id)
     for delivery_id in due:
         _go_on(dispatch, done, delivery_id)
     with Book(dispatch.home) as book, sending.turn(dispatch.home, "recalls"):

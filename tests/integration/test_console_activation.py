@@ -9,9 +9,9 @@ import pytest
 from starlette.applications import Starlette
 
 from models.segments.rules import Rules
-from serving.activation.approving import COUNTED_FOR, ask
-from serving.activation.deliveries import deliveries
-from serving.activation.rounds import go_round
+from serving.activation.approving import COUNTED_FOR, ask, begin
+from serving.activation.deliveries import deliveries, delivery
+from serving.activation.rounds import STOPPED_AFTER, go_round
 from serving.activation.sending import send
 from serving.activation.worker import go_on
 from serving.console import accounts, activating, frame, sign_in
@@ -131,6 +131,16 @@ def test_what_was_counted_is_asked_for_by_whoever_began_it_once_and_in_time(
     assert {each.delivery_id: each.state for each in deliveries(shop.home)} == {
         forgotten: "expired", found.delivery_id: "asked",
     }  # fmt: skip
+
+
+def test_a_count_that_was_killed_is_made_by_a_round(shop: Shop, wall: MovingClock) -> None:
+    dispatch = dispatch_of(shop.home, wall)
+    begun = begin(dispatch, "everybody", "desk", "email", by="ada")
+    go_round(dispatch)
+    assert delivery(shop.home, begun.delivery_id).state == "counting"
+    wall.at += 2 * STOPPED_AFTER
+    go_round(dispatch)
+    assert delivery(shop.home, begun.delivery_id).state == "counted"
 
 
 def test_a_count_that_cannot_be_made_says_why_and_ends(shop: Shop, app: Starlette) -> None:
