@@ -141,11 +141,11 @@ class Home:
 def files_below(folder: Path, name: str = "*", without: Collection[str] = ()) -> Iterator[Path]:
     """Files whose name fits a pattern, below a folder and any folder in it but those named, in no order.
 
-    What goes away while it is looked through is passed over; `Path.rglob` ends with an error there. Raises: OSError for what cannot be read.
+    Below a file there is nothing. What goes away while it is looked through is passed over; `Path.rglob` ends with an error there. Raises: OSError for what cannot be read.
     """
 
     def missed(fault: OSError) -> None:
-        if not isinstance(fault, FileNotFoundError):
+        if not isinstance(fault, FileNotFoundError | NotADirectoryError):
             raise fault
 
     for place, inner, names in os.walk(folder, onerror=missed):
